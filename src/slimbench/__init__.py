@@ -1,0 +1,46 @@
+"""SlimBench: an honest, reproducible benchmark of methods that compress convolutional networks."""
+
+from slimbench.core import (
+    Budget,
+    Card,
+    Cell,
+    Cost,
+    Measurement,
+    Method,
+    Metric,
+    Published,
+    Recipe,
+    Record,
+    Scores,
+    Settings,
+    Spent,
+    Step,
+    Suite,
+    Task,
+    Trainer,
+    UserError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Budget",
+    "Card",
+    "Cell",
+    "Cost",
+    "Measurement",
+    "Method",
+    "Metric",
+    "Published",
+    "Recipe",
+    "Record",
+    "Scores",
+    "Settings",
+    "Spent",
+    "Step",
+    "Suite",
+    "Task",
+    "Trainer",
+    "UserError",
+    "__version__",
+]

@@ -1,0 +1,457 @@
+"""The nouns: specs that say what to do (frozen values) and what a run leaves behind (costs, scores, records).
+
+Nothing here imports torch at run time, so that listing and planning start fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Generator, Tensor, nn
+
+Split = Literal["train", "val", "test"]
+Batch = tuple["Tensor", "Tensor"]  # inputs (N, C, H, W) float32, targets as the task defines them
+Fidelity = Literal["authors' code", "companion paper", "re-derived", "extension", "control"]
+Resource = Literal["macs", "params", "prunable_nonzero"]
+Status = Literal["ok", "off_budget", "unsupported", "failed"]
+Precision = Literal["fp32", "bf16"]
+
+
+class UserError(Exception):
+    """Bad input: one sentence that says what is wrong and what to do. The command line prints it and exits with 2."""
+
+
+# ---------------------------------------------------------------------------------------------------- specs
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where a method comes from and what it is checked against: the only place for a method's facts.
+
+    Attributes:
+        section: section, equation or algorithm that the code follows.
+        fidelity: by component or task family, e.g. ``{"removal": "re-derived", "segmentation": "extension"}``.
+        starts_from: "dense" inherits the weights of the dense network, and so the epochs that made them;
+            "scratch" draws new weights and may spend those epochs itself.
+        granularity: the smallest thing that is removed. Whole layers cannot hit every budget: see ``Budget``.
+        selects_on_val: True when choices are made on the validation split; such a method never starts from
+            published weights, which have seen that split.
+        deviations: what the code does otherwise than its source; reaches the reports.
+        version: raised when a fix moves results, so that cells get new ids.
+
+    """
+
+    title: str
+    paper: str = ""
+    link: str = ""
+    section: str = ""
+    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
+    starts_from: Literal["dense", "scratch"] = "dense"
+    granularity: Literal["channel", "layer", "weight", "none"] = "channel"
+    selects_on_val: bool = False
+    deviations: tuple[str, ...] = ()
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The operating point, and the training that may be spent.
+
+    Attributes:
+        keep: share of the dense network's resource that is left, in (0, 1].
+        resource: the field of ``Cost`` that ``keep`` speaks of; tables rank within one resource only.
+        params_keep: a second aim, where a claim names two.
+        epochs: passes over train, all of the method's training together.
+        tolerance: relative; methods that remove whole layers may miss by half of the largest layer instead.
+
+    """
+
+    keep: float
+    resource: Resource = "macs"
+    params_keep: float | None = None
+    epochs: float = 0.0
+    tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside (0, 1] and negative epochs."""
+        for name, share in (("keep", self.keep), ("params_keep", self.params_keep)):
+            if share is not None and not 0 < share <= 1:
+                raise UserError(f"{name}={share:g} is impossible: the share that is left must lie in (0, 1].")
+        if self.epochs < 0 or not math.isfinite(self.epochs):
+            raise UserError(f"epochs={self.epochs:g} is impossible: give zero or more.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks of a task are trained; the same for every method that does not need its own.
+
+    Attributes:
+        epochs: passes over train that make the dense network.
+        lr, fine_tune_lr: peak learning rates from fresh and from inherited weights; cosine to zero, every step.
+        warmup: share of the steps, in [0, 1), in which the rate rises linearly.
+        momentum: of SGD (Nesterov); the Adam family keeps its betas.
+        clip_norm: largest gradient norm; None: no clipping.
+        distillation: weight of the Kullback-Leibler term to the dense network's outputs (classification).
+        temperature: of that term, > 0.
+
+    """
+
+    epochs: float = 200.0
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.1
+    fine_tune_lr: float = 0.02
+    warmup: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip_norm: float | None = None
+    augment: bool = True
+    label_smoothing: float = 0.0
+    distillation: float = 0.0
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a score is called, its unit, and which way is better."""
+
+    name: str
+    unit: str
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights that somebody else trained: they have seen the validation split."""
+
+    name: str
+    sha256: str
+    claimed: float  # the published value of the task's headline metric
+    source: str
+
+
+class Task(Protocol):
+    """Data, network, loss, metric and recipe of one task. Implementations are frozen dataclasses."""
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    version: ClassVar[int]
+    metrics: ClassVar[tuple[Metric, ...]]  # the first is the headline
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        ...
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its networks are trained."""
+        ...
+
+    def check(self) -> None:
+        """Look at every file that this task needs. Raises: UserError where one is missing or altered."""
+        ...
+
+    def data_checksum(self) -> str:
+        """A digest of the data's content; the same whatever layout the files have."""
+        ...
+
+    def published(self) -> Published | None:
+        """The published weights that the dense network starts from, or None when it is trained here."""
+        ...
+
+    def build(self) -> nn.Module:
+        """The dense network with fresh weights, drawn from torch's global generator."""
+        ...
+
+    def load_published(self, model: nn.Module) -> None:
+        """Put the published weights into ``model``. Raises: UserError where the file is missing or altered."""
+        ...
+
+    def initialise(self, model: nn.Module) -> None:
+        """Draw fresh weights in place, as ``build`` does, for any network made from one of this task's."""
+        ...
+
+    def example(self) -> Tensor:
+        """One input, (1, C, H, W) float32."""
+        ...
+
+    def size(self, split: Split) -> int:
+        """Number of samples."""
+        ...
+
+    def batch(self, split: Split, indices: Tensor, rng: Generator | None) -> Batch:
+        """Samples by index (int64, (N,)), normalised; augmented by draws from ``rng`` where it is given."""
+        ...
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The scalar training loss."""
+        ...
+
+    def classes(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
+        """Class of what each sample shows, (N, h, w) int64 for a feature map of ``size`` (h, w); -1: ignored."""
+        ...
+
+    def evaluate(self, model: nn.Module, split: Split) -> dict[str, Scores]:
+        """Scores by metric name, over the whole split, in float32."""
+        ...
+
+
+class Trainer(Protocol):
+    """The training loop, bound to one cell: its task, seed and epochs. See ``slimbench.train``."""
+
+    epochs_left: float
+
+    def fit(
+        self,
+        model: nn.Module,
+        epochs: float,
+        *,
+        name: str,
+        phase: Literal["search", "compression"] = "compression",
+        recipe: Recipe | None = None,
+        params: Iterable[dict[str, Any]] | None = None,
+        hold_out: float = 0.0,
+        sampler: Callable[[Tensor, Generator], Tensor] | None = None,
+        loss: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor] | None = None,
+        before_step: Callable[[Step], None] | None = None,
+        after_step: Callable[[Step], None] | None = None,
+        state: Sequence[Any] = (),
+    ) -> nn.Module:
+        """Train ``model`` in place and return it."""
+        ...
+
+    def batches(self, split: Split, size: int = 256, limit: int | None = None) -> Iterator[Batch]:
+        """Batches of train or val in order, not augmented."""
+        ...
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep what a method has to show (a number, series, table or text) in the record."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What hooks are told about one step of the training loop."""
+
+    index: int
+    progress: float  # in [0, 1): share of this fit's steps that are done
+    lr: float
+    inputs: Tensor
+    targets: Tensor
+    outputs: Tensor | None  # None before the forward pass
+    held_out: Callable[[], Batch]  # the next batch of the held-out part of train
+
+
+class Method(Protocol):
+    """One way of compressing a network. Implementations are frozen dataclasses; fields are hyper-parameters."""
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+
+    def unsupported(self, task: Task, budget: Budget) -> str | None:
+        """Why this cell cannot exist, or None; names the reachable minimum keep where that is the reason."""
+        ...
+
+    def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
+        """The smaller network. ``model`` may be changed in place; the test split is out of reach."""
+        ...
+
+
+class HardwareProfile(Protocol):
+    """One way of timing a device. It takes stored artifacts, so that another process or board can run it."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def unavailable(self) -> str | None:
+        """Why this machine cannot measure it, or None."""
+        ...
+
+    def measure(self, artifact: Path, reference: Path, level: Level) -> Measurement:
+        """Time the network in ``artifact`` against the one in ``reference``, interleaved."""
+        ...
+
+
+Level = Literal["quick", "full"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a number also depends on: resolved before a cell gets its id."""
+
+    precision: Precision = "fp32"
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work: a method on a task at a budget with a seed. ``reference`` is the dense network's cell."""
+
+    task: Task
+    method: Method
+    budget: Budget
+    seed: int
+    settings: Settings = Settings()
+    reference: Cell | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What to compare: a product of its parts, with one dense reference a task and seed.
+
+    Attributes:
+        reference: the method whose result is the dense network of a task and seed.
+        time_limit_s: a cell that runs longer is stopped and recorded as failed.
+
+    """
+
+    name: str
+    title: str
+    tasks: tuple[Task, ...]
+    reference: Method
+    methods: tuple[Method, ...]
+    budgets: tuple[Budget, ...]
+    seeds: tuple[int, ...] = (0,)
+    profiles: tuple[HardwareProfile, ...] = ()
+    time_limit_s: float = 6 * 3600.0
+
+
+# ------------------------------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counted: the same on every machine, for one input.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions, linear layers and matrix products.
+        params: trainable values; ``nonzero`` those that are not 0.0; ``prunable_nonzero`` the latter among the
+            weights of convolutions and linear layers.
+        activations: values that convolutions, linear layers and matrix products put out.
+        bytes: parameters and buffers.
+        uncounted: other operators and their share of (macs + values they put out), largest first.
+
+    """
+
+    macs: int
+    params: int
+    nonzero: int
+    prunable_nonzero: int
+    activations: int
+    bytes: int
+    uncounted: tuple[tuple[str, float], ...] = ()
+
+    def of(self, resource: Resource) -> int:
+        """The figure that a budget speaks of."""
+        return int(getattr(self, resource))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One metric over a whole split: ``value`` in the metric's unit, what was divided, and each sample's share."""
+
+    value: float
+    numerator: float
+    denominator: float
+    per_sample: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Training that went into a network, so that inherited and hidden training can be seen.
+
+    Attributes:
+        dense_epochs: passes that made the inherited weights (0 from scratch; nan: published, unknown).
+        search_epochs, compression_epochs: passes that the method itself took.
+        offline: work done once, outside any cell, e.g. an evolution: how much and how it is amortised.
+        seconds: in ``fit``. peak_bytes: largest resident (CPU) or allocated (CUDA) memory.
+
+    """
+
+    dense_epochs: float = 0.0
+    search_epochs: float = 0.0
+    compression_epochs: float = 0.0
+    examples: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+    offline: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """True of one device only. Times are of one forward pass of one batch.
+
+    Attributes:
+        ratio: dense / compressed latency (above 1: faster) with its 95 % interval.
+        noise: half-width of the interval of dense against itself in the same session.
+        disturbed: why the timing should be doubted, or None.
+        peak_bytes: memory that loading and running the network added to a fresh process.
+
+    """
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    iqr_ms: float
+    dense_p50_ms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    noise: float
+    level: Level
+    disturbed: str | None
+    batch: int
+    threads: int
+    samples: int
+    peak_bytes: int | None
+    dense_peak_bytes: int | None
+    load_average: tuple[float, float]  # before, after
+    clock_mhz: tuple[float, float]  # before, after; nan where the system does not tell
+    input_shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a cell ends in, whatever happened: ``status`` other than "ok" comes with a reason in words."""
+
+    id: str
+    label: str
+    cell: Mapping[str, Any]  # every field of the specs, defaults too: read by people and reports
+    status: Status
+    reason: str = ""
+    quality: Mapping[str, Scores] = field(default_factory=dict)  # on test
+    val_quality: Mapping[str, Scores] = field(default_factory=dict)
+    cost: Cost | None = None
+    dense_cost: Cost | None = None
+    spent: Spent = Spent()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    artifact: str = ""  # sha256 of its manifest
+    reference: str = ""  # id of the dense cell
+    published: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    finished: str = ""  # UTC, ISO 8601
+
+
+@dataclass(frozen=True)
+class MeasurementRecord:
+    """A measurement of one artifact by one profile on one machine."""
+
+    id: str
+    cell_id: str
+    reference_id: str
+    profile: Mapping[str, Any]
+    status: Status
+    reason: str = ""
+    measurement: Measurement | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    finished: str = ""

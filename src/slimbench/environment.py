@@ -1,0 +1,138 @@
+"""This machine and these packages: what a record must say about where it was made."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import math
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from slimbench.core import Precision, Settings, UserError
+
+_PACKAGES = ("slimbench", "torch", "torchvision", "torch-pruning", "numpy", "fvcore", "onnxruntime")
+
+
+def data_root() -> Path | None:
+    """The folder that ``BENCH_DATA`` (or ``--data``) names, or None. Raises: UserError where it does not exist."""
+    value = os.environ.get("BENCH_DATA", "")
+    if not value:
+        return None
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise UserError(f"The data folder {root} does not exist: set --data or BENCH_DATA to the folder that holds it.")
+    return root
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets that Linux lists; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ()))
+
+
+def has_fast_bf16() -> bool:
+    """Whether the processor multiplies bf16 in hardware (AMX or AVX512-bf16)."""
+    return bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
+
+
+def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1) -> Settings:
+    """What a cell will run with: "auto" precision is bf16 where the hardware has it.
+
+    Raises: UserError where the device is absent or a name is unknown.
+    """
+    if precision not in {"auto", "fp32", "bf16"}:
+        raise UserError(f"Unknown precision {precision!r}: use auto, fp32 or bf16.")
+    if device not in {"cpu", "cuda"}:
+        raise UserError(f"Unknown device {device!r}: use cpu or cuda.")
+    if threads < 1:
+        raise UserError(f"threads={threads} is impossible: give one or more.")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda, but this machine has no usable CUDA device: use --device cpu.")
+    resolved: Precision = "bf16" if precision == "bf16" else "fp32"
+    if precision == "auto" and (device == "cuda" or has_fast_bf16()):
+        resolved = "bf16"
+    return Settings(resolved, device, threads)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of this checkout, with "-dirty" where files differ from it; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head.stdout.strip()
+
+
+@functools.cache
+def machine() -> dict[str, Any]:
+    """A fingerprint of the hardware and the runtimes: latencies of two fingerprints never share a column."""
+    return {
+        "cpu": cpu_name(),
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {k: v for k, v in versions().items() if k != "slimbench"},
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Everything a record says of where it was made."""
+    return machine() | {"versions": versions(), "commit": commit()}
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, without hyper-threads."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+def clock_mhz() -> float:
+    """The processor's present clock in MHz, mean over cores; nan where the system does not tell."""
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError, AttributeError):
+        return math.nan
+    return float(frequency.current) if frequency else math.nan

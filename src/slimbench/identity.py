@@ -1,0 +1,137 @@
+"""A spec goes in; its id (a hash of content), its label (for people) and its plain description come out.
+
+Identity covers declared names and fields that differ from their defaults, so that a new field whose default does
+nothing moves no id. The other side of that bargain is held by ``tests/test_identity.py``: it pins every plug-in's
+defaults, and ``slimbench.lock`` pins their source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from slimbench.core import Budget, Cell, HardwareProfile, Method, Settings, Task
+
+# Raised when a fix in the engine (or in a file that several plug-ins share) moves results: every id changes.
+ENGINE_VERSION = 1
+
+
+def digest(value: Any) -> str:
+    """Sixteen hexadecimal digits of the sha256 of a JSON value: sorted keys, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe(value: Any, *, defaults: bool = True) -> Any:
+    """A spec as JSON values: ``{"is": declared name, field: value, ...}``; without defaults for hashing."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _number(getattr(value, f.name), f.type) for f in dataclasses.fields(value)}
+        if not defaults:
+            fields = {name: v for name, v in fields.items() if v != _default(value, name)}
+        return {"is": declared_name(value)} | {k: describe(v, defaults=defaults) for k, v in sorted(fields.items())}
+    if isinstance(value, (tuple, list)):
+        return [describe(v, defaults=defaults) for v in value]
+    if isinstance(value, dict):
+        return {str(k): describe(v, defaults=defaults) for k, v in sorted(value.items())}
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be part of a spec: use numbers, text, tuples and dataclasses")
+
+
+def _number(value: Any, annotation: Any) -> Any:
+    """``1`` and ``1.0`` are one number where the field is a float."""
+    return float(value) if isinstance(value, int) and "float" in str(annotation) and value is not True else value
+
+
+def _default(value: Any, name: str) -> Any:
+    (field,) = (f for f in dataclasses.fields(value) if f.name == name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return _number(field.default, field.type)
+
+
+def declared_name(value: Any) -> str:
+    """The plug-in's declared name; for the engine's own types the class name. Never the module's."""
+    name = getattr(type(value), "name", None)
+    return name if isinstance(name, str) else type(value).__name__
+
+
+def label(spec: Any) -> str:
+    """A spec as it would be typed: its name, and the fields that differ from their defaults."""
+    described = describe(spec, defaults=False)
+    arguments = ", ".join(f"{k}={_text(v)}" for k, v in described.items() if k != "is")
+    return f"{described['is']}({arguments})" if arguments else str(described["is"])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['is']}({', '.join(f'{k}={_text(v)}' for k, v in value.items() if k != 'is')})"
+    return str(value)
+
+
+def task_label(task: Task) -> str:
+    """``task/network``."""
+    return f"{task.name}/{task.network}"
+
+
+def cell_label(cell: Cell) -> str:
+    """``task/network method keep resource seed``."""
+    point = f"{cell.budget.keep:g} {cell.budget.resource}" if cell.reference else "dense"
+    return f"{task_label(cell.task)} {label(cell.method)} {point} seed {cell.seed}"
+
+
+def cell_id(cell: Cell) -> str:
+    """The hash of everything that decides a cell's result."""
+    published = cell.task.published()
+    return digest(
+        {
+            "engine": ENGINE_VERSION,
+            "task": describe(cell.task, defaults=False) | {"version": cell.task.version},
+            "data": cell.task.data_checksum(),
+            "weights": published.sha256 if published else None,
+            "method": describe(cell.method, defaults=False) | {"version": cell.method.card.version},
+            "budget": describe(cell.budget, defaults=False),
+            "seed": cell.seed,
+            # written out: a change of these defaults changes results
+            "settings": describe(cell.settings),
+            "reference": cell_id(cell.reference) if cell.reference else None,
+        }
+    )
+
+
+def describe_cell(cell: Cell) -> dict[str, Any]:
+    """Every field of a cell's specs, for the record."""
+    task: Task = cell.task
+    method: Method = cell.method
+    budget: Budget = cell.budget
+    settings: Settings = cell.settings
+    return {
+        "task": describe(task) | {"version": task.version, "label": task_label(task), "family": task.family},
+        "data": task.data_checksum(),
+        "method": describe(method) | {"version": method.card.version, "label": label(method)},
+        "budget": describe(budget),
+        "seed": cell.seed,
+        "settings": describe(settings),
+        "reference": cell.reference is None,
+        "engine": ENGINE_VERSION,
+    }
+
+
+def measurement_id(
+    artifact: str, reference: str, profile: HardwareProfile, level: str, machine: Mapping[str, Any]
+) -> str:
+    """The hash of what decides a latency: both artifacts, the profile, the level, runtimes and the machine."""
+    return digest(
+        {
+            "artifact": artifact,
+            "reference": reference,
+            "profile": describe(profile, defaults=False) | {"version": profile.version},
+            "level": level,
+            "machine": machine,
+        }
+    )

@@ -1,0 +1,230 @@
+"""Records on disk: one JSON file a piece of work, written whole or not at all; what is corrupt is set aside by name.
+
+    records/ID.json  measurements/ID.json  artifacts/ID/  work/ID/ (under way)  logs/ID.log  aside/ (corrupt)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError
+from slimbench.identity import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA = 1
+_FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside")
+
+
+class StoreFull(UserError):
+    """The disk is full: nothing that was stored is lost, and nothing half-written is left."""
+
+
+class Store:
+    """A folder of records. ``warnings`` names every corrupt file that was set aside."""
+
+    def __init__(self, root: Path | str, *, create: bool = True) -> None:
+        """Open the store in ``root``. Raises: UserError where it cannot be written, or does not exist."""
+        self.root = Path(root).expanduser().absolute()
+        self.warnings: list[str] = []
+        if not create:
+            if not (self.root / "records").is_dir():
+                raise UserError(f"There is no store in {self.root}: run `bench run` first, or name it with --store.")
+            return
+        try:
+            for folder in _FOLDERS:
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root / "records"):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"The store folder {self.root} cannot be written ({error.strerror}): name another with --store."
+            ) from error
+
+    # ------------------------------------------------------------------------------------------ where things lie
+
+    def artifact(self, cell_id: str) -> Path:
+        """The folder of a compressed network."""
+        return self.root / "artifacts" / cell_id
+
+    def work(self, cell_id: str) -> Path:
+        """The folder of a cell that is under way."""
+        return self.root / "work" / cell_id
+
+    def log(self, cell_id: str) -> Path:
+        """The file that a worker prints to."""
+        return self.root / "logs" / f"{cell_id}.log"
+
+    # -------------------------------------------------------------------------------------------------- records
+
+    def put(self, record: Record | MeasurementRecord) -> None:
+        """Store a record, replacing one of the same id. Raises: StoreFull."""
+        body = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=True))
+        document = {"schema": SCHEMA, "body": body, "checksum": digest(body)}
+        write_whole(self._file(_kind(record), record.id), json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+    def record(self, cell_id: str) -> Record | None:
+        """The record of a cell, or None where there is none that can be read."""
+        body = self._read(self._file("records", cell_id))
+        return record_from(body) if body else None
+
+    def measurement(self, measurement_id: str) -> MeasurementRecord | None:
+        """A measurement, or None."""
+        body = self._read(self._file("measurements", measurement_id))
+        return measurement_from(body) if body else None
+
+    def records(self) -> list[Record]:
+        """Every record, by id."""
+        return [record_from(body) for body in self._bodies("records")]
+
+    def measurements(self) -> list[MeasurementRecord]:
+        """Every measurement, by id."""
+        return [measurement_from(body) for body in self._bodies("measurements")]
+
+    def statuses(self) -> dict[str, str]:
+        """Status of every readable record, by id."""
+        return {str(body["id"]): str(body["status"]) for body in self._bodies("records")}
+
+    def find(self, prefix: str) -> Record:
+        """The one record whose id starts with ``prefix``. Raises: UserError where there is none, or several."""
+        ids = sorted(path.stem for path in (self.root / "records").glob("*.json") if path.stem.startswith(prefix))
+        if len(ids) != 1:
+            what = f"{len(ids)} records have ids that start" if ids else "No record has an id that starts"
+            raise UserError(f"{what} with {prefix!r}: `bench report` lists the ids.")
+        record = self.record(ids[0])
+        if record is None:
+            raise UserError(self.warnings[-1])
+        return record
+
+    @contextlib.contextmanager
+    def one_runner(self) -> Iterator[None]:
+        """Hold the store for one runner; the system lets go of it when the process dies. Raises: UserError."""
+        with (self.root / "runner.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"Another `bench` is running on the store {self.root}: wait for it, or name another with --store."
+                ) from error
+            yield
+
+    # -------------------------------------------------------------------------------------------------- inside
+
+    def _file(self, kind: str, name: str) -> Path:
+        return self.root / kind / f"{name}.json"
+
+    def _bodies(self, kind: str) -> Iterator[dict[str, Any]]:
+        for path in sorted((self.root / kind).glob("*.json")):
+            body = self._read(path)
+            if body is not None:
+                yield body
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """The body of a record file; a corrupt one is moved to ``aside/`` and named in ``warnings``."""
+        try:
+            document = json.loads(path.read_text())
+            body: dict[str, Any] = document["body"]
+            if document["schema"] > SCHEMA:
+                raise UserError(f"{path} was written by a newer SlimBench (schema {document['schema']}): update first.")
+            if digest(body) != document["checksum"] or body["id"] != path.stem:
+                raise ValueError("its checksum does not match")
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            self._set_aside(path, str(error))
+            return None
+        return body
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        aside = self.root / "aside" / path.name
+        self.warnings.append(f"The record {path.name} is corrupt ({why}): set aside in {aside}, to be made again.")
+        with contextlib.suppress(OSError):  # a read-only store still reports the rest
+            aside.parent.mkdir(exist_ok=True)
+            path.replace(aside)
+
+
+def _kind(record: Record | MeasurementRecord) -> str:
+    return "records" if isinstance(record, Record) else "measurements"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never a part. Raises: StoreFull."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise full(error, path) from error
+
+
+def full(error: OSError, path: Path) -> OSError | StoreFull:
+    """``StoreFull`` for a full disk or quota, otherwise the error itself."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StoreFull(f"The disk that holds {path.parent} is full: free some space and run the same command again.")
+    return error
+
+
+@contextlib.contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A folder to fill that takes its final name only when it is complete; an older one is replaced."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
+    try:
+        yield part
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+    except OSError as error:
+        raise full(error, final) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+# ----------------------------------------------------------------------------------------- JSON -> dataclasses
+
+
+def record_from(body: dict[str, Any]) -> Record:
+    """A record from its JSON body."""
+    return Record(
+        **body
+        | {
+            "quality": {name: scores_from(s) for name, s in body["quality"].items()},
+            "val_quality": {name: scores_from(s) for name, s in body["val_quality"].items()},
+            "cost": cost_from(body["cost"]),
+            "dense_cost": cost_from(body["dense_cost"]),
+            "spent": Spent(**body["spent"]),
+        }
+    )
+
+
+def scores_from(body: dict[str, Any]) -> Scores:
+    """One metric's scores."""
+    return Scores(**body | {"per_sample": tuple(body["per_sample"])})
+
+
+def cost_from(body: dict[str, Any] | None) -> Cost | None:
+    """A cost, or None."""
+    return body and Cost(**body | {"uncounted": tuple((str(n), float(s)) for n, s in body["uncounted"])})
+
+
+def measurement_from(body: dict[str, Any]) -> MeasurementRecord:
+    """A measurement record from its JSON body."""
+    m = body["measurement"]
+    tuples = ("load_average", "clock_mhz", "input_shape")
+    return MeasurementRecord(
+        **body | {"measurement": m and Measurement(**m | {name: tuple(m[name]) for name in tuples})}
+    )
