@@ -5,7 +5,10 @@ Nothing here imports torch at run time, so that listing and planning start fast.
 
 from __future__ import annotations
 
+import base64
 import math
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -356,12 +359,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Scores:
-    """One metric over a whole split: ``value`` in the metric's unit, what was divided, and each sample's share."""
+    """One metric over a whole split: ``value`` in the metric's unit, what was divided, and each sample's share.
+
+    ``per_sample`` is packed (see ``pack``): ten thousand 0-or-1 scores take two kilobytes of a record.
+    """
 
     value: float
     numerator: float
     denominator: float
-    per_sample: tuple[float, ...] = ()
+    per_sample: str = ""
 
 
 @dataclass(frozen=True)
@@ -369,14 +375,14 @@ class Spent:
     """Training that went into a network, so that inherited and hidden training can be seen.
 
     Attributes:
-        dense_epochs: passes that made the inherited weights (0 from scratch; nan: published, unknown).
+        dense_epochs: passes that made the inherited weights (0 from scratch; None: published, unknown).
         search_epochs, compression_epochs: passes that the method itself took.
         offline: work done once, outside any cell, e.g. an evolution: how much and how it is amortised.
         seconds: in ``fit``. peak_bytes: largest resident (CPU) or allocated (CUDA) memory.
 
     """
 
-    dense_epochs: float = 0.0
+    dense_epochs: float | None = 0.0
     search_epochs: float = 0.0
     compression_epochs: float = 0.0
     examples: int = 0
@@ -415,7 +421,7 @@ class Measurement:
     peak_bytes: int | None
     dense_peak_bytes: int | None
     load_average: tuple[float, float]  # before, after
-    clock_mhz: tuple[float, float]  # before, after; nan where the system does not tell
+    clock_mhz: tuple[float | None, float | None]  # before, after; None where the system does not tell
     input_shape: tuple[int, ...] = ()
 
 
@@ -455,3 +461,14 @@ class MeasurementRecord:
     measurement: Measurement | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     finished: str = ""
+
+
+def pack(values: Sequence[float]) -> str:
+    """Numbers as text: little-endian float32, deflated, base64."""
+    return base64.b64encode(zlib.compress(struct.pack(f"<{len(values)}f", *values), 9)).decode()
+
+
+def unpack(text: str) -> tuple[float, ...]:
+    """What ``pack`` packed, as float32 values."""
+    raw = zlib.decompress(base64.b64decode(text)) if text else b""
+    return struct.unpack(f"<{len(raw) // 4}f", raw)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import math
 import os
 import platform
 import subprocess
@@ -129,10 +128,10 @@ def physical_cores() -> int:
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
-def clock_mhz() -> float:
-    """The processor's present clock in MHz, mean over cores; nan where the system does not tell."""
+def clock_mhz() -> float | None:
+    """The processor's present clock in MHz, mean over cores; None where the system does not tell."""
     try:
         frequency = psutil.cpu_freq()
     except (OSError, NotImplementedError, AttributeError):
-        return math.nan
-    return float(frequency.current) if frequency else math.nan
+        return None
+    return float(frequency.current) if frequency else None

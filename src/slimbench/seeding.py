@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,10 +25,33 @@ def generator(seed: int, *what: object) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *what))
 
 
+def global_state() -> dict[str, Any]:
+    """The state of the global generators of Python, numpy and torch, as values that need no pickle."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_global_state(state: dict[str, Any]) -> None:
+    """Put back what ``global_state`` returned."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
 @contextlib.contextmanager
 def seeded(seed: int, *what: object) -> Iterator[None]:
     """Seed the global generators of Python, numpy and torch; put back what they were afterwards."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    before = global_state()
     value = derive(seed, *what)
     random.seed(value)
     np.random.seed(value % 2**32)
@@ -36,6 +59,4 @@ def seeded(seed: int, *what: object) -> Iterator[None]:
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
+        restore_global_state(before)

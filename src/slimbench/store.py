@@ -69,7 +69,7 @@ class Store:
 
     def put(self, record: Record | MeasurementRecord) -> None:
         """Store a record, replacing one of the same id. Raises: StoreFull."""
-        body = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=True))
+        body = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=False))
         document = {"schema": SCHEMA, "body": body, "checksum": digest(body)}
         write_whole(self._file(_kind(record), record.id), json.dumps(document, indent=1, sort_keys=True) + "\n")
 
@@ -202,18 +202,13 @@ def record_from(body: dict[str, Any]) -> Record:
     return Record(
         **body
         | {
-            "quality": {name: scores_from(s) for name, s in body["quality"].items()},
-            "val_quality": {name: scores_from(s) for name, s in body["val_quality"].items()},
+            "quality": {name: Scores(**s) for name, s in body["quality"].items()},
+            "val_quality": {name: Scores(**s) for name, s in body["val_quality"].items()},
             "cost": cost_from(body["cost"]),
             "dense_cost": cost_from(body["dense_cost"]),
             "spent": Spent(**body["spent"]),
         }
     )
-
-
-def scores_from(body: dict[str, Any]) -> Scores:
-    """One metric's scores."""
-    return Scores(**body | {"per_sample": tuple(body["per_sample"])})
 
 
 def cost_from(body: dict[str, Any] | None) -> Cost | None:

@@ -1,0 +1,133 @@
+"""A network goes in; a folder that any machine can load and time comes out, without pickles.
+
+    program.pt2          torch.export program: eval mode, batch dynamic, batch norm unfolded
+    weights.safetensors  its parameters and buffers under the original names
+    manifest.json        layer list, input shape, sha256 of both files
+
+The sha256 of the manifest stands for the whole network in records and measurement ids.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from slimbench.core import UserError
+from slimbench.store import whole_folder, write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FILES = ("program.pt2", "weights.safetensors")
+
+
+def save(model: nn.Module, example: Tensor, folder: Path, *, dynamic_size: bool = False) -> str:
+    """Store ``model`` whole or not at all and return the sha256 of its manifest.
+
+    Args:
+        example: one input, (1, C, H, W).
+        dynamic_size: whether height and width vary as well as the batch.
+
+    """
+    from safetensors.torch import save_file
+
+    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    with whole_folder(folder) as part:
+        torch.export.save(program(model, example, dynamic_size=dynamic_size), part / "program.pt2")
+        tensors = {name: t.contiguous().clone() for name, t in model.state_dict().items()}
+        save_file(tensors, part / "weights.safetensors")
+        manifest = {
+            "input": list(example.shape[1:]),
+            "layers": layer_list(model),
+            "sha256": {name: sha256(part / name) for name in _FILES},
+        }
+        write_whole(part / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        return sha256(part / "manifest.json")
+
+
+def program(model: nn.Module, example: Tensor, *, dynamic_size: bool = False) -> torch.export.ExportedProgram:
+    """The network as a ``torch.export`` program. An example of batch 2: a batch of 1 would be baked in."""
+    dynamic: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
+    if dynamic_size:
+        dynamic |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    inputs = example.expand(2, *example.shape[1:]).contiguous()
+    with torch.no_grad():
+        exported = torch.export.export(model, (inputs,), dynamic_shapes=(dynamic,))
+    exported._example_inputs = None  # would be stored as a pickle
+    return exported
+
+
+def load(folder: Path) -> torch.export.ExportedProgram:
+    """The stored program, checked. Raises: UserError where a file is missing, altered or pickled."""
+    verify(folder)
+    refuse_pickles(folder / "program.pt2")
+    return torch.export.load(folder / "program.pt2")
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The stored parameters and buffers by name, checked. Raises: UserError."""
+    from safetensors.torch import load_file
+
+    verify(folder)
+    return load_file(folder / "weights.safetensors")
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest, once the files agree with it. Raises: UserError naming the file."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        for name in _FILES:
+            if sha256(folder / name) != manifest["sha256"][name]:
+                raise UserError(
+                    f"{folder / name} does not match its checksum: delete {folder} and run its cell again."
+                )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"The artifact {folder} is missing or damaged ({error}): delete it and run its cell again."
+        ) from error
+    return manifest
+
+
+def refuse_pickles(path: Path) -> None:
+    """Refuse an archive that holds anything but raw weights and JSON: unpickling executes code. Raises: UserError."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if _is_pickled(entry.filename, archive.read(entry)):
+                raise UserError(f"{path} holds pickled data ({entry.filename}): refused, because it could run code.")
+
+
+def layer_list(model: nn.Module) -> list[dict[str, Any]]:
+    """Every leaf layer: its name, kind and the shape of its weight."""
+    return [
+        {"name": name, "kind": type(m).__name__, "weight": list(m.weight.shape) if _has_weight(m) else None}
+        for name, m in model.named_modules()
+        if not any(m.children())
+    ]
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes on disk."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _has_weight(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "weight", None), Tensor)
+
+
+
+def _is_pickled(name: str, content: bytes) -> bool:
+    if name.endswith("_config.json"):
+        return any(tensor["use_pickle"] for tensor in json.loads(content)["config"].values())
+    return name.endswith((".pt", ".pkl")) and bool(content)

@@ -1,0 +1,132 @@
+"""A network and one input go in; MACs, parameters, nonzeros, activations and bytes come out, counted twice.
+
+MACs are those of convolutions, linear layers and matrix products, and they are what fvcore *and* PyTorch's own
+counter say (FLOPs = 2 x MACs): where the two disagree there is no number. Every other operator is listed with its
+share, one operation a value that it puts out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from slimbench.core import Cost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FVCORE_PRODUCTS = ("conv", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "einsum")
+_ATEN_PRODUCTS = {"convolution", "_convolution", "addmm", "mm", "bmm", "baddbmm"}
+_BOOKKEEPING = {"detach", "empty", "empty_like", "clone", "copy_", "_to_copy", "lift_fresh"}
+_MAX_LISTED = 8
+
+
+class CannotCountError(ValueError):
+    """The network holds something that a counter would miss, or the two counters disagree."""
+
+
+def count(model: nn.Module, example: Tensor) -> Cost:
+    """Count ``model`` for one ``example`` (1, C, H, W).
+
+    Raises: CannotCountError for packed or scripted layers and where the counters disagree.
+    """
+    refuse_packed_layers(model)
+    with evaluating(model), torch.no_grad():
+        first = macs_by_fvcore(model, example)
+        second = macs_by_torch(model, example)
+        outputs = _Outputs()
+        with outputs:
+            model(example)
+    if first != second:
+        raise CannotCountError(f"the counters disagree: fvcore says {first:,} MACs, PyTorch {second:,}")
+    params = [p for p in model.parameters() if p.requires_grad]
+    held = [*model.parameters(), *model.buffers()]
+    other = outputs.elements
+    share = 1 / max(1, first + sum(other.values()))
+    listed = sorted(other.items(), key=lambda item: (-item[1], item[0]))[:_MAX_LISTED]
+    return Cost(
+        macs=first,
+        params=sum(p.numel() for p in params),
+        nonzero=sum(int(p.count_nonzero()) for p in params),
+        prunable_nonzero=sum(int(w.count_nonzero()) for w in prunable(model).values()),
+        activations=outputs.activations,
+        bytes=sum(t.numel() * t.element_size() for t in held),
+        uncounted=tuple((name, round(elements * share, 6)) for name, elements in listed),
+    )
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights of convolutions and linear layers, by name: what pruning may zero."""
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    return {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, kinds)}
+
+
+def macs_by_fvcore(model: nn.Module, example: Tensor) -> int:
+    """MACs of products by fvcore, which counts one a multiply-accumulate and calls it a flop."""
+    from fvcore.nn import FlopCountAnalysis
+
+    analysis = FlopCountAnalysis(model, example)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    by_operator = analysis.by_operator()
+    return int(sum(by_operator.get(name, 0) for name in _FVCORE_PRODUCTS))
+
+
+def macs_by_torch(model: nn.Module, example: Tensor) -> int:
+    """MACs of products by PyTorch's counter, which counts two a multiply-accumulate."""
+    with FlopCounterMode(display=False) as counter:
+        model(example)
+    return counter.get_total_flops() // 2
+
+
+def refuse_packed_layers(model: nn.Module) -> None:
+    """Quantised, packed and scripted layers keep their weights where no counter looks."""
+    for name, module in model.named_modules():
+        packed = "quantized" in type(module).__module__ or hasattr(module, "_packed_params")
+        if packed or isinstance(module, torch.jit.ScriptModule):
+            kind = f"{type(module).__module__}.{type(module).__name__}"
+            raise CannotCountError(f"layer {name or 'model'!r} is a {kind}, whose weights no counter sees")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in eval mode, and back into its own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class _Outputs(TorchDispatchMode):
+    """Counts the values that operators put out: products as activations, the rest by operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activations = 0
+        self.elements: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        first = result[0] if isinstance(result, (tuple, list)) and result else result
+        name = func._schema.name.removeprefix("aten::")
+        if not isinstance(first, Tensor) or name in _BOOKKEEPING or _is_view(func):
+            return result
+        if name in _ATEN_PRODUCTS:
+            self.activations += first.numel()
+        else:
+            self.elements[name] += first.numel()
+        return result
+
+
+def _is_view(func: Any) -> bool:
+    returns = func._schema.returns
+    alias = returns[0].alias_info if returns else None
+    return alias is not None and not alias.is_write
