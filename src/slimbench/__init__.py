@@ -1,6 +1,7 @@
 """SlimBench: an honest, reproducible benchmark of methods that compress convolutional networks."""
 
 from slimbench.core import (
+    Arm,
     Budget,
     Card,
     Cell,
@@ -24,6 +25,7 @@ from slimbench.core import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Arm",
     "Budget",
     "Card",
     "Cell",

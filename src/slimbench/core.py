@@ -198,7 +198,10 @@ class Task(Protocol):
         ...
 
     def classes(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
-        """Class of what each sample shows, (N, h, w) int64 for a feature map of ``size`` (h, w); -1: ignored."""
+        """Class of what each window of a feature map of ``size`` shows, (N, h, w) int64; -1: ignored.
+
+        A label of the whole image is one window, (N, 1, 1).
+        """
         ...
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, Scores]:
@@ -307,8 +310,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """Methods that share operating points: those that remove weights are not asked for what channels are."""
+
+    methods: tuple[Method, ...]
+    budgets: tuple[Budget, ...]
+
+
+@dataclass(frozen=True)
 class Suite:
-    """What to compare: a product of its parts, with one dense reference a task and seed.
+    """What to compare: tasks x arms x seeds, with one dense reference a task and seed.
 
     Attributes:
         reference: the method whose result is the dense network of a task and seed.
@@ -320,8 +331,7 @@ class Suite:
     title: str
     tasks: tuple[Task, ...]
     reference: Method
-    methods: tuple[Method, ...]
-    budgets: tuple[Budget, ...]
+    arms: tuple[Arm, ...]
     seeds: tuple[int, ...] = (0,)
     profiles: tuple[HardwareProfile, ...] = ()
     time_limit_s: float = 6 * 3600.0

@@ -1,0 +1,1 @@
+"""Suites, one a file: what to compare."""

@@ -1,0 +1,1 @@
+"""Hardware profiles, one way of timing a device a file."""

@@ -1,0 +1,50 @@
+"""Scores in, a pruned and fine-tuned network out: what one-shot channel methods share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from slimbench.methods import _surgery
+from slimbench.train import fine_tuning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slimbench.core import Budget, Task, Trainer
+
+
+def prune(
+    model: nn.Module,
+    every: Sequence[_surgery.Width],
+    scores: Sequence[Tensor],
+    task: Task,
+    budget: Budget,
+    trainer: Trainer,
+    *,
+    ranking: _surgery.Ranking = "layer",
+    round_to: int = 1,
+) -> nn.Module:
+    """Remove the channels with the lowest scores until the budget is met, note the widths, fine-tune."""
+    removed = _surgery.choose(model, task.example(), every, scores, budget, ranking=ranking, round_to=round_to)
+    note_widths(every, removed, trainer)
+    _surgery.remove(model, every, removed)
+    return trainer.fit(model, budget.epochs, name="fine-tune", recipe=fine_tuning(task.recipe))
+
+
+def note_widths(every: Sequence[_surgery.Width], removed: Sequence[set[int]], trainer: Trainer) -> None:
+    """Keep each width before and after in the record."""
+    table = {w.name: [w.channels, w.channels - len(gone)] for w, gone in zip(every, removed, strict=True)}
+    trainer.note("widths", table)
+
+
+def mean_magnitude(model: nn.Module, width: _surgery.Width) -> Tensor:
+    """Mean |weight| of the filters that make each channel, averaged over the layers that make it, (channels,)."""
+    made = [
+        (layer.weight.detach().abs().flatten(1).mean(1), maker.indices)
+        for maker in width.makers
+        if isinstance(layer := model.get_submodule(maker.layer), (nn.Conv2d, nn.Linear))
+    ]
+    return torch.stack([filters[[i[0] for i in indices]] for filters, indices in made]).mean(0)

@@ -1,0 +1,1 @@
+"""Records go in; what people read comes out. Reports are pure: same records, same bytes."""

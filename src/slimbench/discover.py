@@ -1,0 +1,133 @@
+"""A plug-in folder (or a user's file) goes in; its classes and suites, by declared name, come out."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import functools
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimbench.core import Suite, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+# What makes a class a plug-in of a kind: the attributes that only that kind has.
+KINDS = {
+    "methods": ("card", "compress", "unsupported"),
+    "tasks": ("metrics", "batch", "evaluate"),
+    "hardware_profiles": ("measure", "unavailable"),
+}
+_plugins: list[ModuleType] = []
+
+
+def load_plugin(path: str) -> None:
+    """Import a user's file; its methods, tasks and profiles then count like ours. Raises: UserError."""
+    file = Path(path).expanduser()
+    name = f"slimbench_plugin_{file.stem}"
+    if any(module.__name__ == name for module in _plugins):
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise UserError(f"The plug-in {file} is not a Python file: give --plugin a path that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"The plug-in {file} cannot be imported ({type(error).__name__}: {error}).") from error
+    _plugins.append(module)
+    found.cache_clear()
+
+
+@functools.cache
+def found(kind: str) -> dict[str, type]:
+    """The plug-in classes of a kind ("methods", "tasks" or "hardware_profiles"), by declared name, sorted."""
+    classes: dict[str, type] = {}
+    for module in (*_modules(kind), *_plugins):
+        for _, value in inspect.getmembers(module, inspect.isclass):
+            if value.__module__.startswith(module.__name__) and is_plugin(value, kind):
+                other = classes.setdefault(value.name, value)
+                if other is not value:
+                    raise UserError(f"Two {kind} are called {value.name!r}: rename the one in {value.__module__}.")
+    return dict(sorted(classes.items()))
+
+
+def is_plugin(value: type, kind: str) -> bool:
+    """Whether a class has what a plug-in of this kind has."""
+    return isinstance(vars(value).get("name"), str) and all(hasattr(value, name) for name in KINDS[kind])
+
+
+def plugin_methods() -> dict[str, type]:
+    """Methods from users' files only."""
+    return {n: c for n, c in found("methods").items() if c.__module__.startswith("slimbench_plugin_")}
+
+
+@functools.cache
+def suites() -> dict[str, Suite]:
+    """Every suite in ``benchmarks/``, by name."""
+    pairs = ((module, getattr(module, "suite", None)) for module in _modules("benchmarks"))
+    return {suite.name: suite for _, suite in pairs if isinstance(suite, Suite)}
+
+
+def suite(name: str) -> Suite:
+    """One suite. Raises: UserError."""
+    return pick(suites(), name, "suite")
+
+
+def make(kind: str, text: str) -> Any:
+    """An instance from what was typed: ``name`` or ``name(field=value, ...)``. Raises: UserError."""
+    name, arguments = parse_spec(text)
+    cls = pick(found(kind), name, kind.removesuffix("s").replace("_", " "))
+    known = [field.name for field in dataclasses.fields(cls)]
+    for field in arguments:
+        if field not in known:
+            fields = ", ".join(known) or "none"
+            raise UserError(f"{name} has no field {field!r}{suggestion(field, known)}; its fields: {fields}.")
+    return cls(**arguments)
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
+    """``name(field=literal, ...)`` as name and fields. Raises: UserError."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
+            return tree.func.id, {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
+    except (SyntaxError, ValueError):
+        pass
+    raise UserError(f'Cannot read {text!r}: write name or name(field=value, other="text").')
+
+
+def pick(known: dict[str, Any], name: str, what: str) -> Any:
+    """``known[name]``. Raises: UserError that suggests the nearest name."""
+    if name not in known:
+        raise UserError(f"Unknown {what} {name!r}{suggestion(name, known)}; known: {', '.join(known)}.")
+    return known[name]
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` where a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _modules(kind: str) -> Iterator[ModuleType]:
+    package = importlib.import_module(f"slimbench.{kind}")
+    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
+        if not info.name.startswith("_") and info.name != "performance":
+            yield importlib.import_module(f"slimbench.{kind}.{info.name}")
+            if info.ispkg and kind == "benchmarks":
+                inner = sys.modules[f"slimbench.{kind}.{info.name}"]
+                for part in sorted(pkgutil.iter_modules(inner.__path__), key=lambda part: part.name):
+                    yield importlib.import_module(f"slimbench.{kind}.{info.name}.{part.name}")

@@ -1,0 +1,75 @@
+"""A network's name goes in; the network, with fresh weights, comes out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from slimbench.core import UserError
+from slimbench.discover import suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES = (
+    "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b",
+    "resnet110-b", "vgg16-bn", "mobilenetv2", "lenet5", "imagenet-resnet18", "imagenet-resnet50", "imagenet-mobilenetv2",
+)  # fmt: skip
+
+
+def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
+    """The network ``name`` for inputs (N, channels, size, size) and logits (N, classes).
+
+    ``module:function`` names a user's own: ``function(channels, classes)`` or ``function()``.
+    Raises: UserError for an unknown name.
+    """
+    if ":" in name:
+        return own(name, channels, classes)
+    from slimbench.tasks._networks import imagenet, lenet, mobilenet, resnet, vgg
+
+    if found := re.fullmatch(r"resnet(\d+)(-b)?", name):
+        model = resnet.CifarResNet(int(found[1]), channels, classes, option="B" if found[2] else "A")
+    elif name == "vgg16-bn":
+        model = vgg.VGG(channels, classes)
+    elif name == "mobilenetv2":
+        model = mobilenet.MobileNetV2(channels, classes)
+    elif name == "lenet5":
+        model = lenet.LeNet5(channels, classes, size)
+    elif name.startswith("imagenet-"):
+        return imagenet.build(name, classes)
+    else:
+        raise UserError(f"Unknown network {name!r}{suggestion(name, NAMES)}; known: {', '.join(NAMES)}.")
+    initialise(model)
+    return model
+
+
+def initialise(model: nn.Module) -> None:
+    """Draw fresh weights in place: He's normal (fan in) for convolutions and linear layers, 1 and 0 for batch norm."""
+    for module in model.modules():
+        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_parameters()
+
+
+def own(name: str, channels: int, classes: int) -> nn.Module:
+    """A user's network from ``module:function``. Raises: UserError where it cannot be had."""
+    module_name, _, function_name = name.partition(":")
+    try:
+        function: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"The network {name!r} cannot be imported ({error}): give module:function, from the folder that holds it."
+        ) from error
+    try:
+        model = function(channels, classes)
+    except TypeError:
+        model = function()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{name} returned a {type(model).__name__}: it must return a torch.nn.Module.")
+    return model
