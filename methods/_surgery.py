@@ -19,7 +19,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from slimbench.cost import evaluating
+from slimbench.cost import NORMS, PRODUCTS, evaluating, watching
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from slimbench.core import Budget, Resource
 
 Ranking = Literal["layer", "global"]
-_NORMS = nn.modules.batchnorm._BatchNorm
-_PRODUCTS = (nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,13 @@ def widths(model: nn.Module, example: Tensor) -> list[Width]:
     names = {module: name for name, module in traced.named_modules()}
     real = dict(model.named_modules())
     found = []
-    for group in graph.get_all_groups(root_module_types=list(_PRODUCTS)):
+    for group in graph.get_all_groups(root_module_types=list(PRODUCTS)):
         width = _width(group, names)
         kinds = {member.layer: real[member.layer] for member in width.members}
         read = any(m.side == "in" and not _passes(kinds[m.layer]) for m in width.members)
         if read and not any(_is_grouped(kind) for kind in kinds.values()):
             for name, kind in kinds.items():
-                if not isinstance(kind, (*_PRODUCTS, _NORMS, PaddedShortcut)):
+                if not isinstance(kind, (*PRODUCTS, NORMS, PaddedShortcut)):
                     raise ValueError(f"surgery does not know the layer {name!r} ({type(kind).__name__})")
             found.append(width)
     return sorted(found, key=lambda width: list(real).index(width.name))
@@ -117,7 +115,7 @@ def _is_grouped(layer: nn.Module) -> bool:
 
 def _passes(layer: nn.Module) -> bool:
     """Whether a layer's channels out are its channels in."""
-    return isinstance(layer, _NORMS) or _is_depthwise(layer)
+    return isinstance(layer, NORMS) or _is_depthwise(layer)
 
 
 # ------------------------------------------------------------------------------------------------- the removal
@@ -307,21 +305,13 @@ def _rows(model: nn.Module, example: Tensor) -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
 
     def see(name: str, layer: nn.Module, output: Tensor) -> None:
-        if isinstance(layer, _NORMS):
+        if isinstance(layer, NORMS):
             rows[name] = _Row(0, layer.num_features, 0, 0, 2 if layer.affine else 0, True)
             return
         outs, ins = layer.weight.shape[0], layer.weight.shape[1]
         bias = int(layer.bias is not None)
         rows[name] = _Row(ins, outs, layer.weight[0, 0].numel(), output.numel() // outs, bias, _is_depthwise(layer))
 
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (*_PRODUCTS, _NORMS))]
-    handles = [
-        layer.register_forward_hook(lambda m, _, output, name=name: see(name, m, output)) for name, layer in layers
-    ]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(example.to(next(model.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watching(model, (*PRODUCTS, NORMS), see), evaluating(model), torch.no_grad():
+        model(example.to(next(model.parameters()).device))
     return rows

@@ -19,12 +19,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from slimbench.core import Cost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _FVCORE_PRODUCTS = ("conv", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "einsum")
 _ATEN_PRODUCTS = {"convolution", "_convolution", "addmm", "mm", "bmm", "baddbmm"}
 _BOOKKEEPING = {"detach", "empty", "empty_like", "clone", "copy_", "_to_copy", "lift_fresh"}
 _MAX_LISTED = 8
+NORMS = nn.modules.batchnorm._BatchNorm
+PRODUCTS = (nn.Conv2d, nn.Linear)
 
 
 class CannotCountError(ValueError):
@@ -65,6 +67,36 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights of convolutions and linear layers, by name: what pruning may zero."""
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
     return {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, kinds)}
+
+
+def by_layer(model: nn.Module, example: Tensor) -> dict[str, dict[str, int]]:
+    """MACs, params and prunable weights of every convolution, linear layer and batch norm that a forward pass calls."""
+    rows: dict[str, dict[str, int]] = {}
+
+    def see(name: str, layer: nn.Module, output: Tensor) -> None:
+        params = sum(p.numel() for p in layer.parameters(recurse=False))
+        weights = 0 if isinstance(layer, NORMS) else layer.weight.numel()
+        positions = output.numel() // output.shape[1] if weights else 0
+        rows[name] = {"macs": weights * positions, "params": params, "prunable_nonzero": weights}
+
+    with watching(model, (*PRODUCTS, NORMS), see), evaluating(model), torch.no_grad():
+        model(example.to(next(model.parameters()).device))
+    return rows
+
+
+@contextlib.contextmanager
+def watching(model: nn.Module, kinds: Any, see: Callable[[str, nn.Module, Tensor], None]) -> Iterator[None]:
+    """Call ``see(name, layer, output)`` after each forward pass of a layer of these kinds."""
+    handles = [
+        layer.register_forward_hook(lambda m, _, output, name=name: see(name, m, output))
+        for name, layer in model.named_modules()
+        if isinstance(layer, kinds)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def macs_by_fvcore(model: nn.Module, example: Tensor) -> int:
