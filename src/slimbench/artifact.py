@@ -111,11 +111,6 @@ def layer_list(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def size_bytes(folder: Path) -> int:
-    """Bytes on disk."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:

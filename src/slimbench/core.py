@@ -430,7 +430,8 @@ class Measurement:
     samples: int
     peak_bytes: int | None
     dense_peak_bytes: int | None
-    load_average: tuple[float, float]  # before, after
+    busy_cores: float  # that other work kept busy right before
+    load_average: tuple[float, float]  # before, after; it remembers the last minute's own work
     clock_mhz: tuple[float | None, float | None]  # before, after; None where the system does not tell
     input_shape: tuple[int, ...] = ()
 

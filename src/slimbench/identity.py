@@ -113,7 +113,8 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     return {
         "task": describe(task) | {"version": task.version, "label": task_label(task), "family": task.family},
         "data": task.data_checksum(),
-        "method": describe(method) | {"version": method.card.version, "label": label(method)},
+        "method": describe(method)
+        | {"version": method.card.version, "label": label(method), "fidelity": dict(method.card.fidelity)},
         "budget": describe(budget),
         "seed": cell.seed,
         "settings": describe(settings),

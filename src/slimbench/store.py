@@ -194,6 +194,11 @@ def whole_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def size_bytes(folder: Path) -> int:
+    """Bytes on disk below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 # ----------------------------------------------------------------------------------------- JSON -> dataclasses
 
 

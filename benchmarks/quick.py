@@ -1,0 +1,42 @@
+"""`bench run --all`: every method on every embedded task, one operating point, two seeds, minutes on two cores.
+
+The schedules are short and the images small: the table shows that everything works and how it reads, and decides
+nothing between methods.
+"""
+
+from slimbench.core import Arm, Budget, Suite
+from slimbench.hardware_profiles.cpu import CPU
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.magnitude_weights import MagnitudeWeights
+from slimbench.methods.random_channels import RandomChannels
+from slimbench.methods.resconv import ResConv
+from slimbench.methods.uniform_width import UniformWidth
+from slimbench.tasks.digits import Digits
+
+suite = Suite(
+    name="quick",
+    title="Every method on every embedded task",
+    tasks=(Digits(),),
+    reference=Dense(),
+    arms=(
+        Arm(
+            methods=(
+                RandomChannels(),
+                L1Channels(),
+                L1Channels(ranking="global"),
+                UniformWidth("scratch-E"),
+                UniformWidth("scratch-B"),
+                ResConv(),
+            ),
+            budgets=(Budget(0.5, epochs=8),),
+        ),
+        Arm(
+            methods=(MagnitudeWeights("layer"), MagnitudeWeights("global")),
+            budgets=(Budget(0.2, "prunable_nonzero", epochs=8),),
+        ),
+    ),
+    seeds=(0, 1),
+    profiles=(CPU(threads=1, batch=32),),
+    time_limit_s=600.0,
+)

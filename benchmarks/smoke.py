@@ -1,0 +1,27 @@
+"""The quick suite's shape in under a minute: a smaller network, few epochs, one seed. For CI."""
+
+from slimbench.core import Arm, Budget, Recipe, Suite
+from slimbench.hardware_profiles.cpu import CPU
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.magnitude_weights import MagnitudeWeights
+from slimbench.methods.random_channels import RandomChannels
+from slimbench.methods.resconv import ResConv
+from slimbench.methods.uniform_width import UniformWidth
+from slimbench.tasks.digits import Digits
+
+suite = Suite(
+    name="smoke",
+    title="Every method once, on a small network",
+    tasks=(Digits("resnet8", Recipe(epochs=6, batch_size=64, lr=0.05)),),
+    reference=Dense(),
+    arms=(
+        Arm(
+            methods=(RandomChannels(), L1Channels(), UniformWidth("scratch-E"), UniformWidth("scratch-B"), ResConv()),
+            budgets=(Budget(0.5, epochs=3),),
+        ),
+        Arm(methods=(MagnitudeWeights(),), budgets=(Budget(0.2, "prunable_nonzero", epochs=3),)),
+    ),
+    profiles=(CPU(threads=1, batch=32),),
+    time_limit_s=120.0,
+)

@@ -1,0 +1,58 @@
+"""A stored program goes in; a module with batch norm folded into its convolutions, ready to time, comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from slimbench import artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_CONV = torch.ops.aten.conv2d.default
+_NORM = torch.ops.aten.batch_norm.default
+
+
+def load_folded(folder: Path) -> nn.Module:
+    """The network stored in ``folder``, folded. Raises: UserError where it is damaged."""
+    return fold(artifact.load(folder).module(check_guards=False))
+
+
+def fold(module: fx.GraphModule) -> fx.GraphModule:
+    """Fold each batch norm that alone reads a convolution into that convolution, in place; exact up to rounding."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        conv = node.args[0] if node.target is _NORM else None
+        if not isinstance(conv, fx.Node) or conv.target is not _CONV or len(conv.users) != 1:
+            continue
+        weight, bias = (_tensor(module, arg) for arg in (*conv.args, None)[1:3])
+        gamma, beta, mean, var = (_tensor(module, arg) for arg in node.args[1:5])
+        assert weight is not None
+        assert mean is not None
+        assert var is not None
+        fused = fuse_conv_bn_weights(weight, bias, mean, var, node.args[7], gamma, beta)
+        names = [f"_folded_{node.name}_{part}" for part in ("weight", "bias")]
+        for name, value in zip(names, fused, strict=True):
+            module.register_buffer(name, value.detach().clone())
+        with graph.inserting_before(conv):
+            new = [graph.get_attr(name) for name in names]
+        conv.args = (conv.args[0], *new, *conv.args[3:])
+        node.replace_all_uses_with(conv)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _tensor(module: fx.GraphModule, arg: object) -> Tensor | None:
+    if not isinstance(arg, fx.Node):
+        return None
+    value = module
+    for name in str(arg.target).split("."):
+        value = getattr(value, name)
+    assert isinstance(value, Tensor)
+    return value.detach()

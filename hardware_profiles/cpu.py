@@ -1,0 +1,131 @@
+"""This machine's processor, by PyTorch: batch norm folded on both sides, dense and compressed interleaved."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import psutil
+
+from slimbench.core import Level, Measurement
+from slimbench.environment import clock_mhz, physical_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_LEVELS = {"quick": (30, 0.1, 1.0), "full": (200, 2.0, 20.0)}  # rounds, warm-up seconds at least and at most
+_NOISY = 0.10  # an A/A interval wider than this, each way, is no measurement
+_CLOCK_DRIFT = 0.10
+_LOOK_S = 0.25
+_SPARE = 0.3  # of a core: the system itself
+
+
+@dataclass(frozen=True)
+class CPU:
+    """fp32, channels last, a fixed number of threads and batch; 30 (quick) or 200 (full) interleaved rounds."""
+
+    threads: int = 1
+    batch: int = 32
+
+    name: ClassVar[str] = "cpu"
+    version: ClassVar[int] = 1
+
+    def unavailable(self) -> str | None:
+        """Too few cores for the threads."""
+        cores = physical_cores()
+        return None if self.threads <= cores else f"{self.threads} threads on {cores} cores would wait for each other"
+
+    def measure(self, artifact: Path, reference: Path, level: Level) -> Measurement:
+        """Dense, dense again (the noise floor) and compressed, one forward pass each a round, in random order."""
+        import torch
+
+        from slimbench.hardware_profiles import _timing
+
+        torch.set_num_threads(self.threads)
+        rounds, at_least, at_most = _LEVELS[level]
+        busy, load_before, clock_before = busy_cores(), os.getloadavg()[0], clock_mhz()
+        with torch.inference_mode():
+            compressed, peak, shape = self._loaded(artifact)
+            dense, dense_peak, _ = self._loaded(reference)
+            for run in (compressed, dense):
+                _timing.warm_up(run, at_least, at_most)
+            samples = _timing.interleaved({"dense": dense, "again": dense, "compressed": compressed}, rounds)
+        load_after, clock_after = os.getloadavg()[0], clock_mhz()
+        ratio, low, high = _timing.ratio(samples["dense"], samples["compressed"])
+        _, same_low, same_high = _timing.ratio(samples["dense"], samples["again"])
+        noise = (same_high - same_low) / 2
+        return Measurement(
+            **_timing.percentiles(samples["compressed"]),
+            dense_p50_ms=_timing.percentiles(samples["dense"])["p50_ms"],
+            ratio=ratio,
+            ratio_low=low,
+            ratio_high=high,
+            noise=noise,
+            level=level,
+            disturbed=disturbed(busy, self.threads, (clock_before, clock_after), noise),
+            batch=self.batch,
+            threads=self.threads,
+            samples=rounds,
+            peak_bytes=peak,
+            dense_peak_bytes=dense_peak,
+            busy_cores=busy,
+            load_average=(load_before, load_after),
+            clock_mhz=(clock_before, clock_after),
+            input_shape=shape,
+        )
+
+    def _loaded(self, folder: Path) -> tuple[Callable[[], object], int | None, tuple[int, ...]]:
+        """A forward pass of one batch, the memory that it added to this process, and the input's shape."""
+        import torch
+
+        from slimbench.artifact import verify
+        from slimbench.hardware_profiles import _program
+
+        shape = (self.batch, *verify(folder)["input"])
+        before = _resident(peak=False)
+        _reset_peak()
+        network = _program.load_folded(folder)
+        inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        inputs = inputs.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network(inputs)
+        peak = _resident(peak=True)
+        return lambda: network(inputs), peak - before if peak and before else None, shape
+
+
+def busy_cores() -> float:
+    """Cores that other work keeps busy right now. (The load average still remembers our own training.)"""
+    return float(psutil.cpu_percent(interval=_LOOK_S)) / 100 * (os.cpu_count() or 1)
+
+
+def disturbed(busy: float, threads: int, clocks: tuple[float | None, float | None], noise: float) -> str | None:
+    """Why a timing should be doubted, or None: foreign load before it, a drifting clock, or an unsteady A/A ratio."""
+    cores = physical_cores()
+    if busy > cores - threads + _SPARE:
+        return f"other work kept {busy:.1f} of {cores} cores busy right before"
+    before, after = clocks
+    if before and after and abs(after - before) > _CLOCK_DRIFT * before:
+        return f"the clock went from {before:.0f} to {after:.0f} MHz"
+    if noise > _NOISY:
+        return f"dense against itself varies by {100 * noise:.0f} %"
+    return None
+
+
+def _resident(*, peak: bool) -> int | None:
+    """Resident memory of this process in bytes, now or at its highest; None where the system does not tell."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith(wanted))
+    except (OSError, StopIteration):
+        return None
+
+
+def _reset_peak() -> None:
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return  # the highest so far then stands for the peak

@@ -1,0 +1,88 @@
+"""The installation, the plug-ins, the data and the store go in; findings come out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from slimbench import discover, environment
+from slimbench.core import UserError
+from slimbench.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from slimbench.core import Task
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    text: str
+    is_good: bool = True
+
+
+def check(tasks: tuple[Task, ...], store: Path) -> list[Finding]:
+    """Everything that can be looked at without training. Named tasks must have their data; others may lack them."""
+    return [*_installation(), *_plugins(), *_data(tasks), *_store(store)]
+
+
+def _installation() -> list[Finding]:
+    found = environment.versions()
+    packages = ", ".join(f"{name} {version}" for name, version in found.items())
+    bf16 = "bf16 in hardware" if environment.has_fast_bf16() else "no bf16 in hardware"
+    machine = f"{environment.cpu_name()}, {environment.physical_cores()} cores, {bf16}"
+    return [
+        Finding("packages", packages, "absent" not in found.values()),
+        Finding("machine", machine),
+    ]
+
+
+def _plugins() -> list[Finding]:
+    findings = []
+    for kind in discover.KINDS:
+        classes = discover.found(kind)
+        bad = [name for name, cls in classes.items() if not is_frozen(cls)]
+        text = f"{len(classes)} found" + (f"; not frozen dataclasses: {', '.join(bad)}" if bad else "")
+        findings.append(Finding(kind.replace("_", " "), text, not bad))
+    return findings
+
+
+def is_frozen(cls: type) -> bool:
+    """Whether a class is a frozen dataclass that needs no arguments."""
+    parameters = getattr(cls, "__dataclass_params__", None)
+    return dataclasses.is_dataclass(cls) and bool(getattr(parameters, "frozen", False))
+
+
+def _data(tasks: tuple[Task, ...]) -> list[Finding]:
+    findings = []
+    for task in tasks or tuple(cls() for cls in discover.found("tasks").values()):
+        try:
+            task.check()
+        except UserError as error:
+            absent = not tasks and " missing" in str(error)
+            findings.append(Finding(f"data of {task.name}", "not at hand" if absent else str(error), absent))
+        else:
+            findings.append(Finding(f"data of {task.name}", "verified"))
+    return findings
+
+
+def _store(root: Path) -> list[Finding]:
+    if not (root / "records").is_dir():
+        return [Finding("store", f"none in {root} yet")]
+    from slimbench import artifact
+
+    store = Store(root, create=False)
+    records = store.records()
+    findings = [Finding("store", f"{len(records)} records, {len(store.measurements())} measurements in {root}")]
+    findings += [Finding("record", warning, is_good=False) for warning in store.warnings]
+    for record in records:
+        if record.artifact:
+            try:
+                artifact.verify(store.artifact(record.id))
+            except UserError as error:
+                findings.append(Finding(f"network {record.id}", str(error), is_good=False))
+    return findings

@@ -1,0 +1,401 @@
+"""The command line: ``bench``. Every command is a few lines over the engine; bad input is one sentence and exit 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slimbench import __version__, discover, environment
+from slimbench.core import Arm, Budget, Settings, Suite, UserError
+from slimbench.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_KINDS = {"methods": "methods", "tasks": "tasks", "profiles": "hardware_profiles"}
+
+
+class _Cli(click.Group):
+    """Turns bad input into one sentence on stderr and exit status 2, an interrupt into 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"bench: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("bench: interrupted; the same command continues where this one stopped.", err=True)
+            ctx.exit(130)
+
+
+def _options(*names: str) -> Callable[[Any], Any]:
+    """Options that several commands share."""
+    known = {
+        "store": click.option(
+            "--store", default="bench_store", envvar="BENCH_STORE", show_default=True, help="Folder of records."
+        ),
+        "data": click.option("--data", default=None, help="Folder of data and weights (else BENCH_DATA)."),
+        "plugin": click.option("--plugin", multiple=True, help="Your own Python file with methods, tasks or profiles."),
+        "device": click.option("--device", default="cpu", show_default=True, help="Where training runs: cpu or cuda."),
+        "precision": click.option(
+            "--precision", default="auto", show_default=True, help="auto (bf16 where the hardware has it), fp32, bf16."
+        ),
+        "threads": click.option(
+            "--threads", default=1, show_default=True, help="Training threads of a cell; part of its id."
+        ),
+        "jobs": click.option("--jobs", default=None, type=click.IntRange(1), help="Cells at once (else cores / threads)."),
+        "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for machines."),
+    }
+
+    def decorate(function: Any) -> Any:
+        for name in reversed(names):
+            function = known[name](function)
+        return function
+
+    return decorate
+
+
+def _prepare(data: str | None, plugin: Sequence[str]) -> None:
+    """Name the data folder for every process, and load the user's files."""
+    if data is not None:
+        os.environ["BENCH_DATA"] = str(Path(data).expanduser().absolute())
+    environment.data_root()
+    if os.getcwd() not in sys.path:  # a user's module:function is looked for where the user stands  # noqa: PTH109
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))  # noqa: PTH109
+    for file in plugin:
+        discover.load_plugin(file)
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="bench")
+def main() -> None:
+    """Compare methods that compress convolutional networks, honestly.
+
+    Start with `bench run --all`: every method on every embedded task, on this machine, in minutes.
+    """
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["methods", "tasks", "profiles", "suites"]), required=False)
+@_options("plugin", "json")
+def list_(kind: str | None, plugin: tuple[str, ...], *, as_json: bool) -> None:
+    """List methods, tasks, hardware profiles and suites."""
+    from slimbench import listing
+
+    _prepare(None, plugin)
+    click.echo(listing.listing([kind] if kind else ["methods", "tasks", "profiles", "suites"], as_json=as_json))
+
+
+def _select(function: Any) -> Any:
+    """Which part of which suite."""
+    for option in reversed(
+        (
+            click.argument("suite", required=False),
+            click.option("--all", "everything", is_flag=True, help="All of the suite; alone: the embedded quick suite."),
+            click.option("--method", multiple=True, help='Only these, e.g. l1_channels or "l1_channels(round_to=8)".'),
+            click.option("--task", multiple=True, help='Only these, e.g. "cifar10(network=\'resnet56\')".'),
+            click.option("--keep", multiple=True, type=float, help="Only these shares, in (0, 1]."),
+            click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2 or a number of them with n=3."),
+            click.option("--profile", multiple=True, help="Only these hardware profiles."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _suite(
+    suite: str | None, everything: bool, method: Any, task: Any, keep: Any, seeds: str | None, profile: Any
+) -> Suite:
+    """The suite, or the part of it, that the options name."""
+    from dataclasses import replace
+
+    from slimbench.plan import Filter
+
+    if suite is None and not (everything or method or task):
+        raise UserError(f"Name a suite ({', '.join(discover.suites())}), or say --all for the embedded quick suite.")
+    chosen = discover.suite(suite or "quick")
+    mine = tuple(cls() for cls in discover.plugin_methods().values())
+    methods = tuple(discover.make("methods", text) for text in method)
+    if mine and not methods:
+        chosen = replace(chosen, arms=chosen.arms + Filter(methods=mine).of(chosen).arms)
+    part = Filter(tuple(discover.make("tasks", text) for text in task), methods, tuple(keep), _seeds(seeds))
+    if profile:
+        chosen = replace(chosen, profiles=tuple(discover.make("hardware_profiles", text) for text in profile))
+    return part.of(chosen)
+
+
+def _seeds(text: str | None) -> tuple[int, ...]:
+    if not text:
+        return ()
+    try:
+        if text.startswith("n="):
+            return tuple(range(int(text[2:])))
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise UserError(f"Cannot read --seeds {text!r}: write 0,1,2 or n=3.") from error
+
+
+@main.command()
+@_select
+@_options("data", "store", "plugin", "device", "precision", "threads", "json")
+def plan(
+    *, data: str | None, store: str, plugin: Any, device: str, precision: str, threads: int, as_json: bool, **part: Any
+) -> None:
+    """Show the cells of a suite, which are done, and what the rest will take."""
+    from slimbench import listing
+
+    _prepare(data, plugin)
+    known = Store(store, create=False) if (Path(store) / "records").is_dir() else None
+    settings = environment.resolve(precision, device, threads)
+    click.echo(listing.planned(_suite(**part), settings, known, as_json=as_json))
+
+
+@main.command()
+@_select
+@_options("data", "store", "plugin", "device", "precision", "threads", "jobs", "json")
+@click.option("--limit", type=click.IntRange(1), default=None, help="At most so many cells this time.")
+@click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
+@click.option("--time-limit", type=float, default=None, help="Seconds that a cell may take (else the suite's).")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first cell that fails.")
+def run(
+    *,
+    data: str | None,
+    store: str,
+    plugin: Any,
+    device: str,
+    precision: str,
+    threads: int,
+    jobs: int | None,
+    as_json: bool,
+    limit: int | None,
+    level: Any,
+    time_limit: float | None,
+    fail_fast: bool,
+    **part: Any,
+) -> None:
+    """Run a suite: compress what is not done, measure it, show the table.
+
+    Interrupt it whenever you like: the same command continues, and never redoes what is done. Exit status 1 where a
+    cell failed, 2 where the input was bad.
+    """
+    from slimbench.run import Options
+
+    _prepare(data, plugin)
+    settings = environment.resolve(precision, device, threads)
+    options = Options(_jobs(jobs, threads, device), level, limit, fail_fast, time_limit, tuple(plugin))
+    sys.exit(_run(_suite(**part), settings, options, store, as_json=as_json))
+
+
+def _jobs(jobs: int | None, threads: int, device: str) -> int:
+    return jobs or (1 if device != "cpu" else max(1, environment.physical_cores() // threads))
+
+
+def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_json: bool) -> int:
+    """Run, show the table and where the time went; the exit status."""
+    from slimbench.progress import duration, view
+    from slimbench.reports import table
+    from slimbench.run import run as run_suite
+
+    store = Store(store_path)
+    shown = view(as_json=as_json)
+    try:
+        outcome = run_suite(suite, settings, options, store, shown)
+    finally:
+        shown.close()
+    if not as_json:
+        wanted = set(outcome.ids)
+        records = [record for record in store.records() if record.id in wanted]
+        taken = [m for m in store.measurements() if m.cell_id in wanted]
+        click.echo("\n" + table.markdown(records, taken))
+        click.echo("Took " + ", ".join(f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1) + ".")
+        click.echo(f"Records are in {store.root}; `bench show ID` tells all about one, `bench report` makes tables.")
+    return 1 if outcome.failed else 0
+
+
+@main.command()
+@click.argument("id")
+@_options("store", "json")
+def show(id: str, store: str, *, as_json: bool) -> None:  # noqa: A002  it is an id
+    """Show one record: settings, scores, costs, training, notes, measurements, where it was made."""
+    from slimbench import listing
+
+    opened = Store(store, create=False)
+    record = opened.find(id)
+    taken = [m for m in opened.measurements() if m.cell_id == record.id]
+    click.echo(listing.shown(record, taken, as_json=as_json))
+
+
+@main.command()
+@click.argument("suite", required=False)
+@_options("store")
+@click.option("--format", "kind", type=click.Choice(["md", "csv"]), default="md", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write instead of the terminal.")
+def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
+    """Make tables from the records: of everything, or of a suite's tasks."""
+    from slimbench import identity
+    from slimbench.reports import table
+    from slimbench.store import write_whole
+
+    opened = Store(store, create=False)
+    records = opened.records()
+    if suite:
+        labels = {identity.task_label(task) for task in discover.suite(suite).tasks}
+        records = [record for record in records if record.cell["task"]["label"] in labels]
+    text = (table.markdown if kind == "md" else table.as_csv)(records, opened.measurements())
+    for warning in opened.warnings:
+        click.echo(f"bench: {warning}", err=True)
+    if out:
+        write_whole(Path(out).absolute(), text)
+    else:
+        click.echo(text, nl=False)
+
+
+@main.command()
+@_options("data", "store", "plugin")
+@click.option("--task", multiple=True, help="Tasks whose data to verify (else every task whose data are found).")
+def check(data: str | None, store: str, plugin: Any, task: Any) -> None:
+    """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong."""
+    from slimbench import checking
+
+    _prepare(data, plugin)
+    findings = checking.check(tuple(discover.make("tasks", text) for text in task), Path(store))
+    for finding in findings:
+        click.echo(f"{'ok     ' if finding.is_good else 'PROBLEM'}  {finding.what}: {finding.text}")
+    sys.exit(0 if all(finding.is_good for finding in findings) else 1)
+
+
+@main.command()
+@_options("data", "store", "plugin", "device", "precision", "threads", "json")
+@click.option("--model", "network", default=None, help="Your network, module:function(channels, classes).")
+@click.option("--task", required=True)
+@click.option("--method", required=True)
+@click.option("--keep", type=float, required=True, help="Share that is left, in (0, 1].")
+@click.option("--resource", type=click.Choice(["macs", "params", "prunable_nonzero"]), default="macs", show_default=True)
+@click.option("--epochs", type=float, default=None, help="The method's training (else a quarter of the dense schedule).")
+@click.option("--seed", type=int, default=0, show_default=True)
+def compress(
+    *,
+    data: str | None,
+    store: str,
+    plugin: Any,
+    device: str,
+    precision: str,
+    threads: int,
+    as_json: bool,
+    network: str | None,
+    task: str,
+    method: str,
+    keep: float,
+    resource: Any,
+    epochs: float | None,
+    seed: int,
+) -> None:
+    """Compress one network, your own too, with one method."""
+    from slimbench.run import Options
+
+    _prepare(data, plugin)
+    chosen = _on(task, network)
+    budget = Budget(keep, resource, epochs=chosen.recipe.epochs / 4 if epochs is None else epochs)
+    suite = _one(chosen, (Arm((discover.make("methods", method),), (budget,)),), seed)
+    settings = environment.resolve(precision, device, threads)
+    sys.exit(_run(suite, settings, Options(plugins=tuple(plugin)), store, as_json=as_json))
+
+
+@main.command()
+@_options("data", "store", "plugin", "device", "precision", "threads", "json")
+@click.argument("task")
+@click.option("--network", default=None, help="The task's network (else its default).")
+@click.option("--epochs", type=float, default=None, help="Else the recipe's.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def train(
+    *,
+    data: str | None,
+    store: str,
+    plugin: Any,
+    device: str,
+    precision: str,
+    threads: int,
+    as_json: bool,
+    task: str,
+    network: str | None,
+    epochs: float | None,
+    seed: int,
+) -> None:
+    """Train and store a dense network that never saw the validation split: every method then starts from it."""
+    from dataclasses import replace
+
+    from slimbench.run import Options
+
+    _prepare(data, plugin)
+    chosen = _on(task, network)
+    if epochs is not None:
+        chosen = replace(chosen, recipe=replace(chosen.recipe, epochs=epochs))
+    settings = environment.resolve(precision, device, threads)
+    sys.exit(_run(_one(chosen, (), seed), settings, Options(plugins=tuple(plugin)), store, as_json=as_json))
+
+
+def _on(task: str, network: str | None) -> Any:
+    from dataclasses import replace
+
+    chosen = discover.make("tasks", task)
+    return replace(chosen, network=network) if network else chosen
+
+
+def _one(task: Any, arms: tuple[Arm, ...], seed: int) -> Suite:
+    """A suite of one task, with the quick suite's reference and profiles."""
+    quick = discover.suite("quick")
+    return Suite("one", "One network", (task,), quick.reference, arms, (seed,), quick.profiles)
+
+
+@main.command()
+@click.argument("id")
+@_options("store")
+@click.option("--format", "kind", type=click.Choice(["onnx", "pt2"]), required=True)
+@click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write (else ID.onnx or ID.pt2 here).")
+def export(id: str, store: str, kind: str, out: str | None) -> None:  # noqa: A002  it is an id
+    """Write a compressed network as ONNX or as a torch.export program, once its outputs are seen to be the same."""
+    from slimbench import export as exporting
+
+    opened = Store(store, create=False)
+    record = opened.find(id)
+    if not record.artifact:
+        raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason}).")
+    target = Path(out or f"{record.id}.{kind}").absolute()
+    gap = exporting.export(opened.artifact(record.id), kind, target)
+    click.echo(f"{target}: outputs differ from the stored network's by {gap:.1e} of the largest at most")
+
+
+@main.command()
+@click.argument("task")
+@click.option("--data", required=True, help="Folder to put the data in.")
+@_options("plugin")
+def download(task: str, data: str, plugin: Any) -> None:
+    """Fetch a task's data with its library's own downloader."""
+    _prepare(None, plugin)
+    chosen = discover.make("tasks", task)
+    if not hasattr(chosen, "download"):
+        raise UserError(f"The task {chosen.name!r} needs no download: its data are installed with SlimBench.")
+    root = Path(data).expanduser().absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        chosen.download(root)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"The data of {chosen.name} could not be fetched to {root} ({error}).") from error
+    click.echo(f"{chosen.name}: in {root}; use it with --data {root}")
+
+
+@main.command()
+@click.option("--unchanged", multiple=True, metavar="NAME", help="This source changed, and its results do not.")
+@click.option("--because", default="", help="Why they do not.")
+def lock(unchanged: tuple[str, ...], because: str) -> None:
+    """Write slimbench.lock: the hash of the source behind every version (for those who change this repository)."""
+    from slimbench import locking
+
+    for line in locking.write(unchanged, because):
+        click.echo(line)

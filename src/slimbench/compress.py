@@ -1,0 +1,193 @@
+"""A cell goes in; its compressed network, stored, and its record come out: the experiment, top to bottom."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from slimbench import artifact, identity, seeding
+from slimbench.core import Cell, Cost, Record, Scores, Split, Task, UserError
+from slimbench.cost import by_layer, count
+from slimbench.environment import environment
+from slimbench.train import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Generator, Tensor, nn
+
+    from slimbench.core import Batch
+    from slimbench.store import Store
+
+
+class SealedError(RuntimeError):
+    """A method reached for the test split."""
+
+
+def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = lambda message: None) -> Record:
+    """Run a cell to its record, which is stored. Its reference, where it has one, must be in the store.
+
+    Raises: whatever the method raises; the runner turns that into a ``failed`` record.
+    """
+    started = time.monotonic()
+    blank = empty_record(cell)
+    dense = store.record(blank.reference) if cell.reference else None
+    if cell.reference and (dense is None or dense.cost is None):
+        raise UserError(f"The dense network {blank.reference} is missing: run its cell first.")
+    if reason := why_unsupported(cell):
+        return finish(replace(blank, status="unsupported", reason=reason), started, store)
+
+    torch.set_num_threads(cell.settings.threads)
+    with seeding.seeded(cell.seed, "cell"):
+        model = start(cell, store)
+        dense_layers = by_layer(model, cell.task.example())
+        loop = Loop(cell.task, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store))
+        sealed = SealedTask(cell.task)
+        smaller = cell.method.compress(model, sealed, cell.budget, loop).cpu().eval()  # type: ignore[arg-type]
+
+    say({"stage": "evaluate"})
+    check_outputs(smaller, cell)
+    cost = count(smaller, cell.task.example())
+    val_quality = cell.task.evaluate(smaller, "val")
+    quality = cell.task.evaluate(smaller, "test")  # opened once a cell, here
+    say({"stage": "store"})
+    checksum = artifact.save(smaller, cell.task.example(), store.artifact(blank.id))
+    status, reason = judge(cell, cost, dense.cost if dense else cost, dense_layers)
+    record = replace(
+        blank,
+        status=status,
+        reason=reason,
+        quality=quality,
+        val_quality=val_quality,
+        cost=cost,
+        dense_cost=dense.cost if dense else cost,
+        spent=replace(loop.spent, dense_epochs=inherited(cell, dense)),
+        notes=loop.notes,
+        artifact=checksum,
+    )
+    return finish(record, started, store)
+
+
+def empty_record(cell: Cell) -> Record:
+    """A record with everything that is known before the work."""
+    published = cell.task.published()
+    return Record(
+        id=identity.cell_id(cell),
+        label=identity.cell_label(cell),
+        cell=identity.describe_cell(cell),
+        status="failed",
+        reference=identity.cell_id(cell.reference) if cell.reference else "",
+        published=asdict(published) | {"note": "these weights have seen the validation split"} if published else {},
+        environment=environment(),
+    )
+
+
+def finish(record: Record, started: float, store: Store) -> Record:
+    """Store a record with its time, and clear what the cell had under way."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record = replace(record, seconds=round(time.monotonic() - started, 3), finished=now)
+    store.put(record)
+    shutil.rmtree(store.work(record.id), ignore_errors=True)
+    return record
+
+
+def why_unsupported(cell: Cell) -> str | None:
+    """Why a cell cannot exist, or None."""
+    if cell.method.card.selects_on_val and cell.task.published():
+        return "the method chooses on the validation split, which these published weights have seen: use `bench train`"
+    return cell.method.unsupported(cell.task, cell.budget)
+
+
+def start(cell: Cell, store: Store) -> nn.Module:
+    """The dense network of the cell's task and seed; fresh weights for the cell that makes it."""
+    model = cell.task.build()
+    if cell.reference:
+        model.load_state_dict(artifact.load_weights(store.artifact(identity.cell_id(cell.reference))))
+    return model
+
+
+def teacher(cell: Cell, store: Store) -> nn.Module | None:
+    """The dense network, where the recipe distils from it."""
+    return start(cell, store) if cell.reference and cell.task.recipe.distillation else None
+
+
+def allowance(cell: Cell) -> float:
+    """Epochs that the cell may spend: from scratch also those that inherited weights would have brought."""
+    from_scratch = cell.method.card.starts_from == "scratch"
+    return cell.budget.epochs + (cell.task.recipe.epochs if from_scratch else 0.0)
+
+
+def inherited(cell: Cell, dense: Record | None) -> float | None:
+    """Epochs behind the weights that the cell started from; None: published, unknown."""
+    if cell.task.published():
+        return None
+    if dense is None or cell.method.card.starts_from == "scratch":
+        return 0.0
+    return dense.spent.compression_epochs
+
+
+def check_outputs(model: nn.Module, cell: Cell) -> None:
+    """Raises: ValueError where weights are not finite or the output has another shape than the dense network's."""
+    for name, value in model.state_dict().items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"the compressed network has values that are not finite in {name!r}")
+    example = cell.task.example()
+    with torch.inference_mode():
+        shape, expected = model(example).shape, cell.task.build().eval()(example).shape
+    if shape != expected:
+        raise ValueError(f"the compressed network puts out {tuple(shape)}, the dense one {tuple(expected)}")
+
+
+def judge(cell: Cell, cost: Cost, dense: Cost, layers: dict[str, dict[str, int]]) -> tuple[Any, str]:
+    """``ok``, or ``off_budget`` with the share that was reached.
+
+    Whole layers cannot hit every budget: a method that removes them may miss by half of the largest layer.
+    """
+    aims = [(cell.budget.resource, cell.budget.keep)]
+    if cell.budget.params_keep is not None:
+        aims.append(("params", cell.budget.params_keep))
+    for resource, keep in aims:
+        total = dense.of(resource)
+        slack = cell.budget.tolerance * keep
+        if cell.method.card.granularity == "layer":
+            slack = max(slack, 0.5 * max(layer[resource] for layer in layers.values()) / total)
+        got = cost.of(resource) / total
+        if abs(got - keep) > slack + 1e-12:
+            return "off_budget", f"asked to keep {keep:g} of {resource}, kept {got:.4f} (tolerance {slack:.4f})"
+    return "ok", ""
+
+
+@dataclass(frozen=True)
+class SealedTask:
+    """A task whose test split is out of reach."""
+
+    _task: Task
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the task's own."""
+        return getattr(self._task, name)
+
+    def size(self, split: Split) -> int:
+        """Number of samples of train or val."""
+        return self._task.size(_open(split))
+
+    def batch(self, split: Split, indices: Tensor, rng: Generator | None) -> Batch:
+        """Samples of train or val."""
+        return self._task.batch(_open(split), indices, rng)
+
+    def evaluate(self, model: nn.Module, split: Split) -> dict[str, Scores]:
+        """Scores on train or val."""
+        return self._task.evaluate(model, _open(split))
+
+
+def _open(split: Split) -> Split:
+    if split == "test":
+        raise SealedError("the test split is sealed: methods see train and val, and the engine opens test once")
+    return split
+
+

@@ -1,0 +1,72 @@
+"""A stored network goes in; a file in another format, seen to compute the same, comes out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from slimbench import artifact
+from slimbench.core import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOLERANCE = 1e-4  # of the largest output, float32: other kernels add in another order
+
+
+def export(folder: Path, kind: Literal["onnx", "pt2"], target: Path) -> float:
+    """Write the network in ``folder`` to ``target`` and return its largest difference, relative to the largest output.
+
+    Checked at batch 1 and 5. Raises: UserError where outputs differ or the file cannot be written.
+    """
+    program = artifact.load(folder)
+    shape = artifact.verify(folder)["input"]
+    network = program.module(check_guards=False)
+    with tempfile.TemporaryDirectory() as part:
+        file = Path(part) / target.name
+        if kind == "pt2":
+            shutil.copyfile(folder / "program.pt2", file)
+        else:
+            to_onnx(program, shape, file)
+        gap = 0.0
+        for batch in (1, 5):
+            inputs = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(batch))
+            with torch.inference_mode():
+                expected = network(inputs)
+            gap = max(gap, difference(run(file, kind, inputs), expected))
+        if gap > TOLERANCE:
+            raise UserError(f"The {kind} file computes something else (difference {gap:.1e}): it was not written.")
+        try:
+            shutil.move(file, target)
+        except OSError as error:
+            raise UserError(f"{target} cannot be written ({error.strerror}): name another with --out.") from error
+    return gap
+
+
+def to_onnx(program: torch.export.ExportedProgram, shape: list[int], file: Path) -> None:
+    """An ONNX file of one piece, batch dynamic."""
+    inputs = torch.zeros(2, *shape)
+    onnx = torch.onnx.export(program, (inputs,), dynamo=True, verbose=False)
+    assert onnx is not None
+    onnx.save(file, external_data=False)
+
+
+def run(file: Path, kind: Literal["onnx", "pt2"], inputs: Tensor) -> Tensor:
+    """The file's outputs by its own runtime."""
+    if kind == "pt2":
+        with torch.inference_mode():
+            output: Tensor = torch.export.load(file).module(check_guards=False)(inputs)
+        return output
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0])
+
+
+def difference(ours: Tensor, expected: Tensor) -> float:
+    """max |difference| / max |output|."""
+    return float((ours - expected).abs().max() / expected.abs().max().clamp(min=1e-30))

@@ -1,0 +1,115 @@
+"""Plug-ins, plans and records go in; what the command line prints of them comes out, as text or JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from slimbench import discover, identity
+from slimbench.plan import FINAL, estimate
+from slimbench.plan import plan as plan_cells
+from slimbench.progress import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slimbench.core import MeasurementRecord, Record, Settings, Suite
+    from slimbench.store import Store
+
+
+def listing(kinds: Sequence[str], *, as_json: bool) -> str:
+    """A table (or JSON) for each kind of plug-in."""
+    tables = {kind: _ROWS[kind]() for kind in kinds}
+    if as_json:
+        return json.dumps(tables, indent=1)
+    return "\n\n".join(
+        f"{kind}\n" + tabulate([list(row.values()) for row in rows], list(rows[0]), maxcolwidths=60)
+        for kind, rows in tables.items()
+        if rows
+    )
+
+
+def _methods() -> list[dict[str, Any]]:
+    rows = []
+    for name, cls in discover.found("methods").items():
+        card = cls.card  # type: ignore[attr-defined]
+        fidelity = ", ".join(sorted(set(card.fidelity.values())))
+        rows.append({"name": name, "title": card.title, "fidelity": fidelity, "version": card.version, "paper": card.link})
+    return rows
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "family": cls.family,  # type: ignore[attr-defined]
+            "metric": f"{cls.metrics[0].name} {cls.metrics[0].unit}",  # type: ignore[attr-defined]
+            "network": cls().network,
+            "dense epochs": cls().recipe.epochs,
+            "version": cls.version,  # type: ignore[attr-defined]
+        }
+        for name, cls in discover.found("tasks").items()
+    ]
+
+
+def _profiles() -> list[dict[str, Any]]:
+    return [
+        {"name": name, "what": (cls.__doc__ or "").split("\n")[0], "here": cls().unavailable() or "available"}
+        for name, cls in discover.found("hardware_profiles").items()
+    ]
+
+
+def _suites() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "title": suite.title,
+            "tasks": ", ".join(identity.task_label(task) for task in suite.tasks),
+            "seeds": len(suite.seeds),
+        }
+        for name, suite in discover.suites().items()
+    ]
+
+
+_ROWS = {"methods": _methods, "tasks": _tasks, "profiles": _profiles, "suites": _suites}
+
+
+def planned(suite: Suite, settings: Settings, store: Store | None, *, as_json: bool) -> str:
+    """The cells, which are done, and the estimate."""
+    statuses = store.statuses() if store else {}
+    cells = {identity.cell_id(cell): cell for cell in plan_cells(suite, settings)}
+    rows = [{"id": i, "cell": identity.cell_label(c), "status": statuses.get(i, "to do")} for i, c in cells.items()]
+    todo = [cell for i, cell in cells.items() if statuses.get(i) not in FINAL]
+    left = estimate(todo, store)
+    if as_json:
+        return json.dumps({"suite": suite.name, "cells": rows, "left": dataclasses.asdict(left)}, indent=1)
+    line = f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do"
+    if len(todo) > left.unknown:
+        line += f": about {duration(left.seconds)} of one process and {left.disk_bytes / 1e6:.0f} MB, by earlier cells"
+    if left.unknown:
+        line += f"; {left.unknown} are like none in the store"
+    return tabulate([list(row.values()) for row in rows], ["id", "cell", "status"]) + f"\n\n{line}"
+
+
+def shown(record: Record, measurements: Sequence[MeasurementRecord], *, as_json: bool) -> str:
+    """Everything about one cell."""
+    body = dataclasses.asdict(record) | {"measurements": [dataclasses.asdict(m) for m in measurements]}
+    if as_json:
+        return json.dumps(body, indent=1)
+    for part in ("quality", "val_quality"):
+        for scores in body[part].values():
+            scores["per_sample"] = f"{len(scores['per_sample'])} characters, packed"
+    return "\n".join([f"{record.label}: {record.status} {record.reason}".rstrip(), *_indented(body, 0)])
+
+
+def _indented(value: Any, depth: int) -> list[str]:
+    lines = []
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        nested = isinstance(inner, dict) or (isinstance(inner, (list, tuple)) and any(isinstance(i, dict) for i in inner))
+        lines.append("  " * depth + (f"{key}:" if nested and inner else f"{key}: {inner}"))
+        if nested:
+            lines += _indented(inner, depth + 1)
+    return lines

@@ -1,0 +1,107 @@
+"""A suite goes in; its cells come out, with an estimate of time and disk from what earlier cells took."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from slimbench import identity
+from slimbench.core import Arm, Budget, Cell, Record, Settings, Suite, UserError
+from slimbench.store import size_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from slimbench.core import Task
+    from slimbench.store import Store
+
+FINAL = ("ok", "off_budget", "unsupported")  # a failed cell is tried again by the next run
+
+
+def plan(suite: Suite, settings: Settings) -> list[Cell]:
+    """Every cell of a suite, each dense reference before the cells that start from it."""
+    cells: list[Cell] = []
+    for task in suite.tasks:
+        for seed in suite.seeds:
+            dense = reference(suite, task, seed, settings)
+            cells.append(dense)
+            cells += [
+                Cell(task, method, budget, seed, settings, dense)
+                for arm in suite.arms
+                for method in arm.methods
+                for budget in arm.budgets
+            ]
+    return cells
+
+
+def reference(suite: Suite, task: Task, seed: int, settings: Settings) -> Cell:
+    """The cell that makes the dense network of a task and seed."""
+    return Cell(task, suite.reference, Budget(1.0), seed, settings)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What of a suite to run; empty: all of it."""
+
+    tasks: Sequence[Task] = ()
+    methods: Sequence[object] = ()
+    keeps: Sequence[float] = ()
+    seeds: Sequence[int] = ()
+
+    def of(self, suite: Suite) -> Suite:
+        """The suite that is left; named methods and tasks that it lacks join it. Raises: UserError where none is."""
+        if not suite.arms:
+            raise UserError(f"The suite {suite.name!r} has no methods.")
+        arms = suite.arms
+        if self.methods:
+            arms = tuple(arm for arm in (self._arm(suite, method) for method in self.methods) if arm.methods)
+        if self.keeps:
+            arms = tuple(replace(arm, budgets=self._budgets(arm)) for arm in arms)
+        return replace(
+            suite, tasks=tuple(self.tasks) or suite.tasks, arms=arms, seeds=tuple(self.seeds) or suite.seeds
+        )
+
+    def _arm(self, suite: Suite, method: object) -> Arm:
+        """The suite's budgets for a method: those of the arm that has its name, else those that fit what it removes."""
+        if type(method) is type(suite.reference):
+            return Arm((), ())  # planned anyway
+        for arm in suite.arms:
+            if any(type(other) is type(method) for other in arm.methods):
+                return replace(arm, methods=(method,))  # type: ignore[arg-type]
+        removes = method.card.granularity == "weight"  # type: ignore[attr-defined]
+        fitting = (arm for arm in suite.arms if removes == any(b.resource == "prunable_nonzero" for b in arm.budgets))
+        return replace(next(fitting, suite.arms[0]), methods=(method,))  # type: ignore[arg-type]
+
+    def _budgets(self, arm: Arm) -> tuple[Budget, ...]:
+        kinds = dict.fromkeys(replace(budget, keep=1.0) for budget in arm.budgets)
+        return tuple(replace(kind, keep=keep) for kind in kinds for keep in self.keeps)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the cells that are left will take, by the cells that are done."""
+
+    seconds: float
+    disk_bytes: float
+    unknown: int  # cells without anything like them in the store
+
+
+def estimate(todo: Iterable[Cell], store: Store | None) -> Estimate:
+    """By the median of the same task and method, else of the same task; one process, this store's history."""
+    history = [r for r in (store.records() if store else []) if r.status in FINAL and r.cost]
+    seconds = disk = 0.0
+    unknown = 0
+    for cell in todo:
+        alike = _alike(cell, history)
+        if not alike or store is None:
+            unknown += 1
+            continue
+        seconds += statistics.median(record.seconds for record in alike)
+        disk += statistics.median(size_bytes(store.artifact(record.id)) for record in alike[:5])
+    return Estimate(seconds, disk, unknown)
+
+
+def _alike(cell: Cell, history: Sequence[Record]) -> list[Record]:
+    task = [r for r in history if r.cell["task"]["label"] == identity.task_label(cell.task)]
+    return [r for r in task if r.cell["method"]["label"] == identity.label(cell.method)] or task

@@ -1,0 +1,196 @@
+"""A suite goes in; every cell that is not done is compressed, then measured; what is left of it is in the store."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slimbench import identity
+from slimbench.core import Level, Record, Settings, Suite, UserError
+from slimbench.environment import environment
+from slimbench.execute import Event, Job, run_local
+from slimbench.measure import measurement_id
+from slimbench.plan import FINAL, estimate, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slimbench.core import Cell, HardwareProfile
+    from slimbench.progress import View
+    from slimbench.store import Store
+
+
+class Stopped(UserError):
+    """The run cannot go on: the sentence says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, none of it part of a result.
+
+    Attributes:
+        jobs: cells that are compressed at once.
+        limit: at most so many cells this time; None: all.
+        time_limit_s: overrides the suite's.
+
+    """
+
+    jobs: int = 1
+    level: Level = "quick"
+    limit: int | None = None
+    fail_fast: bool = False
+    time_limit_s: float | None = None
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: ids of the suite's cells, and how many of its jobs failed."""
+
+    ids: tuple[str, ...]
+    failed: int
+    seconds: dict[str, float]
+
+
+def run(suite: Suite, settings: Settings, options: Options, store: Store, view: View) -> Outcome:
+    """Run what is left of a suite. Raises: Stopped; KeyboardInterrupt after ending every worker."""
+    cells = {identity.cell_id(cell): cell for cell in plan(suite, settings)}
+    statuses = store.statuses()
+    for warning in store.warnings:
+        view.say(warning)
+    todo = {i: cell for i, cell in cells.items() if not is_done(i, statuses, store)}
+    view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
+    seconds: dict[str, float] = {}
+    failed = 0
+    with store.one_runner():
+        if todo:
+            with _timed(seconds, "check"):
+                _check_data(todo.values(), store, options, view)
+            with _timed(seconds, "compress"):
+                failed += _compress(todo, suite, options, store, view)
+        with _timed(seconds, "measure"):
+            failed += _measure(cells, suite.profiles, options, store, view)
+    return Outcome(tuple(cells), failed, seconds)
+
+
+def is_done(cell_id: str, statuses: dict[str, str], store: Store) -> bool:
+    """Whether a record is final, and its artifact there where it has one."""
+    status = statuses.get(cell_id)
+    return status == "unsupported" or (status in FINAL and (store.artifact(cell_id) / "manifest.json").is_file())
+
+
+def _check_data(cells: Any, store: Store, options: Options, view: View) -> None:
+    """Look at every task's files first: nothing is trained on half of them."""
+    tasks = dict.fromkeys(cell.task for cell in cells)
+    jobs = [
+        Job(
+            f"check-{index}",
+            identity.task_label(task),
+            {"do": "check", "task": task, "store": store.root},
+            store.log("check"),
+        )
+        for index, task in enumerate(tasks)
+    ]
+    for event in run_local(jobs, 1, options.plugins):
+        if event.kind in {"failed", "stop"}:
+            raise Stopped(str(event.value))
+
+
+def _compress(todo: dict[str, Cell], suite: Suite, options: Options, store: Store, view: View) -> int:
+    chosen = list(todo.items())[: options.limit]
+    limit_s = suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
+    jobs = [
+        Job(
+            cell_id,
+            identity.cell_label(cell),
+            {"do": "compress", "cell": cell, "store": store.root},
+            store.log(cell_id),
+            identity.cell_id(cell.reference) if cell.reference else "",
+            limit_s,
+        )
+        for cell_id, cell in chosen
+    ]
+    view.begin("compress", len(jobs), estimate(todo.values(), store).seconds)
+    failed = 0
+    for event in run_local(jobs, options.jobs, options.plugins):
+        view.show(event)
+        if event.kind == "stop":
+            raise Stopped(str(event.value))
+        if event.kind == "failed":
+            failed += 1
+            store.put(failure(todo[event.job.id], event, store))
+            if options.fail_fast:
+                raise Stopped(f"Stopped at the first failure ({event.job.label}): see {event.job.log}.")
+    return failed
+
+
+def failure(cell: Cell, event: Event, store: Store) -> Record:
+    """The record of a cell that ended badly: its cause, and where its log is."""
+    reason = f"{event.value} (log: {event.job.log.relative_to(store.root)})"
+    return Record(
+        id=event.job.id,
+        label=event.job.label,
+        cell=identity.describe_cell(cell),
+        status="failed",
+        reason=reason,
+        reference=event.job.after,
+        environment=environment(),
+    )
+
+
+def _measure(
+    cells: dict[str, Cell], profiles: Sequence[HardwareProfile], options: Options, store: Store, view: View
+) -> int:
+    """One after another, and never beside training: the workers have ended."""
+    usable = []
+    for profile in profiles:
+        reason = profile.unavailable()
+        if reason:
+            view.say(f"profile {identity.label(profile)} is unavailable: {reason}")
+        else:
+            usable.append(profile)
+    jobs = _measurements(cells, usable, options, store)
+    view.begin("measure", len(jobs))
+    failed = 0
+    for event in run_local(jobs, 1, options.plugins):
+        view.show(event)
+        if event.kind == "stop":
+            raise Stopped(str(event.value))
+        failed += event.kind == "failed" or (event.kind == "done" and event.value.status == "failed")
+    return failed
+
+
+def _measurements(
+    cells: dict[str, Cell], profiles: Sequence[HardwareProfile], options: Options, store: Store
+) -> list[Job]:
+    """A job for each network and profile that this machine has not measured; level quick: the first seed only."""
+    if not profiles:
+        return []
+    first = min(cell.seed for cell in cells.values())
+    known = {path.stem for path in (store.root / "measurements").glob("*.json")}
+    records = {record.id: record for record in store.records() if record.artifact}
+    jobs = []
+    for cell_id, cell in cells.items():
+        record = records.get(cell_id)
+        reference = records.get(record.reference or cell_id) if record else None
+        if record is None or reference is None or (options.level == "quick" and cell.seed != first):
+            continue
+        for profile in profiles:
+            name = measurement_id(record, reference, profile, options.level)
+            if name not in known:
+                known.add(name)
+                work = {"do": "measure", "record": record, "reference": reference, "profile": profile}
+                work |= {"level": options.level, "store": store.root}
+                jobs.append(Job(name, f"{record.label} on {identity.label(profile)}", work, store.log(name)))
+    return jobs
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Any:
+    started = time.monotonic()
+    yield
+    seconds[part] = round(time.monotonic() - started, 1)
+
+

@@ -1,0 +1,93 @@
+"""What a worker process does: one job, apart from the runner, with its output in a log.
+
+The runner's fork server imports this module once, with everything that is heavy; a worker is then a fork of it and
+starts in a tenth of a second. Method code runs only here: it may crash, hang or be killed.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fvcore.nn  # noqa: F401  heavy, and wanted by every cell
+import safetensors.torch  # noqa: F401
+import torch.export
+import torch_pruning  # noqa: F401
+
+from slimbench import discover
+from slimbench.compress import compress
+from slimbench.core import UserError
+from slimbench.measure import measure
+from slimbench.store import Store, StoreFull
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from slimbench.core import Task
+
+
+def main(line: Connection, job: bytes, plugins: tuple[str, ...], log: str, environ: dict[str, str]) -> None:
+    """Run one pickled job and send what came of it: ("done", record) or ("failed", reason)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what an interrupt ends
+    os.environ.update(environ)
+    threading.Thread(target=_die_with_the_runner, args=(line,), daemon=True).start()
+    with Path(log).open("a", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        faulthandler.enable(file)
+        try:
+            for plugin in plugins:
+                discover.load_plugin(plugin)
+            line.send(("done", run(pickle.loads(job), lambda message: line.send(("progress", message)))))
+        except UserError as error:
+            print(error)  # noqa: T201  into the log
+            line.send(("stop" if stops_the_run(error) else "failed", str(error)))
+        except Exception as error:  # noqa: BLE001  the border: whatever a method raises becomes a record
+            traceback.print_exc()
+            line.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+def run(job: dict[str, Any], say: Any) -> Any:
+    """Do what a job asks for."""
+    store = Store(job["store"])
+    if job["do"] == "check":
+        return check(job["task"])
+    if job["do"] == "compress":
+        return compress(job["cell"], store, say)
+    return measure(job["record"], job["reference"], job["profile"], job["level"], store)
+
+
+def check(task: Task) -> None:
+    """Look at a task's data before anything is trained on them."""
+    try:
+        task.check()
+    except UserError as error:
+        raise DataError(str(error)) from error
+
+
+class DataError(UserError):
+    """A task's data or weights are missing or altered."""
+
+
+def stops_the_run(error: UserError) -> bool:
+    """Whether the error would meet every other job as well."""
+    return isinstance(error, (StoreFull, DataError))
+
+
+def _die_with_the_runner(line: Connection) -> None:
+    """The runner never sends anything: when the line can be read, it has been closed, so the runner is gone."""
+    try:
+        line.poll(None)
+    finally:
+        os._exit(1)
+
+
+torch.set_num_threads(1)  # before any fork: a thread pool would not survive it
