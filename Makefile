@@ -1,0 +1,37 @@
+# `make bench` sets up and runs the main job, `make test` sets up and runs every check. Nothing else is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: bench test env lint types performance clean
+
+bench: env
+	$(BIN)/bench run --all
+
+test: env lint types
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: env
+	$(BIN)/mypy
+
+performance: env
+	$(BIN)/python -m pytest benchmarks/performance --benchmark-only
+
+env: .venv/ready
+
+# torch first, then basicsr without build isolation: its build would otherwise fetch a torch of its own
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "SlimBench needs Python 3.11 or 3.12: run make with PYTHON=python3.11, say." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(PIP) torch torchvision setuptools wheel
+	$(PIP) --no-build-isolation basicsr
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .benchmarks
