@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import psutil
@@ -13,7 +14,6 @@ from slimbench.environment import clock_mhz, physical_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 _LEVELS = {"quick": (30, 0.1, 1.0), "full": (200, 2.0, 20.0)}  # rounds, warm-up seconds at least and at most
 _NOISY = 0.10  # an A/A interval wider than this, each way, is no measurement
@@ -117,15 +117,14 @@ def _resident(*, peak: bool) -> int | None:
     """Resident memory of this process in bytes, now or at its highest; None where the system does not tell."""
     wanted = "VmHWM:" if peak else "VmRSS:"
     try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith(wanted))
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(wanted))
     except (OSError, StopIteration):
         return None
 
 
 def _reset_peak() -> None:
     try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
+        Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return  # the highest so far then stands for the peak

@@ -20,15 +20,14 @@ def prune(
     model: nn.Module,
     every: Sequence[_surgery.Width],
     scores: Sequence[Tensor],
+    how: _surgery.How,
+    *,
     task: Task,
     budget: Budget,
     trainer: Trainer,
-    *,
-    ranking: _surgery.Ranking = "layer",
-    round_to: int = 1,
 ) -> nn.Module:
     """Remove the channels with the lowest scores until the budget is met, note the widths, fine-tune."""
-    removed = _surgery.choose(model, task.example(), every, scores, budget, ranking=ranking, round_to=round_to)
+    removed = _surgery.choose(model, task.example(), every, scores, budget=budget, how=how)
     note_widths(every, removed, trainer)
     _surgery.remove(model, every, removed)
     return trainer.fit(model, budget.epochs, name="fine-tune", recipe=fine_tuning(task.recipe))

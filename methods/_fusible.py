@@ -1,4 +1,4 @@
-"""Residual convolutions that fuse: a convolution with batch norm gains a layer scale and a shortcut, and loses them again.
+"""Residual convolutions that fuse: a convolution with batch norm gains a layer scale and a shortcut, then loses them.
 
 Form A of the derivation: ``z = scale * BN(W x) + alpha * x`` before the activation. It fuses into one convolution:
 
@@ -9,6 +9,7 @@ Form A of the derivation: ``z = scale * BN(W x) + alpha * x`` before the activat
 
 from __future__ import annotations
 
+import copy
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -69,13 +70,14 @@ class ResConv(nn.Module):
         self.conv.weight.copy_(s[:, None, None, None] * self.conv.weight - identity_kernel(self.conv))
         if self.conv.bias is not None:
             self.conv.bias.mul_(s)
+        assert self.norm.running_mean is not None
         shift = self.norm.bias - s * self.norm.running_mean
         self.norm.bias.copy_(shift)
         self.set_statistics(torch.zeros_like(shift), torch.ones_like(shift))
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, var: Tensor) -> None:
-        """Give the batch norm the statistics of its input; gain and bias follow, so that eval mode computes the same."""
+        """Give the batch norm the statistics of its input; gain and bias follow, so eval mode computes the same."""
         norm, s = self.norm, gain(self.norm)
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -99,14 +101,9 @@ class ResConv(nn.Module):
         if conv.bias is not None:
             bias = bias + s * conv.bias.double()
         weight = weight + self.alpha.double() * identity_kernel(conv)
-        one = nn.Conv2d(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
-        )
-        one.to(device=conv.weight.device, dtype=conv.weight.dtype)
-        with torch.no_grad():
-            one.weight.copy_(weight)
-            assert one.bias is not None
-            one.bias.copy_(self.scale.double() * bias)
+        one = copy.deepcopy(conv)
+        one.weight = nn.Parameter(weight.detach().to(conv.weight.dtype))
+        one.bias = nn.Parameter((self.scale.double() * bias).detach().to(conv.weight.dtype))
         return one
 
 
@@ -131,7 +128,7 @@ class Nothing(nn.Module):
 
 
 def sites(model: nn.Module) -> list[Site]:
-    """Every eligible convolution: stride 1, as many channels out as in, odd kernel, same padding, dense or depthwise."""
+    """Every eligible convolution: stride 1, as many channels out as in, odd kernel, same padding, not grouped."""
     graph = _Tracer().trace(model)
     modules = dict(model.named_modules())
     found = []
@@ -160,7 +157,8 @@ def calibrate(model: nn.Module, layers: Iterable[ResConv], batches: Iterable[Bat
     def see(_: str, conv: nn.Module, output: Tensor) -> None:
         if conv in moments:
             values = output.double()
-            sums = torch.stack([torch.ones_like(values).sum((0, 2, 3)), values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+            ones = torch.ones_like(values)
+            sums = torch.stack([v.sum((0, 2, 3)) for v in (ones, values, values.square())])
             moments[conv] += sums.cpu()
 
     with watching(model, nn.Conv2d, see), evaluating(model), torch.no_grad():

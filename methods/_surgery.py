@@ -19,6 +19,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from slimbench.core import UserError
 from slimbench.cost import NORMS, PRODUCTS, evaluating, watching
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 
@@ -28,6 +29,26 @@ if TYPE_CHECKING:
     from slimbench.core import Budget, Resource
 
 Ranking = Literal["layer", "global"]
+
+
+@dataclass(frozen=True)
+class How:
+    """How scores become an order.
+
+    Attributes:
+        ranking: "layer" empties all widths at the same pace; "global" ranks scores across widths, each divided by
+            its width's mean.
+        round_to: channels go in blocks, so that this many, or a multiple, are left.
+
+    """
+
+    ranking: Ranking = "layer"
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no order can be made by."""
+        if self.ranking not in {"layer", "global"} or self.round_to < 1:
+            raise UserError(f"ranking={self.ranking!r}, round_to={self.round_to}: use layer or global, and at least 1.")
 
 
 @dataclass(frozen=True)
@@ -139,11 +160,13 @@ def mask(model: nn.Module, every: Sequence[Width], removed: Sequence[set[int]]) 
     with torch.no_grad():
         for (name, side), indices in _indices(model, every, removed).items():
             layer = model.get_submodule(name)
-            if side == "out" and not isinstance(layer, PaddedShortcut):
+            if side == "in":
+                continue  # what is not made needs no hiding from its readers
+            if isinstance(layer, PaddedShortcut):
+                layer.set_map([-1 if k in indices else s for k, s in enumerate(layer.source)], layer.width_in)
+            else:
                 for parameter in layer.parameters(recurse=False):
                     parameter[sorted(indices)] = 0.0
-            elif side == "out":
-                layer.set_map([-1 if k in indices else s for k, s in enumerate(layer.source)], layer.width_in)
     return model
 
 
@@ -181,10 +204,9 @@ def choose(
     example: Tensor,
     every: Sequence[Width],
     scores: Sequence[Tensor],
-    budget: Budget,
     *,
-    ranking: Ranking = "layer",
-    round_to: int = 1,
+    budget: Budget,
+    how: How,
 ) -> list[set[int]]:
     """Channels to remove from each width, lowest scores first, until the budget's resource is met.
 
@@ -193,15 +215,13 @@ def choose(
 
     Args:
         scores: one tensor a width, (channels,); low means dispensable.
-        ranking: "layer" empties all widths at the same pace; "global" ranks scores across widths, each divided by
-            its width's mean.
-        round_to: channels go in blocks, so that this many, or a multiple, are left.
+        how: how the order is made of them.
 
     """
     ledger = Ledger(model, example, every)
     target = budget.keep * ledger.left(budget.resource)
     last: list[tuple[float, int, list[int]]] = []
-    for width, block in _order(every, scores, ranking, round_to):
+    for width, block in _order(every, scores, how):
         ledger.change(width, block, -1)
         if (left := ledger.left(budget.resource)) < target:
             ledger.change(width, block, +1)
@@ -217,7 +237,7 @@ def reachable(model: nn.Module, example: Tensor, resource: Resource, round_to: i
     every = widths(model, example)
     ledger = Ledger(model, example, every)
     dense = ledger.left(resource)
-    for width, block in _order(every, [torch.zeros(w.channels) for w in every], "layer", round_to):
+    for width, block in _order(every, [torch.zeros(w.channels) for w in every], How(round_to=round_to)):
         ledger.change(width, block, -1)
     return ledger.left(resource) / dense
 
@@ -228,25 +248,25 @@ def why_not(model: nn.Module, example: Tensor, budget: Budget, round_to: int = 1
         return "removing channels to one budget moves MACs and params together: ask for one of them"
     least = reachable(model, example, budget.resource, round_to)
     if budget.keep < least:
-        return f"keep {budget.keep:g} of {budget.resource} is below the least that one channel a width leaves, {least:.4f}"
+        return (
+            f"keep {budget.keep:g} of {budget.resource} is below the least that one channel a width leaves, {least:.4f}"
+        )
     return None
 
 
-def _order(
-    every: Sequence[Width], scores: Sequence[Tensor], ranking: Ranking, round_to: int
-) -> list[tuple[int, list[int]]]:
+def _order(every: Sequence[Width], scores: Sequence[Tensor], how: How) -> list[tuple[int, list[int]]]:
     """Blocks of channels (width, channels) in the order in which they go; the last block of a width never goes."""
     events: list[tuple[float, int, list[int]]] = []
     for index, (width, score) in enumerate(zip(every, scores, strict=True)):
         ascending = score.double().argsort(stable=True).tolist()
-        odd = width.channels % round_to
-        starts = [0, *range(odd or round_to, width.channels, round_to)]
+        odd = width.channels % how.round_to
+        starts = [0, *range(odd or how.round_to, width.channels, how.round_to)]
         blocks = [ascending[a:b] for a, b in zip(starts, [*starts[1:], width.channels], strict=True)]
         mean = float(score.double().mean()) or 1.0
         gone = 0
         for block in blocks[:-1]:
             gone += len(block)
-            key = gone / width.channels if ranking == "layer" else float(score[block].double().mean()) / mean
+            key = gone / width.channels if how.ranking == "layer" else float(score[block].double().mean()) / mean
             events.append((key, index, block))
     return [(index, block) for _, index, block in sorted(events)]
 
@@ -308,6 +328,7 @@ def _rows(model: nn.Module, example: Tensor) -> dict[str, _Row]:
         if isinstance(layer, NORMS):
             rows[name] = _Row(0, layer.num_features, 0, 0, 2 if layer.affine else 0, True)
             return
+        assert isinstance(layer, PRODUCTS)
         outs, ins = layer.weight.shape[0], layer.weight.shape[1]
         bias = int(layer.bias is not None)
         rows[name] = _Row(ins, outs, layer.weight[0, 0].numel(), output.numel() // outs, bias, _is_depthwise(layer))

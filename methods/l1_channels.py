@@ -45,6 +45,5 @@ class L1Channels:
 
         every = _surgery.widths(model, task.example())
         scores = [_channels.mean_magnitude(model, width) for width in every]
-        return _channels.prune(
-            model, every, scores, task, budget, trainer, ranking=self.ranking, round_to=self.round_to
-        )
+        how = _surgery.How(self.ranking, self.round_to)
+        return _channels.prune(model, every, scores, how, task=task, budget=budget, trainer=trainer)

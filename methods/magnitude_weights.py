@@ -56,7 +56,7 @@ class MagnitudeWeights:
         trainer.fit(model, budget.epochs, name="fine-tune", recipe=fine_tuning(task.recipe), after_step=cut)
         return model
 
-    def _masks(self, weights: dict[str, nn.Parameter], keep: float) -> dict[str, Tensor]:
+    def _masks(self, weights: dict[str, Tensor], keep: float) -> dict[str, Tensor]:
         """True where a weight stays: exactly round(keep * n) of them, at least one a layer."""
         import torch
 

@@ -42,4 +42,5 @@ class RandomChannels:
 
         every = _surgery.widths(model, task.example())
         scores = [torch.rand(width.channels) for width in every]
-        return _channels.prune(model, every, scores, task, budget, trainer, round_to=self.round_to)
+        how = _surgery.How(round_to=self.round_to)
+        return _channels.prune(model, every, scores, how, task=task, budget=budget, trainer=trainer)

@@ -60,7 +60,9 @@ class ResConv:
         costs = _costs(model, task, budget)
         least = 1 - sum(costs[name] for name in _going(every)) / sum(costs.values())
         if budget.keep < least:
-            return f"keep {budget.keep:g} of {budget.resource} is below the least that removing layers leaves, {least:.4f}"
+            return (
+                f"keep {budget.keep:g} of {budget.resource} is below the least that removing layers leaves, {least:.4f}"
+            )
         return None
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
@@ -96,9 +98,7 @@ class ResConv:
             _fusible.drop(model, site)
         trainer.note("removed layers", sorted(name for name in _going(removed) if costs[name] and name in convolutions))
         left = {name: layer for name, layer in layers.items() if any(layer is m for m in model.modules())}
-        trainer.fit(
-            model, budget.epochs - sparse, name="fine-tune", recipe=recipe, params=_groups(model, left)
-        )
+        trainer.fit(model, budget.epochs - sparse, name="fine-tune", recipe=recipe, params=_groups(model, left))
         return _fusible.fuse(model)
 
 

@@ -51,7 +51,8 @@ class UniformWidth:
 
         every = _surgery.widths(model, task.example())
         scores = [-torch.arange(width.channels, dtype=torch.float64) for width in every]  # the last channels go
-        removed = _surgery.choose(model, task.example(), every, scores, budget, round_to=self.round_to)
+        how = _surgery.How(round_to=self.round_to)
+        removed = _surgery.choose(model, task.example(), every, scores, budget=budget, how=how)
         _channels.note_widths(every, removed, trainer)
         _surgery.remove(model, every, removed)
         task.initialise(model)

@@ -247,8 +247,9 @@ def _published(row: Row) -> str:
     first = row.first
     if not first.published or not row.is_dense or not (quality := row.quality()):
         return ""
-    claimed, source = first.published["claimed"], first.published["source"]
-    return f"Published weights claim {claimed:.2f} ({source}); measured {quality.mean:.2f}. {first.published['note'].capitalize()}."
+    known = first.published
+    said = f"Published weights claim {known['claimed']:.2f} ({known['source']}); measured {quality.mean:.2f}."
+    return f"{said} {known['note'].capitalize()}."
 
 
 def _round_to(row: Row) -> int:

@@ -27,6 +27,8 @@ class Classification:
     recipe: Recipe = Recipe()
     weights: str = ""  # name of published weights to start from; "": trained here
 
+    name: ClassVar[str]
+    version: ClassVar[int]
     family: ClassVar[str] = "classification"
     metrics: ClassVar[tuple[Metric, ...]] = (TOP1,)
     channels: ClassVar[int] = 3
@@ -88,11 +90,10 @@ class Classification:
         return len(self.load(split).labels)
 
     def batch(self, split: Split, indices: Tensor, rng: Generator | None) -> Batch:
-        """Normalised images (N, C, H, W), channels last, and labels (N,); shifted and flipped by draws from ``rng``."""
+        """Normalised images (N, C, H, W), channels last, and labels (N,); augmented by draws from ``rng``."""
         from slimbench.tasks import _images
 
-        images = self.load(split).to(indices.device)
-        return _images.batch(images, indices, rng, self.mean, self.std, self.pad, flip=self.flip)
+        return _images.batch(self, self.load(split).to(indices.device), indices, rng)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy, label-smoothed as the recipe declares."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Files = tuple[tuple["Path", int], ...]
+Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel, of values in [0, 1]
 _THREADS = 8  # PIL lets go of the interpreter while it decodes
 
 
@@ -28,12 +29,14 @@ def split(root: Path | None, wanted: Split, classes: int, held_a_class: int) -> 
     Raises: UserError where folders are missing or of another number.
     """
     if root is None:
-        raise UserError("The data of imagenet are missing (BENCH_DATA is not set): name the folder that holds imagenet/.")
+        raise UserError(
+            "The data of imagenet are missing (BENCH_DATA is not set): name the folder that holds imagenet/."
+        )
     official = root / "imagenet" / ("val" if wanted == "test" else "train")
     folders = sorted(path for path in official.glob("*") if path.is_dir())
     if len(folders) != classes:
         raise UserError(
-            f"{official} holds {len(folders)} class folders, not {classes}: run `bench download imagenet --data {root}`."
+            f"{official} holds {len(folders)} class folders, not {classes}: `bench download imagenet --data {root}`."
         )
     found: list[tuple[Path, int]] = []
     for label, folder in enumerate(folders):
@@ -48,16 +51,14 @@ def split(root: Path | None, wanted: Split, classes: int, held_a_class: int) -> 
     return tuple(found)
 
 
-def batch(
-    files: Files, indices: Tensor, rng: Generator | None, size: int, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Batch:
+def batch(files: Files, indices: Tensor, rng: Generator | None, size: int, scaling: Scaling) -> Batch:
     """Decoded images (N, 3, size, size), channels last: random resized crops and mirrors where ``rng`` is given."""
     chosen = [files[int(i)] for i in indices]
     draws = torch.rand(len(chosen), 5, generator=rng).tolist() if rng is not None else [None] * len(chosen)
     with ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(lambda job: _decode(job[0][0], job[1], size), zip(chosen, draws, strict=True)))
     pixels = torch.from_numpy(np.stack(parts)).to(indices.device).permute(0, 3, 1, 2).float()
-    m, s = (torch.tensor(v, device=pixels.device)[:, None, None] * 255 for v in (mean, std))
+    m, s = (torch.tensor(v, device=pixels.device)[:, None, None] * 255 for v in scaling)
     return (pixels - m) / s, torch.tensor([label for _, label in chosen], device=indices.device)
 
 
@@ -74,7 +75,7 @@ def _decode(path: Path, draws: list[float] | None, size: int) -> np.ndarray:
 
 
 def resized_crop(image: tuple[int, int], draws: list[float]) -> tuple[float, float, float, float]:
-    """Box (left, top, right, bottom) of 8 to 100 % of the area and an aspect of 3/4 to 4/3, as in Inception's recipe."""
+    """Box (left, top, right, bottom) of 8 to 100 % of the area, aspect 3/4 to 4/3, as in Inception's recipe."""
     width, height = image
     area = width * height * (0.08 + 0.92 * draws[0])
     aspect = math.exp(math.log(3 / 4) + draws[1] * math.log(16 / 9))

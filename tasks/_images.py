@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from slimbench.core import Task
+    from slimbench.tasks._classification import Classification
 
 _EVALUATION_BATCH = 500
 
@@ -71,22 +72,13 @@ def example(channels: int, size: int) -> Tensor:
     return torch.randn(1, channels, size, size, generator=Generator().manual_seed(0))
 
 
-def batch(
-    source: Images,
-    indices: Tensor,
-    rng: Generator | None,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    pad: int,
-    *,
-    flip: bool,
-) -> Batch:
+def batch(task: Classification, source: Images, indices: Tensor, rng: Generator | None) -> Batch:
     """Gather, shift, flip and normalise in one pass over the batch; the result is channels last."""
     pixels = source.pixels[indices]
     if rng is not None:
-        pixels = shifted(pixels, rng, pad, flip=flip)
-    m = torch.tensor(mean, device=pixels.device)[:, None, None] * 255
-    s = torch.tensor(std, device=pixels.device)[:, None, None] * 255
+        pixels = shifted(pixels, rng, task.pad, flip=task.flip)
+    m = torch.tensor(task.mean, device=pixels.device)[:, None, None] * 255
+    s = torch.tensor(task.std, device=pixels.device)[:, None, None] * 255
     inputs = (pixels.to(memory_format=torch.channels_last).float() - m) / s
     return inputs, source.labels[indices]
 

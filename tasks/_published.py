@@ -1,4 +1,4 @@
-"""Weights that others published: where they lie, what they claim, and how to read them without running their pickles."""
+"""Weights that others published: where they lie, what they claim, and how to read them without running pickles."""
 
 from __future__ import annotations
 

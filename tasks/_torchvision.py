@@ -1,7 +1,7 @@
 """torchvision, also where its wheel was linked against CUDA libraries that a CPU build of torch does not have.
 
-There ``import torchvision`` fails because its operators were not registered. Nothing here uses them (nms, deform_conv2d,
-its image decoders), so their names are declared and the rest imports. A no-op where the operators load.
+There ``import torchvision`` fails because its operators were not registered. Nothing here uses them (nms,
+deform_conv2d, its image decoders), so their names are declared and the rest imports. A no-op where they load.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from slimbench.core import Metric, Recipe, Split, UserError
 from slimbench.environment import data_root
@@ -52,7 +52,8 @@ class CIFAR10(Classification):
 
     def load(self, split: Split) -> Images:
         """Images and labels of a split."""
-        return _load(type(self), data_root(), split)
+        task: Any = type(self)  # mypy holds dataclass types to be unhashable
+        return _load(task, data_root(), split)
 
     def download(self, root: Path) -> None:
         """Fetch the official archive with torchvision, which checks it."""
@@ -75,7 +76,7 @@ class CIFAR100(CIFAR10):
 
 
 @functools.cache
-def _load(task: type[CIFAR10], root: Path | None, split: Split) -> Images:
+def _load(task: Any, root: Path | None, split: Split) -> Images:
     from slimbench.tasks import _images
 
     if split == "test":
@@ -87,7 +88,7 @@ def _load(task: type[CIFAR10], root: Path | None, split: Split) -> Images:
 
 
 @functools.cache
-def _read(task: type[CIFAR10], root: Path | None, official: str) -> Arrays:
+def _read(task: Any, root: Path | None, official: str) -> Arrays:
     from slimbench.tasks import _images
 
     if root and any((root / task.shards).glob(f"{official}_*.webp")):
@@ -126,14 +127,11 @@ def _read_torchvision(task: type[CIFAR10], root: Path | None, official: str) -> 
 
     from slimbench.tasks._torchvision import torchvision
 
+    fetch = f"run `bench download {task.name} --data FOLDER`, or name the folder that holds them"
     if root is None:
-        raise UserError(
-            f"The data of {task.name} are missing (BENCH_DATA is not set): run `bench download {task.name} --data FOLDER`, or name the folder that holds them."
-        )
+        raise UserError(f"The data of {task.name} are missing (BENCH_DATA is not set): {fetch}.")
     try:
         data = getattr(torchvision().datasets, task.torchvision_name)(root, train=official == "train")
     except RuntimeError as error:
-        raise UserError(
-            f"The data of {task.name} are missing or altered in {root}: run `bench download {task.name} --data {root}`."
-        ) from error
+        raise UserError(f"The data of {task.name} are missing or altered in {root}: {fetch}.") from error
     return data.data, np.asarray(data.targets, np.int64)

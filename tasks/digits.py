@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits: the embedded classification task, at hand wherever SlimBench is installed."""
+"""scikit-learn's 1,797 handwritten digits: the embedded classification task, at hand wherever SlimBench is."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class ImageNet(Classification):
         from slimbench.tasks import _files
 
         files = _files.split(data_root(), split, self.n_classes, self.held_a_class)
-        return _files.batch(files, indices, rng, self.size_px, self.mean, self.std)
+        return _files.batch(files, indices, rng, self.size_px, (self.mean, self.std))
 
     def download(self, root: Path) -> None:
         """Unpack the official archives, which must lie in ``root``: their licence forbids fetching them for you."""
@@ -62,4 +62,6 @@ class ImageNet(Classification):
             for split in ("train", "val"):
                 torchvision().datasets.ImageNet(root / "imagenet", split)
         except (RuntimeError, OSError) as error:
-            raise UserError(f"ImageNet cannot be unpacked ({error}): put the official archives into {root / 'imagenet'}.") from error
+            raise UserError(
+                f"ImageNet cannot be unpacked ({error}): put the official archives into {root / 'imagenet'}."
+            ) from error

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from slimbench.core import Recipe, Split, UserError
 from slimbench.environment import data_root
@@ -46,7 +46,8 @@ class MNIST(Classification):
 
     def load(self, split: Split) -> Images:
         """Images and labels of a split."""
-        return _load(type(self), data_root(), split)
+        task: Any = type(self)  # mypy holds dataclass types to be unhashable
+        return _load(task, data_root(), split)
 
     def download(self, root: Path) -> None:
         """Fetch the official files with torchvision."""
@@ -83,7 +84,7 @@ class FashionMNIST(MNIST):
 
 
 @functools.cache
-def _load(task: type[MNIST], root: Path | None, split: Split) -> Images:
+def _load(task: Any, root: Path | None, split: Split) -> Images:
     from slimbench.tasks import _images
 
     official = "t10k" if split == "test" else "train"
@@ -95,7 +96,7 @@ def _load(task: type[MNIST], root: Path | None, split: Split) -> Images:
 
 
 @functools.cache
-def _read(task: type[MNIST], root: Path | None, official: str) -> Images:
+def _read(task: Any, root: Path | None, official: str) -> Images:
     import numpy as np
 
     from slimbench.tasks import _images
@@ -104,17 +105,18 @@ def _read(task: type[MNIST], root: Path | None, official: str) -> Images:
     pixels = _unpack(task, folder / f"{official}-images-idx3-ubyte.gz")
     labels = _unpack(task, folder / f"{official}-labels-idx1-ubyte.gz")
     # idx files: big-endian header of 16 and 8 bytes, then bytes
-    return _images.images(np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8))
+    return _images.images(
+        np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
+    )
 
 
 def _folder(task: type[MNIST], root: Path | None) -> Path:
-    for below in task.folders if root else ():
-        if (root / below).is_dir():
-            return root / below
+    for folder in (root / below for below in task.folders) if root else ():
+        if folder.is_dir():
+            return folder
     where = f"{root} has none of {', '.join(task.folders)}" if root else "BENCH_DATA is not set"
-    raise UserError(
-        f"The data of {task.name} are missing ({where}): run `bench download {task.name} --data FOLDER`, or name the folder that holds them."
-    )
+    fetch = f"run `bench download {task.name} --data FOLDER`, or name the folder that holds them"
+    raise UserError(f"The data of {task.name} are missing ({where}): {fetch}.")
 
 
 def _unpack(task: type[MNIST], path: Path) -> bytes:

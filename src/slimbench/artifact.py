@@ -84,9 +84,7 @@ def verify(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
         for name in _FILES:
             if sha256(folder / name) != manifest["sha256"][name]:
-                raise UserError(
-                    f"{folder / name} does not match its checksum: delete {folder} and run its cell again."
-                )
+                raise UserError(f"{folder / name} does not match its checksum: delete {folder} and run its cell again.")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"The artifact {folder} is missing or damaged ({error}): delete it and run its cell again."
@@ -119,7 +117,6 @@ def sha256(path: Path) -> str:
 
 def _has_weight(module: nn.Module) -> bool:
     return isinstance(getattr(module, "weight", None), Tensor)
-
 
 
 def _is_pickled(name: str, content: bytes) -> bool:

@@ -48,7 +48,9 @@ def _options(*names: str) -> Callable[[Any], Any]:
         "threads": click.option(
             "--threads", default=1, show_default=True, help="Training threads of a cell; part of its id."
         ),
-        "jobs": click.option("--jobs", default=None, type=click.IntRange(1), help="Cells at once (else cores / threads)."),
+        "jobs": click.option(
+            "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else cores / threads)."
+        ),
         "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for machines."),
     }
 
@@ -97,9 +99,11 @@ def _select(function: Any) -> Any:
     for option in reversed(
         (
             click.argument("suite", required=False),
-            click.option("--all", "everything", is_flag=True, help="All of the suite; alone: the embedded quick suite."),
+            click.option(
+                "--all", "everything", is_flag=True, help="All of the suite; alone: the embedded quick suite."
+            ),
             click.option("--method", multiple=True, help='Only these, e.g. l1_channels or "l1_channels(round_to=8)".'),
-            click.option("--task", multiple=True, help='Only these, e.g. "cifar10(network=\'resnet56\')".'),
+            click.option("--task", multiple=True, help="Only these, e.g. \"cifar10(network='resnet56')\"."),
             click.option("--keep", multiple=True, type=float, help="Only these shares, in (0, 1]."),
             click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2 or a number of them with n=3."),
             click.option("--profile", multiple=True, help="Only these hardware profiles."),
@@ -110,7 +114,7 @@ def _select(function: Any) -> Any:
 
 
 def _suite(
-    suite: str | None, everything: bool, method: Any, task: Any, keep: Any, seeds: str | None, profile: Any
+    *, suite: str | None, everything: bool, method: Any, task: Any, keep: Any, seeds: str | None, profile: Any
 ) -> Suite:
     """The suite, or the part of it, that the options name."""
     from dataclasses import replace
@@ -213,7 +217,9 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
         records = [record for record in store.records() if record.id in wanted]
         taken = [m for m in store.measurements() if m.cell_id in wanted]
         click.echo("\n" + table.markdown(records, taken))
-        click.echo("Took " + ", ".join(f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1) + ".")
+        click.echo(
+            "Took " + ", ".join(f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1) + "."
+        )
         click.echo(f"Records are in {store.root}; `bench show ID` tells all about one, `bench report` makes tables.")
     return 1 if outcome.failed else 0
 
@@ -276,8 +282,12 @@ def check(data: str | None, store: str, plugin: Any, task: Any) -> None:
 @click.option("--task", required=True)
 @click.option("--method", required=True)
 @click.option("--keep", type=float, required=True, help="Share that is left, in (0, 1].")
-@click.option("--resource", type=click.Choice(["macs", "params", "prunable_nonzero"]), default="macs", show_default=True)
-@click.option("--epochs", type=float, default=None, help="The method's training (else a quarter of the dense schedule).")
+@click.option(
+    "--resource", type=click.Choice(["macs", "params", "prunable_nonzero"]), default="macs", show_default=True
+)
+@click.option(
+    "--epochs", type=float, default=None, help="The method's training (else a quarter of the dense schedule)."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 def compress(
     *,
@@ -357,8 +367,10 @@ def _one(task: Any, arms: tuple[Arm, ...], seed: int) -> Suite:
 @click.argument("id")
 @_options("store")
 @click.option("--format", "kind", type=click.Choice(["onnx", "pt2"]), required=True)
-@click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write (else ID.onnx or ID.pt2 here).")
-def export(id: str, store: str, kind: str, out: str | None) -> None:  # noqa: A002  it is an id
+@click.option(
+    "--out", type=click.Path(dir_okay=False), default=None, help="File to write (else ID.onnx or ID.pt2 here)."
+)
+def export(id: str, store: str, kind: Any, out: str | None) -> None:  # noqa: A002  it is an id
     """Write a compressed network as ONNX or as a torch.export program, once its outputs are seen to be the same."""
     from slimbench import export as exporting
 

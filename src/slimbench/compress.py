@@ -46,7 +46,9 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
     with seeding.seeded(cell.seed, "cell"):
         model = start(cell, store)
         dense_layers = by_layer(model, cell.task.example())
-        loop = Loop(cell.task, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store))
+        loop = Loop(
+            cell.task, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store)
+        )
         sealed = SealedTask(cell.task)
         smaller = cell.method.compress(model, sealed, cell.budget, loop).cpu().eval()  # type: ignore[arg-type]
 
@@ -57,7 +59,8 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
     quality = cell.task.evaluate(smaller, "test")  # opened once a cell, here
     say({"stage": "store"})
     checksum = artifact.save(smaller, cell.task.example(), store.artifact(blank.id))
-    status, reason = judge(cell, cost, dense.cost if dense else cost, dense_layers)
+    dense_cost = (dense and dense.cost) or cost
+    status, reason = judge(cell, cost, dense_cost, dense_layers)
     record = replace(
         blank,
         status=status,
@@ -65,7 +68,7 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         quality=quality,
         val_quality=val_quality,
         cost=cost,
-        dense_cost=dense.cost if dense else cost,
+        dense_cost=dense_cost,
         spent=replace(loop.spent, dense_epochs=inherited(cell, dense)),
         notes=loop.notes,
         artifact=checksum,
@@ -189,5 +192,3 @@ def _open(split: Split) -> Split:
     if split == "test":
         raise SealedError("the test split is sealed: methods see train and val, and the engine opens test once")
     return split
-
-

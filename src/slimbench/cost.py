@@ -63,7 +63,7 @@ def count(model: nn.Module, example: Tensor) -> Cost:
     )
 
 
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+def prunable(model: nn.Module) -> dict[str, Tensor]:
     """The weights of convolutions and linear layers, by name: what pruning may zero."""
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
     return {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, kinds)}
@@ -75,7 +75,7 @@ def by_layer(model: nn.Module, example: Tensor) -> dict[str, dict[str, int]]:
 
     def see(name: str, layer: nn.Module, output: Tensor) -> None:
         params = sum(p.numel() for p in layer.parameters(recurse=False))
-        weights = 0 if isinstance(layer, NORMS) else layer.weight.numel()
+        weights = layer.weight.numel() if isinstance(layer, PRODUCTS) else 0
         positions = output.numel() // output.shape[1] if weights else 0
         rows[name] = {"macs": weights * positions, "params": params, "prunable_nonzero": weights}
 

@@ -56,9 +56,11 @@ def found(kind: str) -> dict[str, type]:
     for module in (*_modules(kind), *_plugins):
         for _, value in inspect.getmembers(module, inspect.isclass):
             if value.__module__.startswith(module.__name__) and is_plugin(value, kind):
-                other = classes.setdefault(value.name, value)
+                other = classes.setdefault(vars(value)["name"], value)
                 if other is not value:
-                    raise UserError(f"Two {kind} are called {value.name!r}: rename the one in {value.__module__}.")
+                    raise UserError(
+                        f"Two {kind} are called {vars(value)['name']!r}: rename the one in {value.__module__}."
+                    )
     return dict(sorted(classes.items()))
 
 

@@ -37,7 +37,9 @@ def _methods() -> list[dict[str, Any]]:
     for name, cls in discover.found("methods").items():
         card = cls.card  # type: ignore[attr-defined]
         fidelity = ", ".join(sorted(set(card.fidelity.values())))
-        rows.append({"name": name, "title": card.title, "fidelity": fidelity, "version": card.version, "paper": card.link})
+        rows.append(
+            {"name": name, "title": card.title, "fidelity": fidelity, "version": card.version, "paper": card.link}
+        )
     return rows
 
 
@@ -108,7 +110,9 @@ def shown(record: Record, measurements: Sequence[MeasurementRecord], *, as_json:
 def _indented(value: Any, depth: int) -> list[str]:
     lines = []
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        nested = isinstance(inner, dict) or (isinstance(inner, (list, tuple)) and any(isinstance(i, dict) for i in inner))
+        nested = isinstance(inner, dict) or (
+            isinstance(inner, (list, tuple)) and any(isinstance(i, dict) for i in inner)
+        )
         lines.append("  " * depth + (f"{key}:" if nested and inner else f"{key}: {inner}"))
         if nested:
             lines += _indented(inner, depth + 1)

@@ -51,8 +51,8 @@ def source_hash(text: str) -> str:
     """Sixteen digits of the sha256 of the parsed source, without comments, docstrings and layout."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if ast.get_docstring(node, clean=False) is not None:
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if ast.get_docstring(node):
                 node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
@@ -71,9 +71,8 @@ def problems() -> list[str]:
         if before is None:
             found.append(f"{name} is not in slimbench.lock: run `bench lock`.")
         elif before["source"] != now["source"]:
-            found.append(
-                f"{name} changed: raise its version if results move, else `bench lock --unchanged {name} --because WHY`."
-            )
+            spoken = f"`bench lock --unchanged {name} --because WHY`"
+            found.append(f"{name} changed: raise its version if results move, else {spoken}.")
         elif before["version"] != now["version"]:
             found.append(f"{name} has version {now['version']}, the lock says {before['version']}: run `bench lock`.")
     return found + [f"{name} is gone: run `bench lock`." for name in locked if name not in sources()]

@@ -58,9 +58,7 @@ class Filter:
             arms = tuple(arm for arm in (self._arm(suite, method) for method in self.methods) if arm.methods)
         if self.keeps:
             arms = tuple(replace(arm, budgets=self._budgets(arm)) for arm in arms)
-        return replace(
-            suite, tasks=tuple(self.tasks) or suite.tasks, arms=arms, seeds=tuple(self.seeds) or suite.seeds
-        )
+        return replace(suite, tasks=tuple(self.tasks) or suite.tasks, arms=arms, seeds=tuple(self.seeds) or suite.seeds)
 
     def _arm(self, suite: Suite, method: object) -> Arm:
         """The suite's budgets for a method: those of the arm that has its name, else those that fit what it removes."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from slimbench.store import Store
 
 
-class Stopped(UserError):
+class StoppedError(UserError):
     """The run cannot go on: the sentence says why and what to do."""
 
 
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def run(suite: Suite, settings: Settings, options: Options, store: Store, view: View) -> Outcome:
-    """Run what is left of a suite. Raises: Stopped; KeyboardInterrupt after ending every worker."""
+    """Run what is left of a suite. Raises: StoppedError; KeyboardInterrupt after ending every worker."""
     cells = {identity.cell_id(cell): cell for cell in plan(suite, settings)}
     statuses = store.statuses()
     for warning in store.warnings:
@@ -67,7 +67,7 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
     with store.one_runner():
         if todo:
             with _timed(seconds, "check"):
-                _check_data(todo.values(), store, options, view)
+                _check_data(todo.values(), store, options)
             with _timed(seconds, "compress"):
                 failed += _compress(todo, suite, options, store, view)
         with _timed(seconds, "measure"):
@@ -81,7 +81,7 @@ def is_done(cell_id: str, statuses: dict[str, str], store: Store) -> bool:
     return status == "unsupported" or (status in FINAL and (store.artifact(cell_id) / "manifest.json").is_file())
 
 
-def _check_data(cells: Any, store: Store, options: Options, view: View) -> None:
+def _check_data(cells: Any, store: Store, options: Options) -> None:
     """Look at every task's files first: nothing is trained on half of them."""
     tasks = dict.fromkeys(cell.task for cell in cells)
     jobs = [
@@ -95,7 +95,7 @@ def _check_data(cells: Any, store: Store, options: Options, view: View) -> None:
     ]
     for event in run_local(jobs, 1, options.plugins):
         if event.kind in {"failed", "stop"}:
-            raise Stopped(str(event.value))
+            raise StoppedError(str(event.value))
 
 
 def _compress(todo: dict[str, Cell], suite: Suite, options: Options, store: Store, view: View) -> int:
@@ -117,12 +117,12 @@ def _compress(todo: dict[str, Cell], suite: Suite, options: Options, store: Stor
     for event in run_local(jobs, options.jobs, options.plugins):
         view.show(event)
         if event.kind == "stop":
-            raise Stopped(str(event.value))
+            raise StoppedError(str(event.value))
         if event.kind == "failed":
             failed += 1
             store.put(failure(todo[event.job.id], event, store))
             if options.fail_fast:
-                raise Stopped(f"Stopped at the first failure ({event.job.label}): see {event.job.log}.")
+                raise StoppedError(f"Stopped at the first failure ({event.job.label}): see {event.job.log}.")
     return failed
 
 
@@ -157,7 +157,7 @@ def _measure(
     for event in run_local(jobs, 1, options.plugins):
         view.show(event)
         if event.kind == "stop":
-            raise Stopped(str(event.value))
+            raise StoppedError(str(event.value))
         failed += event.kind == "failed" or (event.kind == "done" and event.value.status == "failed")
     return failed
 
@@ -192,5 +192,3 @@ def _timed(seconds: dict[str, float], part: str) -> Any:
     started = time.monotonic()
     yield
     seconds[part] = round(time.monotonic() - started, 1)
-
-

@@ -28,7 +28,8 @@ def generator(seed: int, *what: object) -> torch.Generator:
 def global_state() -> dict[str, Any]:
     """The state of the global generators of Python, numpy and torch, as values that need no pickle."""
     version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    state: Any = np.random.get_state()
+    kind, keys, position, has_gauss, cached = state
     return {
         "python": [version, list(words), gauss],
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],

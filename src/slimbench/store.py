@@ -1,6 +1,6 @@
 """Records on disk: one JSON file a piece of work, written whole or not at all; what is corrupt is set aside by name.
 
-    records/ID.json  measurements/ID.json  artifacts/ID/  work/ID/ (under way)  logs/ID.log  aside/ (corrupt)
+records/ID.json  measurements/ID.json  artifacts/ID/  work/ID/ (under way)  logs/ID.log  aside/ (corrupt)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCHEMA = 1
 _FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside")
 
 
-class StoreFull(UserError):
+class StoreFullError(UserError):
     """The disk is full: nothing that was stored is lost, and nothing half-written is left."""
 
 
@@ -68,7 +68,7 @@ class Store:
     # -------------------------------------------------------------------------------------------------- records
 
     def put(self, record: Record | MeasurementRecord) -> None:
-        """Store a record, replacing one of the same id. Raises: StoreFull."""
+        """Store a record, replacing one of the same id. Raises: StoreFullError."""
         body = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=False))
         document = {"schema": SCHEMA, "body": body, "checksum": digest(body)}
         write_whole(self._file(_kind(record), record.id), json.dumps(document, indent=1, sort_keys=True) + "\n")
@@ -158,7 +158,7 @@ def _kind(record: Record | MeasurementRecord) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part. Raises: StoreFull."""
+    """Write a file so that a reader sees the old text or the new, never a part. Raises: StoreFullError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("w") as file:
@@ -172,10 +172,12 @@ def write_whole(path: Path, text: str) -> None:
         raise full(error, path) from error
 
 
-def full(error: OSError, path: Path) -> OSError | StoreFull:
-    """``StoreFull`` for a full disk or quota, otherwise the error itself."""
+def full(error: OSError, path: Path) -> OSError | StoreFullError:
+    """``StoreFullError`` for a full disk or quota, otherwise the error itself."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StoreFull(f"The disk that holds {path.parent} is full: free some space and run the same command again.")
+        return StoreFullError(
+            f"The disk that holds {path.parent} is full: free some space and run the same command again."
+        )
     return error
 
 
@@ -218,7 +220,9 @@ def record_from(body: dict[str, Any]) -> Record:
 
 def cost_from(body: dict[str, Any] | None) -> Cost | None:
     """A cost, or None."""
-    return body and Cost(**body | {"uncounted": tuple((str(n), float(s)) for n, s in body["uncounted"])})
+    return (
+        None if body is None else Cost(**body | {"uncounted": tuple((str(n), float(s)) for n, s in body["uncounted"])})
+    )
 
 
 def measurement_from(body: dict[str, Any]) -> MeasurementRecord:

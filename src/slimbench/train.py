@@ -18,7 +18,6 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -31,6 +30,7 @@ from slimbench.store import full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -123,10 +123,12 @@ class Loop:
         fit = self._fits
         self._fits += 1
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        groups = list(params) if params is not None else [{"params": [p for p in model.parameters() if p.requires_grad]}]
+        groups = (
+            list(params) if params is not None else [{"params": [p for p in model.parameters() if p.requires_grad]}]
+        )
         optimizer = make_optimizer(recipe, groups)
         bases = [group["lr"] for group in optimizer.param_groups]
-        order = _Order(self.task.size("train"), recipe.batch_size, hold_out, sampler, self.seed, fit)
+        order = _Order(self.task.size("train"), recipe.batch_size, hold_out, sampler, (self.seed, fit))
         total = round(epochs * order.steps_an_epoch)
         kept = [model, optimizer, *state]
         step = self._resume(fit, kept)
@@ -153,7 +155,7 @@ class Loop:
             if before_step:
                 with self.autocast():
                     before_step(told)
-            outputs = self._step(model, optimizer, loss, inputs, targets, recipe)
+            outputs = self._step(model, optimizer, loss, (inputs, targets), recipe)
             if after_step:
                 with self.autocast():
                     after_step(replace(told, outputs=outputs))
@@ -172,8 +174,9 @@ class Loop:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def _step(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, inputs: Tensor, targets: Tensor, recipe: Recipe
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, batch: Batch, recipe: Recipe
     ) -> Tensor:
+        inputs, targets = batch
         with self.autocast():
             outputs = model(inputs)
             value = loss(model, inputs, targets, outputs)
@@ -214,7 +217,7 @@ class Loop:
         return self.work / f"fit-{fit}.pt" if self.work else None
 
     def _save(self, fit: int, step: int, kept: Sequence[Any]) -> None:
-        """Write the checkpoint whole or not at all. Raises: StoreFull."""
+        """Write the checkpoint whole or not at all. Raises: StoreFullError."""
         path = self._file(fit)
         if path is None:
             return
@@ -264,9 +267,9 @@ class _Order:
         batch: int,
         hold_out: float,
         sampler: Callable[[Tensor, Generator], Tensor] | None,
-        seed: int,
-        fit: int,
+        stream: tuple[int, int],
     ) -> None:
+        seed, fit = stream
         shuffled = torch.randperm(size, generator=seeding.generator(seed, "hold out"))
         held = round(hold_out * size)
         self.held, self.part = shuffled[:held], shuffled[held:].sort().values

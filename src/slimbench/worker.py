@@ -25,7 +25,7 @@ from slimbench import discover
 from slimbench.compress import compress
 from slimbench.core import UserError
 from slimbench.measure import measure
-from slimbench.store import Store, StoreFull
+from slimbench.store import Store, StoreFullError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -79,7 +79,7 @@ class DataError(UserError):
 
 def stops_the_run(error: UserError) -> bool:
     """Whether the error would meet every other job as well."""
-    return isinstance(error, (StoreFull, DataError))
+    return isinstance(error, (StoreFullError, DataError))
 
 
 def _die_with_the_runner(line: Connection) -> None:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAMES = (
-    "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b",
-    "resnet110-b", "vgg16-bn", "mobilenetv2", "lenet5", "imagenet-resnet18", "imagenet-resnet50", "imagenet-mobilenetv2",
+    "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
+    "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b", "resnet110-b",
+    "vgg16-bn", "mobilenetv2", "lenet5",
+    "imagenet-resnet18", "imagenet-resnet50", "imagenet-mobilenetv2",
 )  # fmt: skip
 
 
@@ -30,6 +32,7 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
         return own(name, channels, classes)
     from slimbench.tasks._networks import imagenet, lenet, mobilenet, resnet, vgg
 
+    model: nn.Module
     if found := re.fullmatch(r"resnet(\d+)(-b)?", name):
         model = resnet.CifarResNet(int(found[1]), channels, classes, option="B" if found[2] else "A")
     elif name == "vgg16-bn":
@@ -47,7 +50,7 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
 
 
 def initialise(model: nn.Module) -> None:
-    """Draw fresh weights in place: He's normal (fan in) for convolutions and linear layers, 1 and 0 for batch norm."""
+    """Draw fresh weights in place: He's normal (fan in) for products, 1 and 0 for batch norm."""
     for module in model.modules():
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from slimbench.core import UserError
 from slimbench.discover import suggestion
 from slimbench.tasks._torchvision import torchvision
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _NAMES = {"imagenet-resnet18": "resnet18", "imagenet-resnet50": "resnet50", "imagenet-mobilenetv2": "mobilenet_v2"}
 

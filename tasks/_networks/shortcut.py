@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class PaddedShortcut(nn.Module):
-    """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)): every stride-th pixel, zeros as new channels."""
+    """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)): every stride-th pixel, new channels zero."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
