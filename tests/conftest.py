@@ -1,0 +1,46 @@
+"""What every test stands on: one thread, no BENCH_* of the caller's, a fake task, a store in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from slimbench import discover
+from slimbench.store import Store
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+FAKES = HERE / "fakes.py"
+DATA = os.environ.pop("BENCH_DATA", "") or (str(ROOT.parent / "shared" / "data"))
+os.environ.pop("BENCH_STORE", None)
+
+torch.set_num_threads(1)
+discover.load_plugin(str(FAKES))
+fakes = sys.modules["slimbench_plugin_fakes"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of real data and weights; skips where it is absent."""
+    if not Path(DATA).is_dir():
+        pytest.skip("needs the real data: set BENCH_DATA to the folder that holds them")
+    monkeypatch.setenv("BENCH_DATA", DATA)
+    return Path(DATA)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests skip where there is no GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
