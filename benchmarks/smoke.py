@@ -13,7 +13,7 @@ from slimbench.tasks.digits import Digits
 suite = Suite(
     name="smoke",
     title="Every method once, on a small network",
-    tasks=(Digits("resnet8", Recipe(epochs=6, batch_size=64, lr=0.05)),),
+    tasks=(Digits("resnet14", Recipe(epochs=6, batch_size=64, lr=0.05)),),
     reference=Dense(),
     arms=(
         Arm(

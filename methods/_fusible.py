@@ -71,9 +71,11 @@ class ResConv(nn.Module):
         if self.conv.bias is not None:
             self.conv.bias.mul_(s)
         assert self.norm.running_mean is not None
-        shift = self.norm.bias - s * self.norm.running_mean
-        self.norm.bias.copy_(shift)
-        self.set_statistics(torch.zeros_like(shift), torch.ones_like(shift))
+        assert self.norm.running_var is not None
+        self.norm.bias.sub_(s * self.norm.running_mean)
+        self.norm.running_mean.zero_()
+        self.norm.running_var.fill_(1.0)
+        self.norm.weight.fill_((1.0 + self.norm.eps) ** 0.5)  # gain 1, until the statistics are known: see calibrate
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, var: Tensor) -> None:

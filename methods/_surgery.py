@@ -220,15 +220,20 @@ def choose(
     """
     ledger = Ledger(model, example, every)
     target = budget.keep * ledger.left(budget.resource)
-    last: list[tuple[float, int, list[int]]] = []
+    skipped: list[tuple[int, list[int]]] = []
     for width, block in _order(every, scores, how):
         ledger.change(width, block, -1)
-        if (left := ledger.left(budget.resource)) < target:
+        if ledger.left(budget.resource) < target:
             ledger.change(width, block, +1)
-            last.append((target - left, width, block))
-    nearest = min(last, default=None)
-    if nearest and nearest[0] < ledger.left(budget.resource) - target:
-        ledger.change(nearest[1], nearest[2], -1)
+            skipped.append((width, block))
+    over = ledger.left(budget.resource) - target
+    misses: list[tuple[float, int]] = []
+    for index, (width, block) in enumerate(skipped):
+        ledger.change(width, block, -1)
+        misses.append((target - ledger.left(budget.resource), index))
+        ledger.change(width, block, +1)
+    if misses and min(misses)[0] < over:
+        ledger.change(*skipped[min(misses)[1]], -1)
     return ledger.removed
 
 

@@ -115,7 +115,7 @@ def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, An
 
 def _place(row: Row) -> tuple[Any, ...]:
     budget = row.first.cell["budget"]
-    return (not row.is_dense, budget["resource"], -budget["keep"], row.first.cell["method"]["label"], row.first.id)
+    return (not row.is_dense, budget["resource"], -budget["keep"], _method(row.first), row.first.id)
 
 
 # ------------------------------------------------------------------------------------------------- as people read
@@ -136,7 +136,7 @@ def _section(name: str, group: list[Row]) -> str:
     notes: list[str] = []
     table = [_cells(row, columns, notes, aligned=aligned) for row in group]
     heads = ["method", "keep asked", "kept", "MACs", "params", "nonzero", f"{metric} mean ± sd (n)", "Δ dense"]
-    heads += ["theoretical speed-up", *(f"measured speed-up, {c.profile} {c.level}" for c in columns)]
+    heads += ["theoretical speed-up", *(f"measured speed-up, {_title(c, columns)}" for c in columns)]
     heads += ["fidelity", "epochs: dense / search / compression", "offline", "status"]
     if aligned:
         heads.insert(3, "round to")
@@ -152,12 +152,24 @@ def _section(name: str, group: list[Row]) -> str:
     return f"### {name}\n\n{text}\n\n" + "".join(f"- {line}\n" for line in foot)
 
 
+def _title(c: Column, columns: Sequence[Column]) -> str:
+    """A profile and its level; the machine too, where two of them were measured on."""
+    alike = sum((c.profile, c.level) == (other.profile, other.level) for other in columns)
+    return f"{c.profile} {c.level}" + (f" ({c.machine})" if alike > 1 else "")
+
+
+def _method(record: Record) -> str:
+    """The label, and the version once there has been more than one."""
+    method = record.cell["method"]
+    return str(method["label"]) + (f" v{method['version']}" if method["version"] > 1 else "")
+
+
 def _cells(row: Row, columns: Sequence[Column], notes: list[str], *, aligned: bool) -> list[str]:
     first, cost, dense = row.first, row.first.cost, row.first.dense_cost
     budget = first.cell["budget"]
     known = cost is not None and dense is not None
     cells = [
-        str(first.cell["method"]["label"]),
+        _method(first),
         "" if row.is_dense else f"{budget['keep']:g} {budget['resource']}",
         f"{_mean_kept(row):.4f}" if known and not row.is_dense else "",
         _big(cost.macs) if cost else "",
@@ -296,7 +308,7 @@ def _flat(name: str, row: Row, c: Column | None) -> dict[str, Any]:
     m = row.measured[c] if c else None
     return {
         "group": name,
-        "method": first.cell["method"]["label"],
+        "method": _method(first),
         "network": first.cell["task"]["network"],
         "resource": budget["resource"],
         "keep_asked": budget["keep"],

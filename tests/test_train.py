@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import fakes
 from torch import nn
 
+from conftest import fakes
 from slimbench import seeding, train
 from slimbench.core import Recipe, Settings
 from slimbench.train import Loop, OverspentError, schedule
@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     from slimbench.core import UserError
 
     (tmp_path / "fit-0.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="fit-0.pt is damaged"):
+    with pytest.raises(UserError, match=r"fit-0\.pt is damaged"):
         loop(tmp_path).fit(network(), 1, name="dense")
 
 

@@ -38,6 +38,7 @@ def save(model: nn.Module, example: Tensor, folder: Path, *, dynamic_size: bool 
     from safetensors.torch import save_file
 
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # each tensor fills its storage
     with whole_folder(folder) as part:
         torch.export.save(program(model, example, dynamic_size=dynamic_size), part / "program.pt2")
         tensors = {name: t.contiguous().clone() for name, t in model.state_dict().items()}

@@ -28,6 +28,10 @@ class _Cli(click.Group):
         except UserError as error:
             click.echo(f"bench: {error}", err=True)
             ctx.exit(2)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "bench"
+            click.echo(f"bench: {error.format_message()} See `{where} --help`.", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("bench: interrupted; the same command continues where this one stopped.", err=True)
             ctx.exit(130)
@@ -60,6 +64,12 @@ def _options(*names: str) -> Callable[[Any], Any]:
         return function
 
     return decorate
+
+
+def _warn(store: Store | None) -> None:
+    """Name every corrupt file that was set aside."""
+    for warning in store.warnings if store else ():
+        click.echo(f"bench: {warning}", err=True)
 
 
 def _prepare(data: str | None, plugin: Sequence[str]) -> None:
@@ -139,10 +149,14 @@ def _seeds(text: str | None) -> tuple[int, ...]:
         return ()
     try:
         if text.startswith("n="):
-            return tuple(range(int(text[2:])))
-        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError as error:
-        raise UserError(f"Cannot read --seeds {text!r}: write 0,1,2 or n=3.") from error
+            seeds = tuple(range(int(text[2:])))
+        else:
+            seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        seeds = ()
+    if not seeds:
+        raise UserError(f"Cannot read --seeds {text!r}: write 0,1,2 or n=3.")
+    return seeds
 
 
 @main.command()
@@ -157,7 +171,9 @@ def plan(
     _prepare(data, plugin)
     known = Store(store, create=False) if (Path(store) / "records").is_dir() else None
     settings = environment.resolve(precision, device, threads)
-    click.echo(listing.planned(_suite(**part), settings, known, as_json=as_json))
+    text = listing.planned(_suite(**part), settings, known, as_json=as_json)
+    _warn(known)
+    click.echo(text)
 
 
 @main.command()
@@ -165,7 +181,12 @@ def plan(
 @_options("data", "store", "plugin", "device", "precision", "threads", "jobs", "json")
 @click.option("--limit", type=click.IntRange(1), default=None, help="At most so many cells this time.")
 @click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
-@click.option("--time-limit", type=float, default=None, help="Seconds that a cell may take (else the suite's).")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(0, min_open=True),
+    default=None,
+    help="Seconds that a cell may take (else the suite's).",
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first cell that fails.")
 def run(
     *,
@@ -217,9 +238,8 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
         records = [record for record in store.records() if record.id in wanted]
         taken = [m for m in store.measurements() if m.cell_id in wanted]
         click.echo("\n" + table.markdown(records, taken))
-        click.echo(
-            "Took " + ", ".join(f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1) + "."
-        )
+        if took := [f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1]:
+            click.echo(f"Took {', '.join(took)}.")
         click.echo(f"Records are in {store.root}; `bench show ID` tells all about one, `bench report` makes tables.")
     return 1 if outcome.failed else 0
 
@@ -234,13 +254,16 @@ def show(id: str, store: str, *, as_json: bool) -> None:  # noqa: A002  it is an
     opened = Store(store, create=False)
     record = opened.find(id)
     taken = [m for m in opened.measurements() if m.cell_id == record.id]
+    _warn(opened)
     click.echo(listing.shown(record, taken, as_json=as_json))
 
 
 @main.command()
 @click.argument("suite", required=False)
 @_options("store")
-@click.option("--format", "kind", type=click.Choice(["md", "csv"]), default="md", show_default=True)
+@click.option(
+    "--format", "kind", type=click.Choice(["md", "csv"]), default="md", show_default=True, help="Markdown or CSV."
+)
 @click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write instead of the terminal.")
 def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
     """Make tables from the records: of everything, or of a suite's tasks."""
@@ -254,22 +277,31 @@ def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
         labels = {identity.task_label(task) for task in discover.suite(suite).tasks}
         records = [record for record in records if record.cell["task"]["label"] in labels]
     text = (table.markdown if kind == "md" else table.as_csv)(records, opened.measurements())
-    for warning in opened.warnings:
-        click.echo(f"bench: {warning}", err=True)
-    if out:
-        write_whole(Path(out).absolute(), text)
-    else:
+    _warn(opened)
+    if not out:
         click.echo(text, nl=False)
+        return
+    try:
+        write_whole(Path(out).absolute(), text)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): name another with --out.") from error
 
 
 @main.command()
 @_options("data", "store", "plugin")
 @click.option("--task", multiple=True, help="Tasks whose data to verify (else every task whose data are found).")
-def check(data: str | None, store: str, plugin: Any, task: Any) -> None:
+@click.option(
+    "--write", type=click.Path(exists=True, dir_okay=False), help="Write the table of methods into this file."
+)
+def check(data: str | None, store: str, plugin: Any, task: Any, write: str | None) -> None:
     """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong."""
     from slimbench import checking
+    from slimbench.reports import cards
 
     _prepare(data, plugin)
+    if write:
+        click.echo(f"{write}: {'written' if cards.write(Path(write)) else 'is up to date'}")
+        return
     findings = checking.check(tuple(discover.make("tasks", text) for text in task), Path(store))
     for finding in findings:
         click.echo(f"{'ok     ' if finding.is_good else 'PROBLEM'}  {finding.what}: {finding.text}")
@@ -279,16 +311,20 @@ def check(data: str | None, store: str, plugin: Any, task: Any) -> None:
 @main.command()
 @_options("data", "store", "plugin", "device", "precision", "threads", "json")
 @click.option("--model", "network", default=None, help="Your network, module:function(channels, classes).")
-@click.option("--task", required=True)
-@click.option("--method", required=True)
+@click.option("--task", required=True, help="Data, loss and metric; its network unless --model names yours.")
+@click.option("--method", required=True, help="How to compress.")
 @click.option("--keep", type=float, required=True, help="Share that is left, in (0, 1].")
 @click.option(
-    "--resource", type=click.Choice(["macs", "params", "prunable_nonzero"]), default="macs", show_default=True
+    "--resource",
+    type=click.Choice(["macs", "params", "prunable_nonzero"]),
+    default="macs",
+    show_default=True,
+    help="What the share is of.",
 )
 @click.option(
     "--epochs", type=float, default=None, help="The method's training (else a quarter of the dense schedule)."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, data order and the method.")
 def compress(
     *,
     data: str | None,
@@ -322,7 +358,7 @@ def compress(
 @click.argument("task")
 @click.option("--network", default=None, help="The task's network (else its default).")
 @click.option("--epochs", type=float, default=None, help="Else the recipe's.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, data order and the method.")
 def train(
     *,
     data: str | None,
@@ -345,7 +381,8 @@ def train(
     _prepare(data, plugin)
     chosen = _on(task, network)
     if epochs is not None:
-        chosen = replace(chosen, recipe=replace(chosen.recipe, epochs=epochs))
+        wanted = Budget(1.0, epochs=epochs).epochs  # refuses what is impossible
+        chosen = replace(chosen, recipe=replace(chosen.recipe, epochs=wanted))
     settings = environment.resolve(precision, device, threads)
     sys.exit(_run(_one(chosen, (), seed), settings, Options(plugins=tuple(plugin)), store, as_json=as_json))
 
@@ -366,7 +403,7 @@ def _one(task: Any, arms: tuple[Arm, ...], seed: int) -> Suite:
 @main.command()
 @click.argument("id")
 @_options("store")
-@click.option("--format", "kind", type=click.Choice(["onnx", "pt2"]), required=True)
+@click.option("--format", "kind", type=click.Choice(["onnx", "pt2"]), required=True, help="Of the file.")
 @click.option(
     "--out", type=click.Path(dir_okay=False), default=None, help="File to write (else ID.onnx or ID.pt2 here)."
 )

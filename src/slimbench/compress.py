@@ -46,11 +46,9 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
     with seeding.seeded(cell.seed, "cell"):
         model = start(cell, store)
         dense_layers = by_layer(model, cell.task.example())
-        loop = Loop(
-            cell.task, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store)
-        )
-        sealed = SealedTask(cell.task)
-        smaller = cell.method.compress(model, sealed, cell.budget, loop).cpu().eval()  # type: ignore[arg-type]
+        sealed: Any = SealedTask(cell.task)
+        loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store))
+        smaller = cell.method.compress(model, sealed, cell.budget, loop).cpu().eval()
 
     say({"stage": "evaluate"})
     check_outputs(smaller, cell)

@@ -212,7 +212,10 @@ class Task(Protocol):
 class Trainer(Protocol):
     """The training loop, bound to one cell: its task, seed and epochs. See ``slimbench.train``."""
 
-    epochs_left: float
+    @property
+    def epochs_left(self) -> float:
+        """Passes over train that may still be spent."""
+        ...
 
     def fit(
         self,

@@ -33,7 +33,7 @@ def sources() -> dict[str, dict[str, Any]]:
         for cls in discover.found(kind).values():
             file = importlib.import_module(cls.__module__).__file__
             own = Path(str(file)).resolve()
-            if own.is_relative_to(ROOT):
+            if own.is_relative_to(ROOT / kind):
                 version = cls.card.version if kind == "methods" else cls.version  # type: ignore[attr-defined]
                 name = own.relative_to(ROOT).as_posix()
                 versions[name] = max(version, versions.get(name, 0))

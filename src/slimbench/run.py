@@ -57,21 +57,22 @@ class Outcome:
 def run(suite: Suite, settings: Settings, options: Options, store: Store, view: View) -> Outcome:
     """Run what is left of a suite. Raises: StoppedError; KeyboardInterrupt after ending every worker."""
     cells = {identity.cell_id(cell): cell for cell in plan(suite, settings)}
-    statuses = store.statuses()
-    for warning in store.warnings:
-        view.say(warning)
-    todo = {i: cell for i, cell in cells.items() if not is_done(i, statuses, store)}
-    view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
     seconds: dict[str, float] = {}
     failed = 0
     with store.one_runner():
+        statuses = store.statuses()
+        measured = {m.id for m in store.measurements() if m.status == "ok"}  # a refused one is tried again
+        for warning in store.warnings:
+            view.say(warning)
+        todo = {i: cell for i, cell in cells.items() if not is_done(i, statuses, store)}
+        view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
         if todo:
             with _timed(seconds, "check"):
                 _check_data(todo.values(), store, options)
             with _timed(seconds, "compress"):
                 failed += _compress(todo, suite, options, store, view)
         with _timed(seconds, "measure"):
-            failed += _measure(cells, suite.profiles, options, store, view)
+            failed += _measure(cells, suite.profiles, options, store, view, known=measured)
     return Outcome(tuple(cells), failed, seconds)
 
 
@@ -141,7 +142,13 @@ def failure(cell: Cell, event: Event, store: Store) -> Record:
 
 
 def _measure(
-    cells: dict[str, Cell], profiles: Sequence[HardwareProfile], options: Options, store: Store, view: View
+    cells: dict[str, Cell],
+    profiles: Sequence[HardwareProfile],
+    options: Options,
+    store: Store,
+    view: View,
+    *,
+    known: set[str],
 ) -> int:
     """One after another, and never beside training: the workers have ended."""
     usable = []
@@ -151,7 +158,7 @@ def _measure(
             view.say(f"profile {identity.label(profile)} is unavailable: {reason}")
         else:
             usable.append(profile)
-    jobs = _measurements(cells, usable, options, store)
+    jobs = _measurements(cells, usable, options, store, known)
     view.begin("measure", len(jobs))
     failed = 0
     for event in run_local(jobs, 1, options.plugins):
@@ -163,13 +170,12 @@ def _measure(
 
 
 def _measurements(
-    cells: dict[str, Cell], profiles: Sequence[HardwareProfile], options: Options, store: Store
+    cells: dict[str, Cell], profiles: Sequence[HardwareProfile], options: Options, store: Store, known: set[str]
 ) -> list[Job]:
     """A job for each network and profile that this machine has not measured; level quick: the first seed only."""
     if not profiles:
         return []
     first = min(cell.seed for cell in cells.values())
-    known = {path.stem for path in (store.root / "measurements").glob("*.json")}
     records = {record.id: record for record in store.records() if record.artifact}
     jobs = []
     for cell_id, cell in cells.items():
@@ -180,7 +186,7 @@ def _measurements(
         for profile in profiles:
             name = measurement_id(record, reference, profile, options.level)
             if name not in known:
-                known.add(name)
+                known = known | {name}
                 work = {"do": "measure", "record": record, "reference": reference, "profile": profile}
                 work |= {"level": options.level, "store": store.root}
                 jobs.append(Job(name, f"{record.label} on {identity.label(profile)}", work, store.log(name)))

@@ -71,7 +71,7 @@ class Store:
         """Store a record, replacing one of the same id. Raises: StoreFullError."""
         body = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=False))
         document = {"schema": SCHEMA, "body": body, "checksum": digest(body)}
-        write_whole(self._file(_kind(record), record.id), json.dumps(document, indent=1, sort_keys=True) + "\n")
+        write_whole(self._file(_kind(record), record.id), json.dumps(document, indent=1) + "\n")
 
     def record(self, cell_id: str) -> Record | None:
         """The record of a cell, or None where there is none that can be read."""

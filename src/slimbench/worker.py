@@ -66,15 +66,16 @@ def run(job: dict[str, Any], say: Any) -> Any:
 
 
 def check(task: Task) -> None:
-    """Look at a task's data before anything is trained on them."""
+    """Look at a task's data and network before anything is trained."""
     try:
+        task.build()
         task.check()
     except UserError as error:
         raise DataError(str(error)) from error
 
 
 class DataError(UserError):
-    """A task's data or weights are missing or altered."""
+    """A task's data or weights are missing or altered, or nobody knows its network."""
 
 
 def stops_the_run(error: UserError) -> bool:

@@ -1,0 +1,193 @@
+"""Tables from records: pure, honest about status, spread, device and speed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+from slimbench import identity
+from slimbench.core import Budget, Cell, Cost, Measurement, MeasurementRecord, Record, Scores, Settings, Spent
+from slimbench.environment import environment
+from slimbench.hardware_profiles.cpu import CPU
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.resconv import ResConv
+from slimbench.reports import table
+from slimbench.tasks.cifar import CIFAR10
+from slimbench.tasks.digits import Digits
+
+NOTE = "these weights have seen the validation split"
+NOTHING = {"quality": {}, "cost": None, "dense_cost": None}
+DENSE_COST = Cost(1000, 100, 100, 90, 50, 400)
+
+
+def record(method, keep=1.0, seed=0, top1=90.0, macs=1000, **more) -> Record:
+    """A record as a run would leave it."""
+    task = more.pop("task", Digits())
+    dense = Cell(task, Dense(), Budget(1.0), seed)
+    cell = dense if isinstance(method, Dense) else Cell(task, method, Budget(keep, epochs=8), seed, Settings(), dense)
+    fields = {
+        "id": identity.cell_id(cell),
+        "label": identity.cell_label(cell),
+        "cell": identity.describe_cell(cell),
+        "status": "ok",
+        "quality": {"top1": Scores(top1, top1 * 4, 400.0)},
+        "cost": replace(DENSE_COST, macs=macs),
+        "dense_cost": DENSE_COST,
+        "spent": Spent(16.0, 0.0, 8.0),
+        "reference": identity.cell_id(dense) if cell.reference else "",
+        "environment": environment(),
+    }
+    return Record(**fields | more)
+
+
+def measured(of: Record, ratio=1.5, low=1.4, high=1.6, env=None, **more) -> MeasurementRecord:
+    """A measurement as the CPU profile would leave it."""
+    timing = Measurement(
+        1.0, 1.1, 1.2, 0.1, 1.5, ratio, low, high, 0.02, "quick", None, 32, 1, 30, 1, 1, 0.0, (0.0, 0.0), (None, None),
+        (32, 1, 8, 8),
+    )  # fmt: skip
+    profile = identity.describe(CPU()) | {"version": 1, "label": identity.label(CPU())}
+    env = env or environment()
+    name = identity.digest([of.id, env])
+    return MeasurementRecord(name, of.id, of.reference, profile, "ok", "", replace(timing, **more), env, "2026-01-01")
+
+
+def row_of(text: str, name: str) -> list[str]:
+    """The cells of the row whose method is ``name``."""
+    lines = [line for line in text.splitlines() if line.startswith(f"| {name} ")]
+    assert len(lines) == 1, text
+    return [cell.strip() for cell in lines[0].strip("|").split("|")]
+
+
+PAIR = [record(Dense()), record(L1Channels(), 0.5, top1=88.0, macs=500)]
+
+
+def test_same_records_same_bytes():
+    """In whatever order they come."""
+    records = [*PAIR, record(Dense(), seed=1, top1=91.0), record(L1Channels(), 0.5, 1, 88.5, 500)]
+    timings = [measured(r) for r in records[:2]]
+    for make in (table.markdown, table.as_csv):
+        assert make(records, timings) == make(records[::-1], timings[::-1])
+
+
+def test_mean_spread_and_paired_difference():
+    """Two seeds: mean ± sample deviation (n), and the interval of the paired differences."""
+    records = [*PAIR, record(Dense(), seed=1, top1=91.0), record(L1Channels(), 0.5, 1, 90.0, 500)]
+    text = table.markdown(records, [])
+    cells = row_of(text, "l1_channels")
+    assert "89.00 ± 1.41 (2)" in cells
+    assert "-1.50 [-7.85, +4.85]" in cells
+    assert "indicative: fewer than 6 seeds" in text
+
+
+def test_one_seed_shows_no_spread():
+    """Neither a deviation nor an interval."""
+    cells = row_of(table.markdown(PAIR, []), "l1_channels")
+    assert "88.00 (1)" in cells
+    assert "-2.00" in cells
+
+
+def test_counted_and_measured_are_two_columns():
+    """Half the MACs, 1.2 times as fast."""
+    text = table.markdown(PAIR, [measured(PAIR[1], 1.2, 1.1, 1.3)])
+    cells = row_of(text, "l1_channels")
+    assert "2.00x" in cells
+    assert "1.20x [1.10, 1.30]" in cells
+    assert "0.5000" in cells
+    assert "MACs are multiply-accumulates (FLOPs = 2 x MACs)" in text
+
+
+def test_slower_than_dense_is_said_aloud():
+    """And an interval around 1 is no difference."""
+    slow = table.markdown(PAIR, [measured(PAIR[1], 0.8, 0.7, 0.9)])
+    assert "0.80x [0.70, 0.90] **slower than dense**" in slow
+    same = table.markdown(PAIR, [measured(PAIR[1], 1.02, 0.98, 1.05)])
+    assert "1.02x [0.98, 1.05] no difference" in same
+
+
+def test_two_machines_never_share_a_column():
+    """Each has its own, and its caption."""
+    other = environment() | {"cpu": "another processor"}
+    text = table.markdown(PAIR, [measured(PAIR[0]), measured(PAIR[1], env=other)])
+    head = next(line for line in text.splitlines() if line.startswith("| method"))
+    columns = [cell.strip() for cell in head.split("|") if "measured" in cell]
+    assert len(set(columns)) == 2
+    assert "another processor" in text
+
+
+def test_a_disturbed_timing_is_marked():
+    """With its cause in a footnote."""
+    text = table.markdown(PAIR, [measured(PAIR[1], disturbed="other work kept 1.9 of 2 cores busy right before")])
+    assert "[1] disturbed: other work kept 1.9 of 2 cores busy" in text
+    assert any(cell.endswith("[1]") for cell in row_of(text, "l1_channels"))
+
+
+def test_every_status_shows_with_its_reason():
+    """A failed seed beside a good one, an unsupported row, a missed budget."""
+    bad = record(L1Channels(), 0.5, 1, status="failed", reason="killed by SIGKILL", **NOTHING)
+    off = record(ResConv(), 0.5, macs=600, status="off_budget", reason="asked to keep 0.5 of macs, kept 0.6000")
+    text = table.markdown([*PAIR, bad, off], [])
+    assert "failed 1/2, ok 1/2 [1]" in text
+    assert "[1] killed by SIGKILL" in text
+    assert "off_budget 1/1 [2]" in text
+    assert "88.00 (1)" in text, "the mean is of the seeds that ended well, and n says so"
+
+
+def test_a_row_of_failures_has_no_numbers():
+    """Rather than zeros."""
+    bad = record(L1Channels(), 0.5, status="failed", reason="crashed", **NOTHING)
+    cells = row_of(table.markdown([PAIR[0], bad], []), "l1_channels")
+    assert cells[3:8] == ["", "", "", "", ""]
+
+
+def test_fidelity_and_training_columns():
+    """ResConv is re-derived, and the four columns of training are there."""
+    text = table.markdown([*PAIR, record(ResConv(), 0.5, macs=500)], [])
+    assert "re-derived" in row_of(text, "resconv")
+    assert "16.0 / 0.0 / 8.0" in row_of(text, "resconv")
+
+
+def test_published_weights_show_their_claim():
+    """Claimed beside measured, and that they have seen the validation split."""
+    published = {
+        "claimed": 91.73,
+        "source": "https://example.org",
+        "note": NOTE,
+    }
+    dense = record(Dense(), task=CIFAR10(weights="akamaster"), published=published, spent=Spent(None), top1=91.7)
+    text = table.markdown([dense], [])
+    assert "Published weights claim 91.73 (https://example.org); measured 91.70. These weights have seen" in text
+    assert "published / 0.0 / 0.0" in text
+
+
+def test_other_settings_are_another_table():
+    """Rows that were trained otherwise are not compared."""
+    bf16 = record(Dense())
+    bf16 = replace(bf16, id="f" * 16, cell=bf16.cell | {"settings": identity.describe(Settings("bf16"))})
+    text = table.markdown([*PAIR, bf16], [])
+    assert text.count("### digits/resnet20") == 2
+
+
+def test_round_to_is_a_column_where_it_is_used():
+    """And absent where nobody asked."""
+    assert "round to" not in table.markdown(PAIR, [])
+    text = table.markdown([*PAIR, record(L1Channels(round_to=8), 0.5, macs=500)], [])
+    assert "round to" in text
+    assert row_of(text, "l1_channels(round_to=8)")[3] == "8"
+
+
+def test_csv_holds_the_same_numbers_unrounded():
+    """One line a row and latency column, with the ids of its records."""
+    lines = list(csv.DictReader(io.StringIO(table.as_csv(PAIR, [measured(PAIR[1], 1.2345, 1.1, 1.3)]))))
+    (line,) = [line for line in lines if line["method"] == "l1_channels"]
+    assert line["ids"] == PAIR[1].id
+    assert float(line["measured_speedup"]) == 1.2345
+    assert float(line["kept"]) == 0.5
+    assert float(line["difference"]) == -2.0
+
+
+def test_no_records_say_what_to_do():
+    """Rather than an empty page."""
+    assert "bench run --all" in table.markdown([], [])
