@@ -60,7 +60,7 @@ class _Running:
 def run_local(jobs: Sequence[Job], workers: int, plugins: tuple[str, ...] = ()) -> Iterator[Event]:
     """Run jobs on this machine, ``workers`` at a time, in order. Closing the iterator ends every process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["slimbench.worker"])
+    context.set_forkserver_preload(["slimbench.preload"])
     waiting, running = deque(jobs), dict[str, _Running]()
     pending = {job.id for job in jobs}
     lost: dict[str, str] = {}

@@ -129,7 +129,7 @@ class Loop:
         optimizer = make_optimizer(recipe, groups)
         bases = [group["lr"] for group in optimizer.param_groups]
         order = _Order(self.task.size("train"), recipe.batch_size, hold_out, sampler, (self.seed, fit))
-        total = round(epochs * order.steps_an_epoch)
+        total = math.floor(epochs * order.steps_an_epoch + 1e-6)  # never beyond what was asked
         kept = [model, optimizer, *state]
         step = self._resume(fit, kept)
         loss = loss or self._task_loss(recipe)

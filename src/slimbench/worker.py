@@ -1,7 +1,6 @@
 """What a worker process does: one job, apart from the runner, with its output in a log.
 
-The runner's fork server imports this module once, with everything that is heavy; a worker is then a fork of it and
-starts in a tenth of a second. Method code runs only here: it may crash, hang or be killed.
+A worker is a fork of the server in ``preload.py``. Method code runs only here: it may crash, hang or be killed.
 """
 
 from __future__ import annotations
@@ -15,11 +14,6 @@ import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import fvcore.nn  # noqa: F401  heavy, and wanted by every cell
-import safetensors.torch  # noqa: F401
-import torch.export
-import torch_pruning  # noqa: F401
 
 from slimbench import discover
 from slimbench.compress import compress
@@ -89,6 +83,3 @@ def _die_with_the_runner(line: Connection) -> None:
         line.poll(None)
     finally:
         os._exit(1)
-
-
-torch.set_num_threads(1)  # before any fork: a thread pool would not survive it

@@ -1,0 +1,25 @@
+"""What the fork server does once, so that each worker, a fork of it, starts in a tenth of a second.
+
+The first export and the first count of a process cost seconds of imports inside torch; here they are paid for once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import sklearn.datasets  # noqa: F401  heavy, and wanted by many cells
+import torch
+import torch_pruning  # noqa: F401  likewise
+
+from slimbench import artifact, cost, worker
+
+__all__ = ["worker"]
+
+torch.set_num_threads(1)  # a thread pool would not survive the fork
+_network, _example = torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)
+cost.count(_network, _example)
+with tempfile.TemporaryDirectory() as _folder:
+    artifact.save(_network, _example, Path(_folder) / "warm")
+    artifact.load(Path(_folder) / "warm")
+    artifact.load_weights(Path(_folder) / "warm")

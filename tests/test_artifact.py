@@ -1,0 +1,380 @@
+"""Stored networks compute what they did, wherever they are loaded, and nothing that was tampered with is run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from slimbench import artifact, cost, export
+from slimbench.core import UserError
+from slimbench.hardware_profiles import _program
+from slimbench.methods import _fusible, _surgery
+from slimbench.tasks import _networks
+from slimbench.tasks._networks.shortcut import PaddedShortcut
+
+EXACT = 1e-5  # of the largest output: what "computes the same" means in float32
+SHAPES = {"resnet8": (1, 8, 8), "mobilenetv2": (3, 16, 16), "vgg16-bn": (3, 32, 32), "lenet5": (1, 16, 16)}
+
+
+def network(name: str) -> nn.Module:
+    """With batch norms that do something."""
+    torch.manual_seed(0)
+    channels, size, _ = SHAPES[name]
+    model = _networks.build(name, channels, 10, size).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model
+
+
+def pruned() -> nn.Module:
+    """A ResNet-8 whose shortcuts are no longer a plain padding."""
+    model, example = network("resnet8"), torch.zeros(1, *SHAPES["resnet8"])
+    every = _surgery.widths(model, example)
+    _surgery.remove(model, every, [{1, 4} if index % 2 == 0 else {0} for index in range(len(every))])
+    assert any(isinstance(m, PaddedShortcut) and m.pads is None for m in model.modules())
+    return model
+
+
+def fused() -> nn.Module:
+    """A ResNet-8 with fused, scaled and dropped convolutions."""
+    model = network("resnet8")
+    sites = _fusible.sites(model)
+    for layer in _fusible.install(model, sites).values():
+        nn.init.uniform_(layer.scale, 0.5, 1.5)
+    inner, closing = ([site for site in sites if site.closes_branch == closes] for closes in (False, True))
+    _fusible.drop(model, inner[0])
+    _fusible.drop(model, closing[-1])
+    _fusible.fuse(model)
+    assert {_fusible.Scale, _fusible.Nothing} <= {type(m) for m in model.modules()}
+    return model.eval()
+
+
+MADE = {name: (lambda name=name: network(name)) for name in SHAPES} | {"pruned": pruned, "fused": fused}
+
+
+@pytest.fixture(scope="module", params=MADE)
+def stored(request, tmp_path_factory) -> tuple[nn.Module, torch.Tensor, Path]:
+    """A network, one input and the folder that it is stored in."""
+    model, example = MADE[request.param](), torch.randn(1, *SHAPES.get(request.param, SHAPES["resnet8"]))
+    folder = tmp_path_factory.mktemp(request.param) / "artifact"
+    artifact.save(model, example, folder)
+    return model, example, folder
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    """The artifact of a small network; tests copy it."""
+    folder = tmp_path_factory.mktemp("original") / "artifact"
+    artifact.save(tiny(), torch.zeros(1, 1, 6, 6), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path) -> Path:
+    return shutil.copytree(original, tmp_path / "artifact")
+
+
+def tiny() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()).eval()
+
+
+def gap(one, two, inputs: torch.Tensor) -> float:
+    with torch.inference_mode():
+        return export.difference(one(inputs), two(inputs))
+
+
+# ------------------------------------------------------------------------------------- every kind of network
+
+
+def test_reloaded_networks_compute_the_same(stored):
+    """At batch 1, at batch 32, and for inputs and weights in channels-last order."""
+    model, example, folder = stored
+    loaded = artifact.load(folder).module(check_guards=False)
+    for batch in (1, 32):
+        inputs = torch.randn(batch, *example.shape[1:])
+        assert gap(loaded, model, inputs) <= EXACT
+        assert gap(loaded, model, inputs.to(memory_format=torch.channels_last)) <= EXACT
+    loaded.to(memory_format=torch.channels_last)
+    assert gap(loaded, model, inputs.to(memory_format=torch.channels_last)) <= EXACT
+
+
+def test_counts_are_unchanged(stored):
+    """The layer list, every tensor under its name, the bytes, and the shapes in the program are the network's."""
+    model, example, folder = stored
+    manifest, weights = artifact.verify(folder), artifact.load_weights(folder)
+    assert manifest["layers"] == artifact.layer_list(model)
+    assert manifest["input"] == list(example.shape[1:])
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    assert sum(t.numel() * t.element_size() for t in weights.values()) == cost.count(model, example).bytes
+    held = artifact.load(folder).state_dict
+    assert {name: t.shape for name, t in held.items()} == {name: t.shape for name, t in weights.items()}
+
+
+def test_folded_networks_compute_the_same(stored):
+    """No batch norm is left, every convolution is, and one batch of each layout agrees."""
+    model, example, folder = stored
+    folded = _program.load_folded(folder)
+    targets = [str(node.target) for node in folded.graph.nodes]
+    assert not any("batch_norm.default" in target for target in targets)
+    assert targets.count("aten.conv2d.default") == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+    inputs = torch.randn(4, *example.shape[1:])
+    assert gap(folded, model, inputs) <= EXACT
+    folded.to(memory_format=torch.channels_last)
+    assert gap(folded, model, inputs.to(memory_format=torch.channels_last)) <= EXACT
+
+
+# ----------------------------------------------------------------------------------------------------- folding
+
+
+class Shared(nn.Module):
+    """One convolution is read by a batch norm and by a sum; one batch norm follows no convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2)
+        self.after = nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.after(torch.relu(self.norm(y) + y))
+
+
+def folded_gap(model: nn.Module) -> tuple[float, int]:
+    """The difference that folding makes, and the number of batch norms that are left."""
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            nn.init.uniform_(buffer, 0.5, 2.0)
+    exported = artifact.program(model.eval(), torch.zeros(1, 1, 6, 6)).module(check_guards=False)
+    folded = _program.fold(exported)
+    left = sum("batch_norm" in str(node.target) and node.op == "call_function" for node in folded.graph.nodes)
+    return gap(folded, model, torch.randn(3, 1, 6, 6)), left
+
+
+def test_folding_without_gain_and_with_a_bias():
+    """A batch norm without parameters after a convolution with a bias, stride and groups folds too."""
+    layers = nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, stride=2, groups=2)
+    difference, left = folded_gap(nn.Sequential(*layers, nn.BatchNorm2d(4, affine=False, eps=0.1)))
+    assert difference <= EXACT
+    assert left == 0
+
+
+def test_what_cannot_fold_stays():
+    """A convolution with a second reader keeps its values; a batch norm after an activation has nothing to fold into."""
+    difference, left = folded_gap(Shared())
+    assert difference <= EXACT
+    assert left == 2
+
+
+def test_folding_one_of_two_users_of_a_weight_leaves_the_other():
+    """A convolution that is called twice, each time with its own batch norm."""
+    conv = nn.Conv2d(1, 1, 3, padding=1)
+    model = nn.Sequential(conv, nn.BatchNorm2d(1), conv, nn.BatchNorm2d(1))
+    assert folded_gap(model) == (pytest.approx(0, abs=EXACT), 0)
+
+
+# ------------------------------------------------------------------------------------------------------ saving
+
+
+def test_save_returns_the_hash_of_the_manifest(tmp_path):
+    """Which stands for the whole network; the network itself stays in training mode, trainable."""
+    model = tiny().train()
+    assert artifact.save(model, torch.zeros(1, 1, 6, 6), tmp_path / "a") == artifact.sha256(
+        tmp_path / "a" / "manifest.json"
+    )
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_size_is_fixed_unless_asked(tmp_path):
+    """Height and width vary where the task needs it."""
+    inputs = torch.randn(3, 1, 9, 7)
+    model = tiny()
+    free = artifact.program(model, torch.zeros(1, 1, 6, 6), dynamic_size=True).module()
+    assert gap(free, model, inputs) <= EXACT
+    with pytest.raises((AssertionError, RuntimeError)):
+        artifact.program(model, torch.zeros(1, 1, 6, 6)).module()(inputs)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_killed_while_saving(folder, monkeypatch, error):
+    """No half-written folder is left, and an older artifact stays as it was."""
+
+    def dies(program, path):
+        Path(path).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch.export, "save", dies)
+    before = artifact.verify(folder)
+    for target in (folder, folder.with_name("new")):
+        with pytest.raises(error):
+            artifact.save(tiny(), torch.zeros(1, 1, 6, 6), target)
+    assert [path.name for path in folder.parent.iterdir()] == ["artifact"]
+    assert artifact.verify(folder) == before
+
+
+# -------------------------------------------------------------------------------------------------- tampering
+
+
+@pytest.mark.parametrize("name", ["program.pt2", "weights.safetensors"])
+@pytest.mark.parametrize("read", [artifact.load, artifact.load_weights, artifact.verify])
+def test_an_altered_byte_is_found_and_named(folder, name, read):
+    """In either file, whichever is asked for."""
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(UserError, match=f"{name} does not match its checksum"):
+        read(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "program.pt2", "weights.safetensors"])
+def test_a_missing_file_is_found(folder, name):
+    """The folder is named, and what to do."""
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=rf"{folder} is missing or damaged.*{name}.*run its cell again"):
+        artifact.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"sha256": {}}'])
+def test_a_damaged_manifest_is_found(folder, text):
+    """Not JSON, or JSON without the checksums."""
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="missing or damaged"):
+        artifact.load(folder)
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def plant(folder: Path, entries: dict[str, bytes | None]) -> None:
+    """Put entries into the program (None: take out) and make the manifest agree."""
+    path = folder / "program.pt2"
+    with zipfile.ZipFile(path) as archive:
+        content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (content | {f"program/data/{name}": data for name, data in entries.items()}).items():
+            if data is not None:
+                archive.writestr(name, data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["program.pt2"] = artifact.sha256(path)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def torch_pickle(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def config(path_name: str, *, use_pickle: bool) -> bytes:
+    """A payload list of one float32 value."""
+    one = [{"as_int": 1}]
+    meta = {"dtype": 7, "sizes": one, "strides": one, "storage_offset": {"as_int": 0}, "layout": 7}
+    meta |= {"requires_grad": False, "device": {"type": "cpu", "index": None}}
+    entry = {"path_name": path_name, "is_param": False, "use_pickle": use_pickle, "tensor_meta": meta}
+    return json.dumps({"config": {"x": entry}}).encode()
+
+
+def test_planting_alone_changes_nothing(folder):
+    """The tool of the tests below makes archives that load."""
+    plant(folder, {})
+    assert (
+        gap(artifact.load(folder).module(check_guards=False), artifact.load(folder).module(), torch.ones(2, 1, 6, 6))
+        == 0
+    )
+
+
+OPAQUE = {"constants/model_constants_config.json": config("opaque_obj_0", use_pickle=False)}
+HOLE = pytest.mark.xfail(reason="refuse_pickles lists what it refuses rather than what it accepts", raises=Exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("sample_inputs/model.pt", {}),
+        ("weights/model.pt", {}),
+        ("weights/extra.pkl", {}),
+        ("weights/weight_0", {"weights/model_weights_config.json": config("weight_0", use_pickle=True)}),
+        ("constants/tensor_0", {"constants/model_constants_config.json": config("tensor_0", use_pickle=True)}),
+        pytest.param("sample_inputs/MODEL.PT", {"sample_inputs/model.pt": None}, marks=HOLE),
+        pytest.param("constants/opaque_obj_0", OPAQUE, marks=HOLE),
+    ],
+)
+def test_a_pickle_is_refused_and_never_run(folder, tmp_path, name, more):
+    """Wherever the loader would unpickle it: the payload would make a folder."""
+    mark = tmp_path / "it ran"
+    raw = pickle.dumps([Payload(mark)])
+    raw += b"\0" * (-len(raw) % 4)  # whole float32 values
+    plant(folder, more | {name: raw if "opaque" in name else torch_pickle(Payload(mark))})
+    try:
+        with pytest.raises(UserError, match="pickled data"):
+            artifact.load(folder)
+    finally:
+        assert not mark.exists()
+
+
+# --------------------------------------------------------------------------------------------------- exporting
+
+
+def test_export_to_onnx_computes_the_same(tmp_path):
+    """A pruned network with a general shortcut map, by onnxruntime, at another batch than those it was checked at."""
+    import onnxruntime
+
+    model = pruned()
+    artifact.save(model, torch.zeros(1, 1, 8, 8), tmp_path / "artifact")
+    assert export.export(tmp_path / "artifact", "onnx", tmp_path / "net.onnx") <= export.TOLERANCE
+    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
+    inputs = torch.randn(3, 1, 8, 8)
+    (found,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    with torch.inference_mode():
+        assert export.difference(torch.from_numpy(found), model(inputs)) <= export.TOLERANCE
+    assert {path.name for path in tmp_path.iterdir()} == {"artifact", "net.onnx"}
+
+
+def test_export_to_pt2_is_the_stored_program(folder, tmp_path):
+    """Byte for byte."""
+    assert export.export(folder, "pt2", tmp_path / "net.pt2") == 0.0
+    assert (tmp_path / "net.pt2").read_bytes() == (folder / "program.pt2").read_bytes()
+
+
+def test_export_refuses_a_file_that_computes_something_else(folder, tmp_path, monkeypatch):
+    """More than a ten-thousandth of the largest output, at either batch: nothing is written."""
+    honest, target = export.run, tmp_path / "net.pt2"
+    for wrong in (1, 5):
+        monkeypatch.setattr(
+            export, "run", lambda file, kind, x, wrong=wrong: honest(file, kind, x) * (1 + 2e-4 * (len(x) == wrong))
+        )
+        with pytest.raises(UserError, match="computes something else"):
+            export.export(folder, "pt2", target)
+        assert not target.exists()
+
+
+def test_export_names_a_target_that_cannot_be_written(folder, tmp_path):
+    """A folder that is not there is the user's error, with a way out."""
+    with pytest.raises(UserError, match=r"nowhere/net.pt2 cannot be written .*--out"):
+        export.export(folder, "pt2", tmp_path / "nowhere" / "net.pt2")
+
+
+def test_difference_is_relative_to_the_largest_output():
+    """0.5 off where the largest is 4."""
+    assert export.difference(torch.tensor([1.0, -3.5]), torch.tensor([1.0, -4.0])) == 0.125

@@ -1,0 +1,451 @@
+"""Runs from plan to store: every cell ends in a record, whatever its method does, and nothing done is done again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conftest import FAKES, HERE, fakes
+from slimbench import artifact, discover, identity
+from slimbench.compress import compress
+from slimbench.core import Arm, Budget, Cell, Cost, Published, Record, Settings, Suite
+from slimbench.methods.dense import Dense
+from slimbench.plan import Filter
+from slimbench.run import Options, StoppedError, run
+from slimbench.store import Store
+from slimbench.tasks.mnist import MNIST
+
+discover.load_plugin(str(HERE / "more_fakes.py"))
+more_fakes = sys.modules["slimbench_plugin_more_fakes"]
+PLUGINS = (str(FAKES), str(HERE / "more_fakes.py"))
+TASK = fakes.Stripes()
+SETTINGS = Settings()
+# what `bench run --task stripes --method fake --keep 1 --seeds 0,1` means
+SUITE = Filter((TASK,), (fakes.Fake(),), (1.0,), (0, 1)).of(discover.suite("quick"))
+COMMAND = [str(Path(sys.executable).with_name("bench")), "run", "--plugin", str(FAKES), "--task", "stripes"]
+COMMAND += ["--method", "fake", "--keep", "1", "--seeds", "0", "--precision", "fp32", "--json", "--jobs", "1"]
+
+
+class Recorder:
+    """A view that remembers."""
+
+    def __init__(self):
+        self.events, self.said = [], []
+
+    def begin(self, stage, jobs, seconds_expected=0.0):
+        self.said.append(f"{stage}: {jobs}")
+
+    def show(self, event):
+        self.events.append(event)
+
+    def say(self, text, **facts):
+        self.said.append(text)
+
+    def close(self):
+        pass
+
+    def labels(self, kind: str) -> list[str]:
+        return [event.job.label for event in self.events if event.kind == kind]
+
+
+def go(suite: Suite, store: Store, **options):
+    """Run a suite; its outcome and what was seen of it."""
+    view = Recorder()
+    return run(suite, SETTINGS, Options(plugins=PLUGINS, **options), store, view), view
+
+
+def suite_of(*methods, seeds=(0,), reference=None, task=TASK) -> Suite:
+    """A suite of methods asked to keep half, without training and without measuring."""
+    return Suite("fakes", "Fakes", (task,), reference or Dense(), (Arm(methods, (Budget(0.5),)),), seeds)
+
+
+def of(store: Store, name: str) -> Record:
+    """The one record whose label names this method."""
+    (record,) = (record for record in store.records() if f" {name} " in record.label)
+    return record
+
+
+def timeless(store: Store) -> dict[str, Record]:
+    """Records by id, without what differs from run to run: times, memory, the commit of the checkout."""
+    return {
+        r.id: replace(
+            r,
+            seconds=0.0,
+            finished="",
+            spent=replace(r.spent, seconds=0.0, peak_bytes=None),
+            environment={k: v for k, v in r.environment.items() if k != "commit"},
+        )
+        for r in store.records()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A store in which the suite has run, one cell at a time, and how that went."""
+    store = Store(tmp_path_factory.mktemp("finished") / "store")
+    return store, *go(SUITE, store)
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Store:
+    """A store of one's own that holds the finished one's records and networks."""
+    shutil.copytree(finished[0].root, tmp_path / "copied")
+    return Store(tmp_path / "copied")
+
+
+# ------------------------------------------------------------------------------------------------------- all is well
+
+
+def test_every_cell_ends_in_a_record_and_a_network(finished):
+    """Dense and compressed, for both seeds: ok, scored, with a network that agrees with its checksum."""
+    store, outcome, _ = finished
+    records = store.records()
+    assert sorted(record.id for record in records) == sorted(outcome.ids)
+    assert [record.status for record in records] == ["ok"] * 4
+    assert outcome.failed == 0
+    for record in records:
+        artifact.verify(store.artifact(record.id))
+        assert record.quality["top1"].denominator == 50
+        assert record.val_quality["top1"].denominator == 40
+
+
+def test_the_first_seed_is_measured(finished):
+    """Level quick: both networks of seed 0, against the dense one."""
+    store, *_ = finished
+    dense, fake = (r for r in sorted(store.records(), key=lambda r: r.reference) if r.cell["seed"] == 0)
+    measured = {m.cell_id: m for m in store.measurements()}
+    assert set(measured) == {dense.id, fake.id}
+    assert measured[fake.id].reference_id == dense.id
+    assert all(m.measurement.p50_ms > 0 and m.measurement.samples == 30 for m in measured.values())
+
+
+def test_progress_is_told(finished):
+    """Each cell starts, trains, is evaluated and is done."""
+    _, _, view = finished
+    compressed = view.labels("started")[:4]
+    assert view.labels("done")[:4] == compressed
+    assert {e.value.get("stage") or e.value["fit"] for e in view.events if e.kind == "progress"} == {
+        "dense",
+        "fine-tune",
+        "evaluate",
+        "store",
+    }
+
+
+def test_a_second_run_does_nothing(finished):
+    """Nothing starts, and the records stay byte for byte."""
+    store, *_ = finished
+    before = {path: path.read_bytes() for path in store.root.glob("*/*.json")}
+    _, view = go(SUITE, store)
+    assert view.events == []
+    assert view.said[0] == "quick: 4 cells, 4 done, 0 to do"
+    assert {path: path.read_bytes() for path in store.root.glob("*/*.json")} == before
+
+
+def test_two_at_once_equal_one_at_a_time(finished, store):
+    """Same records (scores, costs, notes) and the same networks, bit for bit."""
+    go(replace(SUITE, profiles=()), store, jobs=2)
+    assert timeless(store) == timeless(finished[0])
+
+
+def test_alone_equals_in_a_suite(finished, store):
+    """A cell does not depend on what else is run, or was run before."""
+    go(replace(SUITE, seeds=(1,), profiles=()), store)
+    alone = timeless(store)
+    assert len(alone) == 2
+    assert alone == {i: record for i, record in timeless(finished[0]).items() if i in alone}
+
+
+# ------------------------------------------------------------------------------------------------------- misbehaviour
+
+CAUSES = {
+    "raises": "ValueError: a planted error",
+    "segfaults": "its process was killed by SIGSEGV",
+    "is_killed": r"its process was killed by SIGKILL \(out of memory\?\)",
+    "exits": "its process ended with exit code 7 and said nothing",
+    "puts_out_nan": "values that are not finite in 'linear.weight'",
+    "changes_shape": r"puts out \(1, 3\), the dense one \(1, 4\)",
+    "peeks": "the test split is sealed",
+    "peeks_at_batches": "the test split is sealed",
+    "overspends": "too long trains for more than the 0 epochs of its budget",
+}
+MISBEHAVING = suite_of(*(fakes.Misbehaves(how) for how in CAUSES), fakes.Misbehaves("misses_the_budget"))
+
+
+@pytest.fixture(scope="module")
+def misbehaved(finished, tmp_path_factory):
+    """A store in which every way of misbehaving was tried, after one that ends well and before one."""
+    shutil.copytree(finished[0].root, root := tmp_path_factory.mktemp("misbehaved") / "store")
+    store = Store(root)
+    return store, *go(MISBEHAVING, store)
+
+
+@pytest.mark.parametrize("how", CAUSES)
+def test_a_failure_is_a_record_with_its_cause(misbehaved, how):
+    """In words, with a log that exists, and without a network."""
+    import re
+
+    store, *_ = misbehaved
+    record = of(store, identity.label(fakes.Misbehaves(how)))
+    assert record.status == "failed"
+    assert re.search(CAUSES[how], record.reason)
+    assert f"(log: logs/{record.id}.log)" in record.reason
+    assert store.log(record.id).is_file()
+    assert not record.artifact
+    assert not record.quality
+
+
+def test_a_crash_leaves_its_trace_in_the_log(misbehaved):
+    """Also one that Python knows nothing of."""
+    store, *_ = misbehaved
+    assert "a planted error" in store.log(of(store, "misbehaves").id).read_text()
+    assert "Segmentation fault" in store.log(of(store, "misbehaves(how=segfaults)").id).read_text()
+
+
+def test_the_other_cells_finish(misbehaved):
+    """The one after all the failures is made, and the failures are counted."""
+    store, outcome, view = misbehaved
+    assert of(store, "misbehaves(how=misses_the_budget)").artifact
+    assert outcome.failed == len(CAUSES) == len(view.labels("failed"))
+
+
+def test_only_what_failed_is_tried_again(misbehaved):
+    """The dense network and the one that missed its budget are done."""
+    store, *_ = misbehaved
+    outcome, view = go(MISBEHAVING, store, jobs=2)
+    assert sorted(view.labels("started")) == sorted(
+        of(store, identity.label(fakes.Misbehaves(h))).label for h in CAUSES
+    )
+    assert outcome.failed == len(CAUSES)
+
+
+def test_missing_the_budget_is_said_with_the_share(misbehaved):
+    """Not a failure: the network is there, and what it keeps."""
+    store, *_ = misbehaved
+    record = of(store, "misbehaves(how=misses_the_budget)")
+    assert record.status == "off_budget"
+    assert record.reason == "asked to keep 0.5 of macs, kept 1.0000 (tolerance 0.0050)"
+
+
+def test_a_cell_that_hangs_is_stopped(copied):
+    """Its time limit is the reason; its process is gone."""
+    outcome, view = go(suite_of(fakes.Misbehaves("hangs")), copied, time_limit_s=1.0)
+    assert outcome.failed == 1
+    assert view.labels("failed") == [of(copied, "misbehaves(how=hangs)").label]
+    assert of(copied, "misbehaves(how=hangs)").reason.startswith("stopped after its time limit of 1 s (log: ")
+
+
+def test_the_time_limit_is_the_suites_unless_told_otherwise(copied):
+    """A suite knows how long its cells may take."""
+    go(replace(suite_of(fakes.Misbehaves("hangs")), time_limit_s=0.5), copied)
+    assert "time limit of 0.5 s" in of(copied, "misbehaves(how=hangs)").reason
+
+
+def test_a_cell_that_cannot_exist_is_unsupported(copied):
+    """With the method's reason; it is final and not a failure."""
+    suite = suite_of(fakes.Misbehaves("unsupported"))
+    outcome, _ = go(suite, copied)
+    record = of(copied, "misbehaves(how=unsupported)")
+    assert (record.status, record.reason) == ("unsupported", "it is not to be had")
+    assert outcome.failed == 0
+    assert go(suite, copied)[1].events == []
+
+
+def test_what_starts_from_a_failure_fails_too(store):
+    """And says so, with the first cause; nothing of it is run."""
+    outcome, view = go(suite_of(fakes.Fake(), reference=fakes.Misbehaves("raises")), store)
+    assert view.labels("started") == [of(store, "misbehaves").label]
+    assert of(store, "fake").status == "failed"
+    assert of(store, "fake").reason.startswith("what it starts from failed: ValueError: a planted error")
+    assert outcome.failed == 2
+
+
+def test_a_process_that_will_not_end_does_not_hold_up_the_run(copied):
+    """A method that leaves a thread behind has given its result."""
+    outcome, _ = go(suite_of(more_fakes.Disturbs("lingers")), copied)
+    assert outcome.failed == 0
+    assert of(copied, "disturbs").status == "off_budget"
+
+
+def test_a_full_disk_stops_the_run(copied):
+    """Every other cell would meet it too: it is no failure of the method, and nothing is recorded."""
+    before = copied.statuses()
+    with pytest.raises(StoppedError, match="free some space"):
+        go(suite_of(more_fakes.Disturbs("fills_the_disk"), fakes.Misbehaves()), copied)
+    assert copied.statuses() == before
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [(MNIST(), "data of mnist are missing"), (replace(TASK, network="resnet9"), "6n . 2 layers")],
+    ids=["data", "network"],
+)
+def test_what_every_cell_would_miss_stops_the_run_before_it_begins(store, tmp_path, monkeypatch, task, words):
+    """Data and networks are looked at first: nothing is trained, nothing is recorded."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    with pytest.raises(StoppedError, match=words):
+        go(suite_of(fakes.Fake(), task=task), store)
+    assert store.records() == []
+
+
+class Selects(fakes.Fake):
+    """A method that chooses on the validation split."""
+
+    card = replace(fakes.CARD, selects_on_val=True)
+
+
+class Known(fakes.Stripes):
+    """A task with published weights."""
+
+    def published(self):
+        return Published("theirs", "0" * 64, 90.0, "somewhere")
+
+
+def test_choosing_on_val_and_published_weights_do_not_go_together(store):
+    """Those weights have seen val; a method that does not choose on it may start from them."""
+    dense = Cell(Known(), Dense(), Budget(1.0), 0)
+    cost = Cost(1, 1, 1, 1, 1, 1)
+    store.put(Record(identity.cell_id(dense), "dense", {}, "ok", cost=cost, dense_cost=cost))
+    record = compress(Cell(Known(), Selects(), Budget(0.5), 0, reference=dense), store)
+    assert record.status == "unsupported"
+    assert "chooses on the validation split, which these published weights have seen" in record.reason
+    assert store.record(record.id) == record
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def test_fail_fast_stops_at_the_first_failure(copied):
+    """It is recorded; what comes after it is left for the next run."""
+    with pytest.raises(StoppedError, match="Stopped at the first failure"):
+        go(suite_of(fakes.Misbehaves("raises"), fakes.Misbehaves("unsupported")), copied, fail_fast=True)
+    assert sorted(set(copied.statuses().values())) == ["failed", "ok"]
+
+
+def test_limit_runs_so_many_cells(copied):
+    """The next run goes on with the others."""
+    suite = suite_of(fakes.Misbehaves("unsupported"), fakes.Misbehaves("raises"))
+    _, first = go(suite, copied, limit=1)
+    _, second = go(suite, copied, limit=1)
+    assert [first.labels("started"), second.labels("started")] == [
+        [of(copied, "misbehaves(how=unsupported)").label],
+        [of(copied, "misbehaves").label],
+    ]
+
+
+# -------------------------------------------------------------------------------------------- what lies in the store
+
+
+def test_a_truncated_record_is_made_again(finished, copied):
+    """It alone, and the reader is told why."""
+    victim = next(record for record in copied.records() if record.reference)
+    file = copied.root / "records" / f"{victim.id}.json"
+    file.write_text(file.read_text()[:100])
+    _, view = go(SUITE, copied)
+    assert "set aside" in view.said[0]
+    assert file.name in view.said[0]
+    assert view.labels("started") == [victim.label]
+    assert timeless(copied) == timeless(finished[0])
+
+
+def test_a_deleted_network_is_made_again(finished, copied):
+    """It alone; it is the same again, so its measurement still counts."""
+    victim = next(record for record in copied.records() if not record.reference)
+    shutil.rmtree(copied.artifact(victim.id))
+    _, view = go(SUITE, copied)
+    assert view.labels("started") == [victim.label]
+    assert timeless(copied) == timeless(finished[0])
+    artifact.verify(copied.artifact(victim.id))
+
+
+def test_a_damaged_measurement_is_taken_again(copied):
+    """The reader is told, and no cell is touched."""
+    victim = copied.measurements()[0]
+    file = copied.root / "measurements" / f"{victim.id}.json"
+    file.write_text("")
+    _, view = go(SUITE, copied)
+    assert "set aside" in view.said[0]
+    assert view.labels("started") == [f"{copied.record(victim.cell_id).label} on cpu"]
+    assert copied.measurement(victim.id).measurement is not None
+
+
+def test_a_refused_measurement_is_taken_again(copied):
+    """The machine may be quieter today."""
+    victim = copied.measurements()[0]
+    copied.put(replace(victim, status="failed", measurement=None, reason="refused"))
+    _, view = go(SUITE, copied)
+    assert len(view.labels("started")) == 1
+    assert copied.measurement(victim.id).status == "ok"
+
+
+# ------------------------------------------------------------------------------------------------- runners that are cut
+
+
+def hanging(store: Store) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """A runner whose last cell hangs, once it does; and every process below it."""
+    command = [*COMMAND, "--method", "misbehaves(how='hangs')", "--store", str(store.root)]
+    runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in runner.stdout:
+        event = json.loads(line)
+        if event["event"] == "started" and "hangs" in event["label"]:
+            return runner, psutil.Process(runner.pid).children(recursive=True)
+    raise AssertionError(runner.stderr.read())
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that do not end; patience, because a busy machine is slow."""
+    for _ in range(600):
+        left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        if not left:
+            return []
+        time.sleep(0.1)
+    return left
+
+
+def without_one(copied: Store) -> Record:
+    """The store lacks the compressed network of seed 0, so that the runner makes it before it is cut."""
+    victim = next(r for r in copied.records() if r.reference and r.cell["seed"] == 0)
+    (copied.root / "records" / f"{victim.id}.json").unlink()
+    return victim
+
+
+def test_a_killed_runner_leaves_no_process_and_loses_nothing(copied):
+    """What it had finished is there, and the next run does none of it again."""
+    made = without_one(copied)
+    runner, below = hanging(copied)
+    assert below
+    runner.kill()
+    runner.communicate()
+    assert alive(below) == []
+    assert copied.record(made.id).status == "ok"
+    assert go(SUITE, copied)[1].events == []
+
+
+def test_an_interrupted_runner_says_one_sentence(copied):
+    """Exit status 130, no process left, and the next run goes on where it stopped."""
+    runner, below = hanging(copied)
+    runner.send_signal(signal.SIGINT)
+    _, said = runner.communicate()
+    assert runner.returncode == 130
+    assert said == "bench: interrupted; the same command continues where this one stopped.\n"
+    assert alive(below) == []
+    assert go(SUITE, copied)[1].events == []
+
+
+def test_a_second_runner_is_turned_away(finished):
+    """One store, one runner: exit status 2 and a sentence."""
+    store, *_ = finished
+    with store.one_runner():
+        second = subprocess.run([*COMMAND, "--store", str(store.root)], capture_output=True, text=True)
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"bench: Another `bench` is running on the store {store.root}: wait for it")
+    assert second.stdout == ""
