@@ -165,7 +165,7 @@ def calibrate(model: nn.Module, layers: Iterable[ResConv], batches: Iterable[Bat
 
     with watching(model, nn.Conv2d, see), evaluating(model), torch.no_grad():
         for inputs, _ in batches:
-            model(inputs)
+            model.to(inputs.device)(inputs)
     for layer in layers:
         count, total, squares = moments[layer.conv].to(layer.conv.weight.device)
         mean = total / count

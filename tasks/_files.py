@@ -33,6 +33,8 @@ def split(root: Path | None, wanted: Split, classes: int, held_a_class: int) -> 
             "The data of imagenet are missing (BENCH_DATA is not set): name the folder that holds imagenet/."
         )
     official = root / "imagenet" / ("val" if wanted == "test" else "train")
+    if not official.is_dir():
+        raise UserError(f"The data of imagenet are missing ({official} does not exist): `bench download imagenet`.")
     folders = sorted(path for path in official.glob("*") if path.is_dir())
     if len(folders) != classes:
         raise UserError(

@@ -47,7 +47,7 @@ class Images:
 
 def images(pixels: NDArray[np.uint8], labels: NDArray[np.integer]) -> Images:
     """Images from (N, H, W) or (N, H, W, C) pixels."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels))
+    tensor = torch.from_numpy(np.require(pixels, requirements=("C", "W")))
     tensor = tensor[:, None] if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()
     return Images(tensor, torch.from_numpy(labels.astype(np.int64)))
 

@@ -173,7 +173,7 @@ def test_folding_without_gain_and_with_a_bias():
 
 
 def test_what_cannot_fold_stays():
-    """A convolution with a second reader keeps its values; a batch norm after an activation has nothing to fold into."""
+    """A convolution with a second reader keeps its values; after an activation there is nothing to fold into."""
     difference, left = folded_gap(Shared())
     assert difference <= EXACT
     assert left == 2
@@ -305,7 +305,7 @@ def test_planting_alone_changes_nothing(folder):
 
 
 OPAQUE = {"constants/model_constants_config.json": config("opaque_obj_0", use_pickle=False)}
-HOLE = pytest.mark.xfail(reason="refuse_pickles lists what it refuses rather than what it accepts", raises=Exception)
+HOLE = pytest.mark.xfail(reason="refuse_pickles lists what it refuses, not what it accepts", raises=AssertionError)
 
 
 @pytest.mark.parametrize(

@@ -404,11 +404,19 @@ def hanging(store: Store) -> tuple[subprocess.Popen, list[psutil.Process]]:
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that do not end; patience, because a busy machine is slow."""
     for _ in range(600):
-        left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        if not left:
-            return []
+        processes = [process for process in processes if runs(process)]
+        if not processes:
+            break
         time.sleep(0.1)
-    return left
+    return processes
+
+
+def runs(process: psutil.Process) -> bool:
+    """Neither gone nor waiting to be buried."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def without_one(copied: Store) -> Record:

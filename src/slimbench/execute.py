@@ -6,13 +6,14 @@ outlives its time limit is a ``failed`` event with the cause in words, and the o
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
 import signal
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL_S = 0.5
+_GRACE_S = 2.0  # for a process that has given its result to end
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class _Running:
     job: Job
     process: ForkServerProcess
     line: connection.Connection
-    started: float = field(default_factory=time.monotonic)
+    ends: float  # when it is killed, by time.monotonic
     said: Event | None = None
 
 
@@ -95,7 +97,7 @@ def _start(context: multiprocessing.context.ForkServerContext, job: Job, plugins
     process = context.Process(target=_enter, args=arguments, name=job.label)
     process.start()
     there.close()
-    return _Running(job, process, here)
+    return _Running(job, process, here, time.monotonic() + (job.time_limit_s or math.inf))
 
 
 def _enter(*arguments: Any) -> None:
@@ -112,10 +114,10 @@ def _listen(running: dict[str, _Running]) -> Iterator[Event]:
     for line in [line for line in ready if line in by_line]:
         yield from _read(by_line[line])  # type: ignore[index]
     for one in list(running.values()):
-        limit = one.job.time_limit_s
-        if limit and time.monotonic() - one.started > limit and one.process.is_alive() and not one.said:
+        if time.monotonic() > one.ends and one.process.is_alive():
             one.process.kill()
-            one.said = Event("failed", one.job, f"stopped after its time limit of {limit:g} s")
+            limit = one.job.time_limit_s
+            one.said = one.said or Event("failed", one.job, f"stopped after its time limit of {limit:g} s")
         if not one.process.is_alive():
             yield from _read(one)
             one.process.join()
@@ -134,6 +136,7 @@ def _read(one: _Running) -> Iterator[Event]:
                 yield event
             elif one.said is None:
                 one.said = event
+                one.ends = time.monotonic() + _GRACE_S  # threads that a method left behind would keep it
     except (EOFError, OSError):
         return
 

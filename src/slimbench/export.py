@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -50,7 +51,9 @@ def export(folder: Path, kind: Literal["onnx", "pt2"], target: Path) -> float:
 def to_onnx(program: torch.export.ExportedProgram, shape: list[int], file: Path) -> None:
     """An ONNX file of one piece, batch dynamic."""
     inputs = torch.zeros(2, *shape)
-    onnx = torch.onnx.export(program, (inputs,), dynamo=True, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        onnx = torch.onnx.export(program, (inputs,), dynamo=True, verbose=False)
     assert onnx is not None
     onnx.save(file, external_data=False)
 

@@ -36,8 +36,8 @@ class PaddedShortcut(nn.Module):
         x = x[:, :, :: self.stride, :: self.stride]
         if self.pads is not None:
             return F.pad(x, (0, 0, 0, 0, *self.pads))
-        x = F.pad(x, (0, 0, 0, 0, 0, 1))  # channel -1 is zero
-        return x.index_select(1, torch.tensor(self.source, device=x.device) % x.shape[1])
+        rows = torch.tensor([self.width_in if s < 0 else s for s in self.source], device=x.device)
+        return F.pad(x, (0, 0, 0, 0, 0, 1)).index_select(1, rows)  # one more channel, of zeros
 
     def extra_repr(self) -> str:
         """The map."""

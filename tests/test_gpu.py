@@ -1,0 +1,63 @@
+"""The same promises on a CUDA device: training resumes to the same bits, networks reload and compute the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import fakes
+
+from slimbench import artifact, identity, seeding, train
+from slimbench.compress import compress
+from slimbench.core import Budget, Cell, Settings
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.resconv import ResConv
+from slimbench.train import Loop
+
+pytestmark = pytest.mark.gpu
+TASK = fakes.Stripes("resnet14")
+CUDA = Settings("bf16", "cuda")
+
+
+@pytest.mark.parametrize("method", [L1Channels(), ResConv()], ids=identity.label)
+def test_a_cell_runs_and_ends_in_a_network_for_any_device(store, method):
+    """Trained on the GPU, stored for the CPU, the same outputs on both."""
+    dense = Cell(TASK, Dense(), Budget(1.0), 0, CUDA)
+    assert compress(dense, store).status == "ok"
+    record = compress(Cell(TASK, method, Budget(0.5, epochs=2), 0, CUDA, dense), store)
+    assert (record.status, record.reason) == ("ok", "")
+    program = artifact.load(store.artifact(record.id)).module()
+    inputs = torch.randn(32, 1, 8, 8)
+    with torch.inference_mode():
+        expected, found = program(inputs), program.to("cuda")(inputs.cuda()).cpu()
+    assert float((expected - found).abs().max() / expected.abs().max()) < 1e-3
+
+
+def test_training_resumes_on_the_gpu(tmp_path, monkeypatch):
+    """From a checkpoint taken in the middle."""
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+
+    class Killed(BaseException):
+        pass
+
+    def dies(step):
+        if step.index == 4:
+            raise Killed
+
+    def fit(work, hook=None):
+        with seeding.seeded(0):
+            return Loop(TASK, 0, Settings("fp32", "cuda"), 9.0, work).fit(TASK.build(), 2, name="fit", after_step=hook)
+
+    straight = fit(None)
+    with pytest.raises(Killed):
+        fit(tmp_path, dies)
+    resumed = fit(tmp_path)
+    for one, two in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_memory_of_training_is_the_devices(tmp_path):
+    """Allocated bytes, not the process's resident ones."""
+    loop = Loop(TASK, 0, CUDA, 9.0)
+    loop.fit(TASK.build(), 1, name="fit")
+    assert loop.spent.peak_bytes == torch.cuda.max_memory_allocated()

@@ -1,0 +1,440 @@
+"""Tasks: data that are what they claim to be or are refused, splits that stay apart, scores with the answer written out.
+
+The made data sets are a few images in the official layouts; the real ones are looked at where BENCH_DATA has them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import types
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from slimbench import discover
+from slimbench.core import Metric, Recipe, UserError, unpack
+from slimbench.tasks import _files, _images, _networks, _published, cifar, digits, mnist
+from slimbench.tasks._classification import Classification
+from slimbench.tasks._networks.shortcut import PaddedShortcut
+from slimbench.tasks._torchvision import torchvision
+from slimbench.tasks.cifar import CIFAR10, CIFAR100
+from slimbench.tasks.digits import Digits
+from slimbench.tasks.imagenet import ImageNet
+from slimbench.tasks.mnist import MNIST, FashionMNIST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TASKS = [cls for cls in discover.found("tasks").values() if cls.__module__.startswith("slimbench.tasks")]
+RNG = np.random.RandomState(0)
+
+
+@pytest.fixture(autouse=True)
+def forgets() -> Iterator[None]:
+    """The loaders remember nothing of other tests' data."""
+    yield
+    for loader in (mnist._load, mnist._read, cifar._load, cifar._read, _files.split, digits._splits):
+        loader.cache_clear()
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """An empty data folder."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------- every task in the folder
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_specs_are_frozen_and_declared(cls):
+    """A value that cannot change, with a name, a version, metrics and a digest of its own."""
+    task = cls()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        task.network = "other"
+    assert hash(task) == hash(cls())
+    assert vars(cls)["name"]
+    assert task.version >= 1
+    assert task.metrics
+    assert all(isinstance(metric, Metric) for metric in task.metrics)
+    assert [other for other in TASKS if other().data_checksum() == task.data_checksum()] == [cls]
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_the_example_feeds_the_network(cls):
+    """One input, the same every time, gives a finite logit a class."""
+    task = cls()
+    example = task.example()
+    assert example.shape == (1, task.channels, task.size_px, task.size_px)
+    assert torch.equal(example, task.example())
+    with torch.no_grad():
+        outputs = task.build().eval()(example)
+    assert outputs.shape == (1, task.n_classes)
+    assert outputs.isfinite().all()
+
+
+def test_metrics_of_each_task():
+    """Top-5 where there are a hundred classes or more."""
+    names = {cls.name: tuple(metric.name for metric in cls.metrics) for cls in TASKS}
+    both = {"cifar100": ("top1", "top5"), "imagenet": ("top1", "top5")}
+    assert names == {"cifar10": ("top1",), "digits": ("top1",), "fashion_mnist": ("top1",), "mnist": ("top1",)} | both
+
+
+def test_the_loss_is_smoothed_as_the_recipe_says():
+    """-log p of the label; with smoothing 0.2 over two classes, 0.9 and 0.1 of both."""
+    outputs, targets = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    own, other = torch.log1p(torch.tensor(-1.0).exp()), torch.log1p(torch.tensor(1.0).exp())
+    assert Digits().loss(outputs, targets) == pytest.approx(own.item())
+    smooth = replace(Digits(), recipe=Recipe(label_smoothing=0.2)).loss(outputs, targets)
+    assert smooth.item() == pytest.approx((0.9 * own + 0.1 * other).item())
+
+
+def test_a_label_is_one_window():
+    """Whatever the size of the feature map: (N, 1, 1)."""
+    assert Digits().classes(torch.tensor([3, 1]), (4, 4)).tolist() == [[[3]], [[1]]]
+
+
+# ------------------------------------------------------------------------------------------------------- digits
+
+
+def test_digits_splits():
+    """1,200, 197 and 400 images of ten digits, no image twice; the first labels are pinned."""
+    splits = {split: Digits().load(split) for split in ("train", "val", "test")}
+    assert {split: part.pixels.shape for split, part in splits.items()} == {
+        "train": (1200, 1, 8, 8),
+        "val": (197, 1, 8, 8),
+        "test": (400, 1, 8, 8),
+    }
+    keys = {image.numpy().tobytes() for part in splits.values() for image in part.pixels}
+    assert len(keys) == 1797
+    assert all(set(part.labels.tolist()) == set(range(10)) for part in splits.values())
+    assert splits["test"].labels[:8].tolist() == [4, 5, 6, 9, 4, 7, 8, 9]
+    assert {int(part.pixels.max()) for part in splits.values()} == {255}
+
+
+def test_digits_load_the_same_again():
+    """Bit for bit, in another process as well as here."""
+    before = Digits().load("train")
+    digits._splits.cache_clear()
+    assert torch.equal(before.pixels, Digits().load("train").pixels)
+    assert torch.equal(before.labels, Digits().load("train").labels)
+
+
+@pytest.mark.parametrize("part", ["images", "target"])
+def test_altered_digits_are_refused(monkeypatch, part):
+    """One grey level, or one label, of another copy of scikit-learn."""
+    import sklearn.datasets
+
+    bunch = sklearn.datasets.load_digits()
+    bunch[part].flat[0] += 1
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
+    with pytest.raises(UserError, match="scikit-learn's digits is not the published data"):
+        Digits().load("train")
+
+
+# ---------------------------------------------------------------------------------------------- images in memory
+
+
+def test_split_off_is_fixed():
+    """By numpy's promise for RandomState; a changed split would change every number."""
+    rest, held = _images.split_off(10, 3)
+    assert (rest.tolist(), held.tolist()) == ([0, 1, 3, 5, 6, 7, 9], [2, 4, 8])
+    assert _images.split_off(50_000, 5000)[1][:6].tolist() == [14, 22, 24, 28, 64, 76]
+
+
+def test_images_from_pixels():
+    """Grey images gain a channel; the colour comes first."""
+    assert _images.images(np.zeros((2, 4, 5), np.uint8), np.array([1, 2])).pixels.shape == (2, 1, 4, 5)
+    colour = _images.images(np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3), np.array([7], np.uint8))
+    assert colour.pixels[0, 1].tolist() == [[1, 4], [7, 10]]
+    assert colour.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "mirrored", "expected"),
+    [
+        (1, 1, False, [[1, 2], [3, 4]]),
+        (0, 0, False, [[0, 0], [0, 1]]),
+        (2, 1, False, [[3, 4], [0, 0]]),
+        (1, 0, False, [[0, 1], [0, 3]]),
+        (0, 2, False, [[0, 0], [2, 0]]),
+        (1, 1, True, [[2, 1], [4, 3]]),
+        (1, 0, True, [[1, 0], [3, 0]]),
+    ],
+)
+def test_shifted_and_mirrored(monkeypatch, rows, columns, mirrored, expected):
+    """A window of the zero-padded image, then its mirror image; each image of a batch has its own draws."""
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([[[1], [rows]], [[1], [columns]]]))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor([[0.9], [0.4 if mirrored else 0.6]]))
+    image = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8)
+    pixels = torch.stack([image, image * 10]).expand(2, 2, 2, 2)
+    out = _images.shifted(pixels, torch.Generator(), 1, flip=True)
+    assert out[0].tolist() == pixels[0].tolist()
+    assert out[1].tolist() == [expected, (torch.tensor(expected) * 10).tolist()]
+
+
+@pytest.mark.parametrize(("flip", "variants"), [(True, 18), (False, 9)])
+def test_shifts_and_mirrors_all_occur(flip, variants):
+    """Nine shifts by up to one pixel, each mirrored or not; no mirrors where the task forbids them."""
+    pixels = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3).expand(600, 1, 3, 3)
+    out = _images.shifted(pixels, torch.Generator().manual_seed(0), 1, flip=flip)
+    kinds, counts = out.flatten(1).unique(dim=0, return_counts=True)
+    assert len(kinds) == variants
+    assert counts.min() > 600 / variants / 2
+
+
+@dataclass(frozen=True)
+class Colours(Classification):
+    """Three channels, each scaled in its own way."""
+
+    mean: ClassVar[tuple[float, ...]] = (0.5, 0.25, 0.0)
+    std: ClassVar[tuple[float, ...]] = (0.5, 0.25, 1.0)
+    pad: ClassVar[int] = 1
+
+
+@pytest.mark.parametrize("rng", [None, 0])
+def test_batches_are_gathered_normalised_and_channels_last(rng):
+    """255 is 1, 3 and 1 here, 0 is -1, -1 and 0; in the order of the indices."""
+    source = _images.images(np.stack([np.full((3, 3, 3), v, np.uint8) for v in (0, 51, 255)]), np.array([5, 6, 7]))
+    generator = None if rng is None else torch.Generator().manual_seed(rng)
+    inputs, labels = _images.batch(Colours(), source, torch.tensor([2, 0, 1]), generator)
+    assert labels.tolist() == [7, 5, 6]
+    assert inputs.dtype == torch.float32
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    centre = inputs[:, :, 1, 1].flatten().tolist()  # a shift by one pixel never reaches it
+    assert centre == pytest.approx([1, 3, 1, -1, -1, 0, -0.6, -0.2, 0.2], abs=1e-6)
+
+
+class Logits:
+    """A task whose inputs are the logits."""
+
+    def __init__(self, logits: list[list[float]], labels: list[int]) -> None:
+        self.logits, self.labels = torch.tensor(logits), torch.tensor(labels)
+
+    def size(self, split: str) -> int:
+        return len(self.labels)
+
+    def batch(self, split: str, indices: torch.Tensor, rng: None):
+        return self.logits[indices][:, :, None, None], self.labels[indices]
+
+    def scores(self, **ranks: int):
+        return _images.evaluate(self, nn.Sequential(nn.Flatten(), nn.Dropout(0.9)), "test", ranks)
+
+
+def test_top1_over_a_short_last_batch(monkeypatch):
+    """Three of five, in batches of two: 60 %, not the mean of 50, 50 and 100."""
+    monkeypatch.setattr(_images, "_EVALUATION_BATCH", 2)
+    scores = Logits([[1, 0], [1, 0], [1, 0], [1, 0], [0, 1]], [0, 1, 0, 1, 1]).scores(top1=1)["top1"]
+    assert (scores.value, scores.numerator, scores.denominator) == (60.0, 3.0, 5.0)
+    assert unpack(scores.per_sample) == (1.0, 0.0, 1.0, 0.0, 1.0)
+
+
+def test_ties_go_to_the_lower_class():
+    """As argmax does: a network that says nothing is right on class 0 only, or on the first five."""
+    scores = Logits([[0.0] * 6] * 6, list(range(6))).scores(top1=1, top5=5)
+    assert unpack(scores["top1"].per_sample) == (1, 0, 0, 0, 0, 0)
+    assert unpack(scores["top5"].per_sample) == (1, 1, 1, 1, 1, 0)
+
+
+def test_top5():
+    """The label's logit is the fifth highest, or the sixth."""
+    scores = Logits([[1, 9, 8, 7, 6, 0], [1, 9, 8, 7, 6, 5]], [0, 0]).scores(top1=1, top5=5)
+    assert (scores["top1"].value, scores["top5"].value) == (0.0, 50.0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_outputs_that_are_not_finite_are_no_score(bad):
+    """Rather than wrong answers, or right ones."""
+    with pytest.raises(FloatingPointError, match="not finite"):
+        Logits([[0.0, 1.0], [bad, 0.0]], [1, 0]).scores(top1=1)
+
+
+# -------------------------------------------------------------------------------------- MNIST and Fashion-MNIST
+
+PIXELS = RNG.randint(0, 256, (14, 28, 28)).astype(np.uint8)
+LABELS = np.arange(14, dtype=np.uint8) % 10
+
+
+def make_mnist(task: type[MNIST], folder: Path, monkeypatch) -> None:
+    """Ten images to train on, four to test; three are held out. The checksums are declared accordingly."""
+    folder.mkdir(parents=True)
+    for name, part in (("train", slice(0, 10)), ("t10k", slice(10, 14))):
+        count = len(LABELS[part])
+        images = struct.pack(">4I", 2051, count, 28, 28) + PIXELS[part].tobytes()
+        labels = struct.pack(">2I", 2049, count) + LABELS[part].tobytes()
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    declare_md5(task, folder, monkeypatch)
+    monkeypatch.setattr(mnist, "_HELD", 3)
+
+
+def declare_md5(task: type[MNIST], folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(task, "md5", {path.name: md5(path) for path in folder.glob("*.gz")})
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("task", "below"), [(task, below) for task in (MNIST, FashionMNIST) for below in task.folders])
+def test_mnist_from_each_layout(root, monkeypatch, task, below):
+    """Pixels and labels as the files have them; the held-out images are those of ``split_off``."""
+    make_mnist(task, root / below, monkeypatch)
+    task().check()
+    for split, chosen in {"train": [0, 1, 3, 5, 6, 7, 9], "val": [2, 4, 8], "test": [10, 11, 12, 13]}.items():
+        part = task().load(split)
+        assert torch.equal(part.pixels, torch.from_numpy(PIXELS[chosen])[:, None])
+        assert part.labels.tolist() == LABELS[chosen].tolist()
+        assert task().size(split) == len(chosen)
+
+
+@pytest.mark.parametrize(
+    ("harm", "declared", "message"),
+    [
+        (lambda data: data[:-1] + b"x", False, "damaged or altered"),
+        (lambda data: data[:40], False, "damaged or altered"),
+        (lambda data: data[:40], True, "cannot be read"),
+        (lambda data: b"not gzip", True, "cannot be read"),
+        (None, False, "cannot be read"),
+    ],
+    ids=["altered", "truncated", "truncated by the publisher", "not gzip", "missing"],
+)
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
+def test_harmed_mnist_files_are_named(root, monkeypatch, harm, declared, message, name):
+    """Images or labels; a file that is as declared and yet unreadable too."""
+    make_mnist(MNIST, root / "mnist", monkeypatch)
+    path = root / "mnist" / name
+    path.write_bytes(harm(path.read_bytes())) if harm else path.unlink()
+    if declared:
+        declare_md5(MNIST, path.parent, monkeypatch)
+    with pytest.raises(UserError, match=f"{path} .*{message}"):
+        MNIST().load("test")
+
+
+@pytest.mark.parametrize(("task", "dataset"), [(MNIST, "MNIST"), (FashionMNIST, "FashionMNIST")])
+def test_mnist_checksums_are_torchvisions(task, dataset):
+    """The four files of each, and the content that goes into the ids."""
+    assert dict(getattr(torchvision().datasets, dataset).resources) == task.md5
+    assert task.content == f"md5:{task.md5['train-images-idx3-ubyte.gz']}"
+
+
+# --------------------------------------------------------------------------------------------------------- CIFAR
+
+CHW = RNG.randint(0, 256, (12, 3, 32, 32)).astype(np.uint8)
+FINE = list(range(12))
+
+
+def make_cifar(task: type[CIFAR10], root: Path, monkeypatch) -> Path:
+    """Ten images to train on and two to test, in torchvision's layout, with checksums to match."""
+    dataset = getattr(torchvision().datasets, task.torchvision_name)
+    folder = root / dataset.base_folder
+    folder.mkdir()
+    files = {name: range(2 * i, 2 * i + 2) for i, (name, _) in enumerate(dataset.train_list)}
+    if len(files) == 1:
+        files = dict.fromkeys(files, range(10))
+    (test,) = (name for name, _ in dataset.test_list)
+    labels = "labels" if task is CIFAR10 else "fine_labels"
+    for name, part in (files | {test: range(10, 12)}).items():
+        content = {"data": CHW[list(part)].reshape(len(part), -1), labels: [FINE[i] for i in part]}
+        (folder / name).write_bytes(pickle.dumps(content))
+    meta = dataset.meta
+    (folder / meta["filename"]).write_bytes(pickle.dumps({meta["key"]: [str(i) for i in FINE]}))
+    monkeypatch.setattr(dataset, "train_list", [[name, md5(folder / name)] for name in files])
+    monkeypatch.setattr(dataset, "test_list", [[test, md5(folder / test)]])
+    monkeypatch.setattr(dataset, "meta", meta | {"md5": md5(folder / meta["filename"])})
+    monkeypatch.setattr(task, "digests", {"train": None, "test": None})
+    monkeypatch.setattr(cifar, "_HELD", 3)
+    return folder
+
+
+def make_shards(root: Path, monkeypatch) -> Path:
+    """The same images as lossless WebP shards of five and two, with digests to match."""
+    folder = root / CIFAR10.shards
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(cifar, "_HELD", 3)
+    parts = {"train": slice(0, 10), "test": slice(10, 12)}
+    hwc = np.ascontiguousarray(CHW.transpose(0, 2, 3, 1))
+    for name, shard in (("train_000", slice(0, 5)), ("train_001", slice(5, 10)), ("test_000", slice(10, 12))):
+        Image.fromarray(hwc[shard].reshape(-1, 32, 3)).save(folder / f"{name}.webp", lossless=True, exact=True)
+    digests = {}
+    for name, part in parts.items():
+        labels = np.asarray(FINE[part], np.int64)
+        np.save(folder / f"{name}_labels.npy", labels.astype(np.uint8))
+        digests[name] = tuple(hashlib.sha256(array.tobytes()).hexdigest() for array in (hwc[part], labels))
+    monkeypatch.setattr(CIFAR10, "digests", digests)
+    return folder
+
+
+def expect_cifar(task: Classification) -> None:
+    for split, chosen in {"train": [0, 1, 3, 5, 6, 7, 9], "val": [2, 4, 8], "test": [10, 11]}.items():
+        part = task.load(split)
+        assert torch.equal(part.pixels, torch.from_numpy(CHW[chosen]))
+        assert part.labels.tolist() == chosen
+
+
+@pytest.mark.parametrize("task", [CIFAR10, CIFAR100])
+def test_cifar_from_torchvisions_layout(root, monkeypatch, task):
+    """Channels first in the files, and so they stay; CIFAR-100's labels are the fine ones."""
+    make_cifar(task, root, monkeypatch)
+    expect_cifar(task())
+
+
+def test_cifar_from_shards(root, monkeypatch):
+    """Shards in the order of their names give the same images."""
+    make_shards(root, monkeypatch)
+    expect_cifar(CIFAR10())
+
+
+def test_altered_cifar_batches_are_refused(root, monkeypatch):
+    """torchvision finds the checksum wrong; the task says what to do."""
+    folder = make_cifar(CIFAR10, root, monkeypatch)
+    (folder / "test_batch").write_bytes((folder / "test_batch").read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"cifar10 are missing or altered.*bench download cifar10"):
+        CIFAR10().load("test")
+
+
+def test_cifar_content_is_checked_in_every_layout(root, monkeypatch):
+    """Batches that torchvision accepts but that hold other images have another digest."""
+    make_cifar(CIFAR10, root, monkeypatch)
+    monkeypatch.setattr(CIFAR10, "digests", {"train": None, "test": ("0" * 64, "0" * 64)})
+    with pytest.raises(UserError, match="The test images of cifar10 .* is not the published data"):
+        CIFAR10().load("test")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: Image.new("RGB", (32, 160)).save(folder / "train_001.webp"), "The train images of cifar10"),
+        (lambda folder: (folder / "train_001.webp").unlink(), "The train images of cifar10"),
+        (lambda folder: np.save(folder / "train_labels.npy", np.zeros(10, np.uint8)), "The train labels of cifar10"),
+        (lambda folder: shorten(folder / "train_001.webp"), r"train_001\.webp cannot be read"),
+        (lambda folder: shorten(folder / "train_labels.npy"), r"train_labels\.npy cannot be read"),
+        (lambda folder: (folder / "train_labels.npy").unlink(), r"train_labels\.npy cannot be read"),
+    ],
+    ids=["altered shard", "missing shard", "altered labels", "short shard", "short labels", "missing labels"],
+)
+def test_harmed_shards_are_named(root, monkeypatch, harm, message):
+    """What is wrong, and where."""
+    harm(make_shards(root, monkeypatch))
+    with pytest.raises(UserError, match=message):
+        CIFAR10().load("train")
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
