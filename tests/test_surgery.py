@@ -70,6 +70,12 @@ def test_removed_equals_masked_and_meets_the_budget(name, channels, size, rankin
     assert (ledger.left("macs"), ledger.left("params")) == (cost.macs, cost.params)
 
 
+@pytest.mark.parametrize("name", ["resnet32", "resnet44-b", "resnet110"])
+def test_removed_equals_masked_on_the_deeper_ones(name):
+    """The rest of the zoo, once."""
+    test_removed_equals_masked_and_meets_the_budget(name, 3, 16, "layer")
+
+
 @pytest.mark.parametrize("resource", ["macs", "params", "prunable_nonzero"])
 @pytest.mark.parametrize("keep", [0.8, 0.3, 0.12])
 def test_each_resource_is_met(resource, keep):

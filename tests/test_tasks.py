@@ -308,8 +308,8 @@ def test_mnist_from_each_layout(root, monkeypatch, task, below):
     ("harm", "declared", "message"),
     [
         (lambda data: data[:-1] + b"x", False, "damaged or altered"),
-        (lambda data: data[:40], False, "damaged or altered"),
-        (lambda data: data[:40], True, "cannot be read"),
+        (lambda data: data[:-9], False, "damaged or altered"),
+        (lambda data: data[:-9], True, "cannot be read"),
         (lambda data: b"not gzip", True, "cannot be read"),
         (None, False, "cannot be read"),
     ],
@@ -438,3 +438,338 @@ def test_harmed_shards_are_named(root, monkeypatch, harm, message):
 
 def shorten(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
+
+
+# ------------------------------------------------------------------------------------------------------ ImageNet
+
+
+@dataclass(frozen=True)
+class TwoClasses(ImageNet):
+    """Two classes at 14 pixels: the shorter side is resized to 16."""
+
+    n_classes: ClassVar[int] = 2
+    size_px: ClassVar[int] = 14
+    held_a_class: ClassVar[int] = 1
+
+
+def make_imagenet(root: Path) -> Path:
+    """Four images a class to train on and one to test, of different sizes, one grey; image k has grey level 20 k."""
+    k = 0
+    for split, count in (("train", 4), ("val", 1)):
+        for wnid in ("n02", "n01"):
+            folder = root / "imagenet" / split / wnid
+            folder.mkdir(parents=True)
+            for index in range(count):
+                size, mode = (20 + 5 * index, 40 - 5 * index), "L" if index == 1 else "RGB"
+                grey = 20 * k if mode == "L" else (20 * k,) * 3
+                Image.new(mode, size, grey).save(folder / f"{wnid}_{index}.JPEG", quality=100)
+                k += 1
+    return root / "imagenet"
+
+
+def levels(split: str, rng: torch.Generator | None = None) -> tuple[list[int], list[int]]:
+    """The grey level of each image's red channel / 20, and its label."""
+    task = TwoClasses()
+    inputs, labels = task.batch(split, torch.arange(task.size(split)), rng)
+    assert inputs.shape[1:] == (3, 14, 14)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    red = (inputs[:, 0] * task.std[0] + task.mean[0]) * 255 / 20
+    assert (red - red.round()).abs().max() < 0.1
+    return red.mean((1, 2)).round().int().tolist(), labels.tolist()
+
+
+def test_imagenet_splits_by_folder(root):
+    """Classes in the order of their folders' names; one fixed image a class is val, the official val set is test."""
+    make_imagenet(root)
+    TwoClasses().check()
+    assert levels("train") == ([4, 5, 7, 0, 1, 2], [0, 0, 0, 1, 1, 1])
+    assert levels("val") == ([6, 3], [0, 1])
+    assert levels("test") == ([9, 8], [0, 1])
+
+
+def test_imagenet_draws_are_the_generators(root):
+    """The same seed gives the same crops, another gives others; labels stay."""
+    folder = make_imagenet(root)
+    Image.fromarray(RNG.randint(0, 256, (32, 32, 3)).astype(np.uint8)).save(folder / "train/n01/n01_0.JPEG")
+    task = TwoClasses()
+    one, two, other, middle = (
+        task.batch("train", torch.tensor([0]), rng and torch.Generator().manual_seed(rng))[0] for rng in (1, 1, 2, None)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one, middle)
+
+
+def ramp(path: Path, width: int, height: int) -> Path:
+    """An image whose pixel (x, y) is (x, y, 0)."""
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    Image.fromarray(np.stack([x, y, 0 * x], 2).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("width", "height", "left", "top"), [(32, 16, 9, 1), (16, 32, 1, 9), (16, 16, 1, 1)])
+def test_centre_crop(tmp_path, width, height, left, top):
+    """At 16 pixels nothing is resized: the 14 pixels in the middle."""
+    image = _files._decode(ramp(tmp_path / "ramp.png", width, height), None, 14)
+    assert image[0, :, 0].tolist() == list(range(left, left + 14))
+    assert image[:, 0, 1].tolist() == list(range(top, top + 14))
+
+
+def test_centre_crop_resizes_the_shorter_side(tmp_path):
+    """To 8/7 of the crop: 64 x 32 becomes 32 x 16, so a step in the crop is two pixels."""
+    image = _files._decode(ramp(tmp_path / "ramp.png", 64, 32), None, 14)
+    assert image[5, 1:, 0].astype(int).tolist() == pytest.approx([20.5 + 2 * i for i in range(13)], abs=0.6)
+
+
+def test_random_crop_mirrors_below_a_half(tmp_path):
+    """A full crop of an image of the right size is the image, or its mirror image."""
+    path = ramp(tmp_path / "ramp.png", 14, 14)
+    assert _files._decode(path, [1.0, 0.5, 0, 0, 0.5], 14)[3, :, 0].tolist() == list(range(14))
+    assert _files._decode(path, [1.0, 0.5, 0, 0, 0.49], 14)[3, :, 0].tolist() == list(range(13, -1, -1))
+
+
+def test_resized_crop_by_hand():
+    """All of a square; 9 % of it in the middle; a quarter at aspect 3/4 or 4/3 in a corner."""
+    assert _files.resized_crop((100, 100), [1.0, 0.5, 0.3, 0.3]) == pytest.approx((0, 0, 100, 100))
+    assert _files.resized_crop((100, 100), [0.01 / 0.92, 0.5, 0.5, 0.5]) == pytest.approx((35, 35, 65, 65))
+    quarter = 0.17 / 0.92
+    w, h = 50 * 0.75**0.5, 50 / 0.75**0.5
+    assert _files.resized_crop((100, 100), [quarter, 0.0, 1.0, 0.0]) == pytest.approx((100 - w, 0, 100, h))
+    assert _files.resized_crop((100, 100), [quarter, 1.0, 0.0, 1.0]) == pytest.approx((0, 100 - w, h, 100))
+
+
+def test_resized_crops_stay_inside():
+    """Also of images that are far from square."""
+    for draws in torch.rand(200, 5, generator=torch.Generator().manual_seed(0)).tolist():
+        left, top, right, bottom = _files.resized_crop((300, 40), draws)
+        assert 0 <= left < right <= 300 + 1e-9
+        assert 0 <= top < bottom <= 40 + 1e-9
+
+
+def test_an_unreadable_image_is_named(root):
+    """A cut JPEG, or none at all."""
+    path = make_imagenet(root) / "val/n01/n01_0.JPEG"
+    for content in (path.read_bytes()[:200], b"no image"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{path} cannot be read"):
+            levels("test")
+
+
+def test_a_wrong_number_of_classes_is_refused(root):
+    """A folder too many shifts every label after it."""
+    (make_imagenet(root) / "train" / "n00").mkdir()
+    with pytest.raises(UserError, match="holds 3 class folders, not 2"):
+        TwoClasses().check()
+
+
+def test_class_folders_without_images_are_refused(root):
+    """Rather than an empty split."""
+    for path in make_imagenet(root).glob("val/*/*.JPEG"):
+        path.unlink()
+    with pytest.raises(UserError, match="no images for the test split"):
+        TwoClasses().check()
+
+
+# ------------------------------------------------------------------------------------------------- what is missing
+
+
+@pytest.mark.parametrize("task", [MNIST, FashionMNIST, CIFAR10, CIFAR100, ImageNet])
+def test_missing_data_are_named(task, monkeypatch, tmp_path):
+    """With BENCH_DATA unset, empty, or pointing nowhere: the task's name and what to do."""
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    with pytest.raises(UserError, match=f"The data of {task.name} are missing \\(BENCH_DATA is not set\\)"):
+        task().check()
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=rf"{tmp_path}.*bench download {task.name}"):
+        task().check()
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        task().check()
+
+
+# ------------------------------------------------------------------------------------------------ published weights
+
+
+def publish(root: Path, monkeypatch, content: bytes) -> CIFAR10:
+    """Declare ``content`` to be the published weights of ResNet-20."""
+    key = ("cifar10", "resnet20", "akamaster")
+    below = _published._FILES[key][0]
+    monkeypatch.setitem(_published._FILES, key, (below, hashlib.sha256(content).hexdigest(), 91.73))
+    (root / below).parent.mkdir(parents=True)
+    (root / below).write_bytes(content)
+    return CIFAR10(weights="akamaster")
+
+
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def test_unknown_published_weights_get_a_suggestion():
+    """Another name, or a network that none were published for."""
+    with pytest.raises(UserError, match="did you mean 'cifar10 resnet20 akamaster'"):
+        CIFAR10(weights="akamastr").published()
+    with pytest.raises(UserError, match="No published weights 'cifar10 vgg16-bn akamaster'.*known"):
+        CIFAR10(network="vgg16-bn", weights="akamaster").published()
+    assert CIFAR10().published() is None
+
+
+def test_published_weights_are_loaded(root, monkeypatch):
+    """Names lose the prefix of data-parallel training."""
+    source = Colours(network="resnet20").build()
+    state = {f"module.{name}": value for name, value in source.state_dict().items()}
+    task = publish(root, monkeypatch, saved({"state_dict": state}))
+    model = task.build()
+    task.load_published(model)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
+    assert task.published().claimed == 91.73
+
+
+def test_missing_or_altered_weights_are_refused(root, monkeypatch):
+    """The file and its source are named."""
+    task = publish(root, monkeypatch, saved({}))
+    (path,) = root.rglob("*.th")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match=f"{path} is not the published one"):
+        task.load_published(task.build())
+    path.unlink()
+    with pytest.raises(UserError, match="weights are missing .*resnet20-12fca82f.th.*https://"):
+        task.load_published(task.build())
+    monkeypatch.delenv("BENCH_DATA")
+    with pytest.raises(UserError, match=r"weights are missing \(BENCH_DATA is not set\)"):
+        task.load_published(task.build())
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_weights_that_would_run_code_are_refused(root, monkeypatch):
+    """And do not run it, though their checksum is the declared one."""
+    task = publish(root, monkeypatch, saved({"state_dict": {"conv1.weight": Payload(root / "it ran")}}))
+    with pytest.raises(UserError, match="cannot be read without running code"):
+        task.load_published(task.build())
+    assert not (root / "it ran").exists()
+
+
+# -------------------------------------------------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mobilenet2", "Unknown network 'mobilenet2' .did you mean 'mobilenetv2'"),
+        ("imagenet-resnet81", "did you mean 'imagenet-resnet18'"),
+        ("resnet21", "6n [+] 2 layers .*not 21"),
+        ("resnet2", "6n [+] 2 layers .*not 2"),
+        ("lenet5", "at least 16 x 16 pixels, not 8 x 8"),
+    ],
+)
+def test_networks_that_cannot_be_built(name, message):
+    """The nearest name, or the reason."""
+    with pytest.raises(UserError, match=message):
+        _networks.build(name, 1, 10, 8)
+
+
+def test_lenet5_at_its_least():
+    """16 x 16 leaves one pixel after the second pooling."""
+    assert _networks.build("lenet5", 1, 10, 16)(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
+
+
+def test_fresh_weights_are_hes(tmp_path):
+    """Deviation sqrt(2 / fan in), no bias; drawing again changes every weight and resets the batch norms."""
+    model = _networks.build("vgg16-bn", 3, 10, 32)
+    assert model.features[-4].weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
+    assert not model.classifier.bias.any()
+    before, norm = model.features[0].weight.clone(), model.features[1]
+    nn.init.zeros_(norm.weight)
+    nn.init.ones_(norm.running_mean)
+    _networks.initialise(model)
+    assert not (before == model.features[0].weight).any()
+    assert norm.weight.all()
+    assert not norm.running_mean.any()
+
+
+@pytest.fixture
+def nets(monkeypatch) -> str:
+    """A user's module."""
+    module = types.ModuleType("nets_of_a_user")
+    module.sized = lambda channels, classes: nn.Conv2d(channels, classes, 1)
+    module.fixed = lambda: nn.Conv2d(3, 10, 1)
+    module.wrong = lambda channels, classes: "no network"
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module.__name__
+
+
+@pytest.mark.parametrize("function", ["sized", "fixed"])
+def test_a_users_own_network(nets, function):
+    """With channels and classes, or without."""
+    assert CIFAR10(network=f"{nets}:{function}").build().weight.shape == (10, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"), [("wrong", "returned a str"), ("absent", "cannot be imported .*absent")]
+)
+def test_a_users_network_that_is_none(nets, function, message):
+    """What came instead of a module."""
+    with pytest.raises(UserError, match=message):
+        _networks.build(f"{nets}:{function}", 3, 10, 32)
+
+
+def test_a_users_module_that_is_missing():
+    """Is the user's error."""
+    with pytest.raises(UserError, match="cannot be imported .*not_there"):
+        _networks.build("not_there:network", 3, 10, 32)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+def test_the_shortcut_of_option_a_is_a_padded_slice(size):
+    """Every second pixel; eight zero channels on either side of sixteen."""
+    x = torch.randn(2, 16, size, size)
+    assert torch.equal(PaddedShortcut(16, 32, 2)(x), F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 8, 8)))
+
+
+@pytest.mark.parametrize("source", [[2, -1, 0], [-1, 0, 1, 2], [0, 1, 2], [0, 1], [-1, -1], [1, 1, 2, -1, 0]])
+def test_the_shortcut_follows_any_map(source):
+    """Output channel k copies input channel source[k], or is zero."""
+    shortcut, x = PaddedShortcut(3, 6, 2), torch.randn(2, 3, 4, 4)
+    shortcut.set_map(source, 3)
+    expected = torch.stack([x[:, s, ::2, ::2] if s >= 0 else torch.zeros(2, 2, 2) for s in source], 1)
+    assert torch.equal(shortcut(x), expected)
+    assert f"source={source}" in repr(shortcut)
+
+
+def test_torchvision_imports_in_a_fresh_process():
+    """Also where its operators were built for other libraries than torch's."""
+    code = "from slimbench.tasks._torchvision import torchvision as t; t().models, t().datasets, t().transforms"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --------------------------------------------------------------------------------------------------- the real data
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("task", "sizes"), [(CIFAR10, (45_000, 5000, 10_000)), (MNIST, (55_000, 5000, 10_000))])
+def test_the_real_splits(real_data, task, sizes):
+    """The published images, verified, in the declared sizes; the mean of train is near what inputs are scaled by."""
+    assert tuple(task().size(split) for split in ("train", "val", "test")) == sizes
+    pixels = task().load("train").pixels[:5000].float() / 255
+    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(task.mean, abs=0.05)
+
+
+@pytest.mark.data
+def test_published_resnet20_classifies(real_data):
+    """At least 90 % of the first thousand test images: names, normalisation and shortcuts are those it was trained with."""
+    task = CIFAR10(weights="akamaster")
+    model = task.build().eval()
+    task.load_published(model)
+    inputs, labels = task.batch("test", torch.arange(1000), None)
+    with torch.inference_mode():
+        assert (model(inputs).argmax(1) == labels).float().mean() >= 0.90

@@ -198,6 +198,15 @@ def test_clipping_bounds_the_step():
     assert moved.sum().sqrt().item() == pytest.approx(0.01, rel=1e-3)
 
 
+def test_label_smoothing_is_the_recipes():
+    """Cross-entropy of (1, 0) logits with smoothing 0.2 over two classes, by hand."""
+    task = replace(TASK, recipe=replace(TASK.recipe, label_smoothing=0.2))
+    logits, label = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    one, zero = -logits.log_softmax(1)[0]
+    assert task.loss(logits, label).item() == pytest.approx((0.9 * one + 0.1 * zero).item())
+    assert TASK.loss(logits, label).item() == pytest.approx(one.item())
+
+
 def test_distillation_pulls_towards_the_teacher():
     """With all weight on the teacher, the outputs end nearer to its than labels alone bring them."""
     teacher = loop().fit(network(1), 6, name="dense")

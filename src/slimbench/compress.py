@@ -6,7 +6,7 @@ import datetime
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -63,6 +63,7 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         blank,
         status=status,
         reason=reason,
+        splits={split: cell.task.size(split) for split in get_args(Split)},
         quality=quality,
         val_quality=val_quality,
         cost=cost,

@@ -448,6 +448,7 @@ class Record:
     cell: Mapping[str, Any]  # every field of the specs, defaults too: read by people and reports
     status: Status
     reason: str = ""
+    splits: Mapping[str, int] = field(default_factory=dict)  # samples in train, val and test
     quality: Mapping[str, Scores] = field(default_factory=dict)  # on test
     val_quality: Mapping[str, Scores] = field(default_factory=dict)
     cost: Cost | None = None

@@ -95,7 +95,19 @@ def make(kind: str, text: str) -> Any:
         if field not in known:
             fields = ", ".join(known) or "none"
             raise UserError(f"{name} has no field {field!r}{suggestion(field, known)}; its fields: {fields}.")
-    return cls(**arguments)
+    return cls(**{field: _refined(cls, field, value) for field, value in arguments.items()})
+
+
+def _refined(cls: type, field: str, value: Any) -> Any:
+    """A dictionary for a field that holds a spec changes that spec's fields: ``recipe={"epochs": 30}``."""
+    default = getattr(cls, field, None)
+    if not isinstance(value, dict) or not dataclasses.is_dataclass(default) or isinstance(default, type):
+        return value
+    known = [f.name for f in dataclasses.fields(default)]
+    for name in value:
+        if name not in known:
+            raise UserError(f"{field} has no field {name!r}{suggestion(name, known)}; its fields: {', '.join(known)}.")
+    return dataclasses.replace(default, **value)
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,446 @@
+"""The command line: what it says to good and to bad input, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from conftest import FAKES
+from slimbench import discover
+from slimbench.cli import main
+from slimbench.core import UserError
+from slimbench.store import Store
+from slimbench.tasks.cifar import CIFAR10
+
+BENCH = str(Path(sys.executable).with_name("bench"))
+STRIPES = ["--plugin", str(FAKES), "--task", "stripes", "--precision", "fp32"]
+HALF = [*STRIPES, "--method", "l1_channels", "--keep", "0.5", "--seeds", "0"]
+
+
+def bench(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+    """The command in a process of its own."""
+    return subprocess.run([BENCH, *args], cwd=cwd, env=os.environ | env, capture_output=True, text=True)
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    """The command in this process, in an empty folder; what it sets for its own process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("BENCH_DATA", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+
+
+def refused(result: subprocess.CompletedProcess | Result, *words: str) -> None:
+    """One sentence that starts with the command's name and holds the words, exit status 2, no traceback."""
+    status = result.returncode if isinstance(result, subprocess.CompletedProcess) else result.exit_code
+    assert result.stderr.startswith("bench: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr + result.stdout
+    for word in words:
+        assert word in result.stderr
+    assert status == 2
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A store in which one method went well and one failed, and the run that left it."""
+    folder = tmp_path_factory.mktemp("ran")
+    result = bench("run", *HALF, "--method", "misbehaves", "--json", "--store", "store", cwd=folder)
+    return Store(folder / "store"), result
+
+
+@pytest.fixture
+def copied(ran, tmp_path) -> Store:
+    """The same store, to spoil."""
+    shutil.copytree(ran[0].root, tmp_path / "copied")
+    return Store(tmp_path / "copied")
+
+
+def cell(store: Store, method: str) -> str:
+    (found,) = (r.id for r in store.records() if r.cell["method"]["is"] == method)
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- bad input
+
+BAD = {
+    "suite": (["run", "smok"], "Unknown suite 'smok' (did you mean 'smoke'?)"),
+    "method": (["run", "--method", "l1_chanels"], "Unknown method 'l1_chanels' (did you mean 'l1_channels'?)"),
+    "task": (["plan", "--task", "digts"], "Unknown task 'digts' (did you mean 'digits'?)"),
+    "profile": (["run", "--all", "--profile", "cpuu"], "Unknown hardware profile 'cpuu' (did you mean 'cpu'?)"),
+    "network": (["plan", "--task", "cifar10(weights='akamster')"], "No published weights 'cifar10 resnet20 akamster'"),
+    "field": (["run", "--method", "l1_channels(round_too=8)"], "has no field 'round_too' (did you mean 'round_to'?)"),
+    "spec": (["run", "--method", "l1_channels("], "Cannot read 'l1_channels('"),
+    "spec by position": (["run", "--method", "l1_channels(8)"], "write name or name(field=value"),
+    "spec of code": (["run", "--method", "l1_channels(round_to=exit())"], "Cannot read"),
+    "no suite": (["run"], "Name a suite (", "or say --all"),
+    "no data folder": (["run", "smoke", "--data", "/nonexistent"], "The data folder /nonexistent does not exist"),
+    "keep 0": (["run", "smoke", "--keep", "0"], "keep=0 is impossible: the share that is left must lie in (0, 1]"),
+    "keep -1": (["run", "smoke", "--keep", "-1"], "keep=-1 is impossible"),
+    "keep 1.5": (["run", "smoke", "--keep", "1.5"], "keep=1.5 is impossible"),
+    "keep nan": (["run", "smoke", "--keep", "nan"], "keep=nan is impossible"),
+    "keep half": (["run", "smoke", "--keep", "half"], "'half' is not a valid float"),
+    "device": (["run", "smoke", "--device", "gpu"], "Unknown device 'gpu': use cpu or cuda"),
+    "precision": (["run", "smoke", "--precision", "fp8"], "Unknown precision 'fp8': use auto, fp32 or bf16"),
+    "threads": (["run", "smoke", "--threads", "0"], "threads=0 is impossible: give one or more"),
+    "jobs": (["run", "smoke", "--jobs", "0"], "'--jobs': 0 is not in the range x>=1. See `bench run --help`"),
+    "time limit": (["run", "smoke", "--time-limit", "-1"], "-1.0 is not in the range"),
+    "seeds": (["run", "smoke", "--seeds", "a,b"], "Cannot read --seeds 'a,b': write 0,1,2 or n=3"),
+    "no seeds": (["run", "smoke", "--seeds", "n=0"], "Cannot read --seeds 'n=0'"),
+    "epochs": (["train", "digits", "--epochs", "-1"], "epochs=-1 is impossible: give zero or more"),
+    "store": (["run", "smoke", "--store", "file"], "file cannot be written", "name another with --store"),
+    "no store": (["show", "00"], "There is no store in", "run `bench run` first"),
+    "no store to export": (["export", "00", "--format", "onnx"], "There is no store in"),
+    "no plug-in": (["list", "--plugin", "absent.py"], "absent.py is not a Python file"),
+    "broken plug-in": (["list", "--plugin", "broken.py"], "broken.py cannot be imported (SyntaxError: "),
+    "clashing plug-in": (["list", "--plugin", "clash.py"], "Two methods are called 'dense': rename the one in"),
+    "no download": (["download", "digits", "--data", "data"], "The task 'digits' needs no download"),
+    "command": (["rum"], "No such command 'rum'", "See `bench --help`"),
+    "option": (["run", "--metod", "dense"], "No such option '--metod'", "See `bench run --help`"),
+    "argument": (["show"], "Missing argument 'ID'", "See `bench show --help`"),
+}
+CLASH = """
+class Clash:
+    name = "dense"
+    card = None
+    def compress(self): ...
+    def unsupported(self): ...
+"""
+
+
+@pytest.mark.parametrize("which", BAD)
+def test_bad_input_is_one_sentence(tmp_path, which):
+    """It says what is wrong and what to do; exit status 2."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken.py").write_text("def (:\n")
+    (tmp_path / "clash.py").write_text(CLASH)
+    args, *words = BAD[which]
+    refused(bench(*args, cwd=tmp_path), *words)
+
+
+def test_a_data_folder_of_the_environment_must_exist_too(tmp_path):
+    """BENCH_DATA is held to what --data is."""
+    refused(bench("run", "smoke", cwd=tmp_path, BENCH_DATA="/nonexistent"), "/nonexistent does not exist")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none(inside):
+    """Said before anything runs."""
+    refused(inside("run", "smoke", "--device", "cuda"), "this machine has no usable CUDA device: use --device cpu")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [([], "(BENCH_DATA is not set)"), (["--data", "."], "The data of cifar10 are missing or altered in")],
+    ids=["unset", "empty"],
+)
+def test_missing_data_are_named(inside, data, words):
+    """With the command that fetches them."""
+    result = inside("run", "--task", "cifar10", "--method", "l1_channels", *data)
+    refused(result, words, "run `bench download cifar10 --data FOLDER`")
+
+
+def test_altered_data_are_named(inside, tmp_path):
+    """A file of the right name with other bytes is not trained on."""
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"cut sho")
+    result = inside("run", "--task", "mnist", "--method", "l1_channels", "--data", ".")
+    refused(result, "train-images-idx3-ubyte.gz is damaged or altered (its checksum differs): fetch it again")
+    assert Store("bench_store").records() == []
+
+
+WEIGHTS = "weights/cls/cifar10_resnet_akamaster/resnet20-12fca82f.th"
+
+
+def altered_weights(root: Path) -> None:
+    (root / WEIGHTS).parent.mkdir(parents=True)
+    (root / WEIGHTS).write_bytes(b"other weights")
+
+
+def test_altered_weights_are_named(tmp_path, monkeypatch):
+    """Nothing is unpickled before the checksum agrees."""
+    altered_weights(tmp_path)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    task = CIFAR10(weights="akamaster")
+    with pytest.raises(UserError, match=r"resnet20-12fca82f.th is not the published one \(its checksum differs\)"):
+        task.load_published(task.build())
+
+
+@pytest.mark.data
+def test_a_run_from_altered_weights_is_refused(real_data, inside, tmp_path):
+    """Before anything starts from them."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "classification").symlink_to(real_data / "classification")
+    altered_weights(tmp_path / "data")
+    result = inside("run", "--task", "cifar10(weights='akamaster')", "--method", "l1_channels", "--data", "data")
+    refused(result, "resnet20-12fca82f.th is not the published one")
+
+
+NETS = """
+from torch import nn
+
+def small(channels, classes):
+    body = [nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    body += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+
+def number(channels, classes):
+    return channels
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("absent:net", "The network 'absent:net' cannot be imported (No module named 'absent')"),
+        ("nets:absent", "The network 'nets:absent' cannot be imported"),
+        ("nets:number", "nets:number returned a int: it must return a torch.nn.Module"),
+        ("resnt20", "Unknown network 'resnt20' (did you mean 'resnet20'?)"),
+    ],
+)
+def test_a_network_that_cannot_be_had(inside, tmp_path, model, words):
+    """Said before anything is trained."""
+    (tmp_path / "nets.py").write_text(NETS)
+    refused(inside("compress", *STRIPES, "--model", model, "--method", "l1_channels", "--keep", "0.5"), words)
+    assert Store("bench_store").records() == []
+
+
+def test_an_unknown_id(inside, ran):
+    """In a store that has others."""
+    for command in (["show", "zz"], ["export", "zz", "--format", "pt2"]):
+        refused(inside(*command, "--store", ran[0].root), "No record has an id that starts with 'zz'")
+
+
+def test_a_failed_cell_has_nothing_to_export(inside, ran):
+    """Why it failed is said."""
+    store, _ = ran
+    name = cell(store, "misbehaves")
+    refused(inside("export", name, "--format", "pt2", "--store", store.root), "has no network", "a planted error")
+
+
+@pytest.mark.parametrize("command", ["report", "export"])
+def test_output_that_cannot_be_written(inside, ran, command):
+    """A folder that does not exist."""
+    store, _ = ran
+    args = {"report": [], "export": [cell(store, "l1_channels"), "--format", "pt2"]}[command]
+    result = inside(command, *args, "--out", "absent/file", "--store", store.root)
+    refused(result, "absent/file cannot be written", "name another with --out")
+
+
+@pytest.mark.parametrize("command", ["report", "plan", "show"])
+def test_a_corrupt_record_is_named_and_not_fatal(inside, copied, command):
+    """The others are shown, exit status 0."""
+    (copied.root / "records" / f"{cell(copied, 'misbehaves')}.json").write_text("{")
+    args = {"report": [], "plan": HALF, "show": [cell(copied, "l1_channels")]}[command]
+    result = inside(command, *args, "--store", copied.root)
+    if command == "show":  # it reads one record, and that is fine
+        assert result.stderr == ""
+    else:
+        assert result.stderr.startswith("bench: The record ")
+        assert "is corrupt" in result.stderr
+    assert "l1_channels" in result.stdout
+    assert result.exit_code == 0
+
+
+# ---------------------------------------------------------------------------------------------------------- good input
+
+
+def test_every_command_explains_itself(inside):
+    """And the list of commands names it."""
+    listed = inside("--help").stdout
+    for name in main.commands:
+        result = inside(name, "--help")
+        assert result.exit_code == 0
+        assert len(result.stdout.splitlines()) > 4
+        assert f"\n  {name} " in listed
+
+
+@pytest.mark.parametrize("kind", ["methods", "tasks", "profiles", "suites"])
+def test_list_holds_what_is_found(inside, kind):
+    """As JSON and for people."""
+    known = {"suites": discover.suites, "profiles": lambda: discover.found("hardware_profiles")}
+    names = sorted(known.get(kind, lambda: discover.found(kind))())
+    assert sorted(row["name"] for row in json.loads(inside("list", kind, "--json").stdout)[kind]) == names
+    text = inside("list", kind).stdout
+    assert text.startswith(f"{kind}\n")
+    assert all(f"\n{name}" in text for name in names)
+
+
+def test_list_without_a_kind_lists_all(tmp_path):
+    """In a process of its own, from any folder."""
+    result = bench("list", "--json", cwd=tmp_path)
+    assert sorted(json.loads(result.stdout)) == ["methods", "profiles", "suites", "tasks"]
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_plan_before_a_run(inside):
+    """Every cell is to do, and nothing is known of how long it takes; no store is made."""
+    planned = json.loads(inside("plan", *HALF, "--json").stdout)
+    assert [row["status"] for row in planned["cells"]] == ["to do"] * 2
+    assert planned["left"] == {"seconds": 0.0, "disk_bytes": 0.0, "unknown": 2}
+    assert "2 cells, 0 done, 2 to do; 2 are like none in the store" in inside("plan", *HALF).stdout
+    assert not list(Path().iterdir())
+
+
+def test_plan_after_a_run(inside, ran):
+    """What is done is known, and what is left is estimated by it."""
+    two = [*HALF[:-1], "0,1", "--store", ran[0].root]
+    planned = json.loads(inside("plan", *two, "--json").stdout)
+    assert [row["status"] for row in planned["cells"]] == ["ok", "ok", "to do", "to do"]
+    assert planned["left"]["seconds"] > 0
+    assert planned["left"]["disk_bytes"] > 10_000
+    assert planned["left"]["unknown"] == 0
+    text = inside("plan", *two).stdout
+    assert "4 cells, 2 done, 2 to do: about" in text
+    assert "by earlier cells" in text
+
+
+def test_run_as_json(ran):
+    """Every line is an object; each job is started and ends; a failure makes exit status 1."""
+    _, result = ran
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert events[0] == {"event": "note", "text": "quick: 3 cells, 0 done, 3 to do"}
+    ends = {e["label"]: e["status"] for e in events if e["event"] in {"done", "failed"}}
+    assert list(ends.values()) == ["ok", "ok", "failed", "ok", "ok"]
+    assert {e["label"] for e in events if e["event"] == "started"} == set(ends)
+    assert events[-1]["event"] == "done"
+    assert events[-1]["label"].endswith("l1_channels 0.5 macs seed 0 on cpu")
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_run_again_has_nothing_to_do_and_shows_the_table(ran):
+    """Plain lines where nobody watches."""
+    store, _ = ran
+    result = bench("run", *HALF, "--store", "store", cwd=store.root.parent)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "quick: 2 cells, 2 done, 0 to do"
+    assert [line.split()[1] for line in lines if line.startswith("| ")] == ["method", "dense", "l1_channels"]
+    assert "Took" not in result.stdout
+    assert f"Records are in {store.root}" in lines[-1]
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_show(inside, ran):
+    """All about one record, with its measurement."""
+    store, _ = ran
+    name = cell(store, "l1_channels")
+    text = inside("show", name[:6], "--store", store.root).stdout
+    assert text.startswith("stripes/resnet8 l1_channels 0.5 macs seed 0: ok\n")
+    assert "p50_ms: " in text
+    shown = json.loads(inside("show", name, "--json", "--store", store.root).stdout)
+    assert shown["id"] == name
+    assert shown["cell"]["budget"]["keep"] == 0.5
+    assert [m["cell_id"] for m in shown["measurements"]] == [name]
+
+
+@pytest.mark.parametrize("kind", ["md", "csv"])
+def test_report(inside, ran, kind):
+    """To the terminal and to a file the same bytes, every time."""
+    args = ["report", "--format", kind, "--store", ran[0].root]
+    first, again = inside(*args), inside(*args)
+    assert inside(*args, "--out", "file").stdout == ""
+    assert first.stdout == again.stdout == Path("file").read_text()
+    assert "misbehaves" in first.stdout
+    assert (first.exit_code, first.stderr) == (0, "")
+
+
+def test_report_of_a_suite_leaves_others_out(inside, ran):
+    """The store holds stripes alone, the suite digits."""
+    assert inside("report", "smoke", "--store", ran[0].root).stdout.startswith("No records yet")
+
+
+def test_check_of_a_good_store(inside, ran):
+    """Everything is found well, exit status 0."""
+    result = inside("check", "--plugin", FAKES, "--task", "stripes", "--store", ran[0].root)
+    assert "PROBLEM" not in result.stdout
+    assert "ok       data of stripes: verified" in result.stdout
+    assert "ok       store: 3 records, 2 measurements" in result.stdout
+    assert result.exit_code == 0
+
+
+def test_check_finds_an_altered_network(inside, copied):
+    """By its checksum; exit status 1, and the file is named."""
+    weights = copied.artifact(cell(copied, "l1_channels")) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
+    result = inside("check", "--plugin", FAKES, "--task", "stripes", "--store", copied.root)
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("PROBLEM"))
+    assert f"{weights} does not match its checksum" in line
+    assert result.exit_code == 1
+
+
+def test_check_names_data_that_were_asked_for(inside):
+    """Absent data are a problem only where somebody wants them."""
+    result = inside("check", "--task", "mnist")
+    assert "PROBLEM  data of mnist: The data of mnist are missing" in result.stdout
+    assert result.exit_code == 1
+
+
+def test_your_own_network(tmp_path):
+    """module:function from the folder where you stand, in worker processes too."""
+    (tmp_path / "nets.py").write_text(NETS)
+    args = [*STRIPES, "--model", "nets:small", "--method", "l1_channels", "--keep", "0.5", "--epochs", "1", "--json"]
+    result = bench("compress", *args, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    records = Store(tmp_path / "bench_store").records()
+    assert sorted(record.status for record in records) == ["ok", "ok"]
+    assert {record.cell["task"]["network"] for record in records} == {"nets:small"}
+    small = next(record for record in records if record.reference)
+    assert small.spent.compression_epochs == 1
+    assert small.cost.macs < 0.6 * small.dense_cost.macs
+
+
+OWN = """
+from dataclasses import dataclass
+from slimbench.core import Card
+
+@dataclass(frozen=True)
+class Mine:
+    strength: float = 1.0
+    name = "mine"
+    card = Card(title="Mine")
+    def unsupported(self, task, budget):
+        return None
+    def compress(self, model, task, budget, trainer):
+        return model
+"""
+
+
+def test_your_own_method_joins_the_suite(tmp_path):
+    """At the suite's operating points, without a fork of the repository."""
+    (tmp_path / "own.py").write_text(OWN)
+    result = bench("plan", "smoke", "--plugin", "own.py", "--json", cwd=tmp_path)
+    planned = [row["cell"] for row in json.loads(result.stdout)["cells"]]
+    assert len([label for label in planned if " mine 0.5 macs seed 0" in label]) == 1
+    assert len(planned) > 3
+    only = bench("plan", "smoke", "--plugin", "own.py", "--method", "mine(strength=2)", "--json", cwd=tmp_path)
+    assert [row["cell"].split()[1] for row in json.loads(only.stdout)["cells"]] == ["dense", "mine(strength=2.0)"]
+
+
+def test_train(inside):
+    """A dense network is trained for as long as asked, and stored."""
+    result = inside("train", "stripes", *STRIPES[:2], "--precision", "fp32", "--epochs", "1", "--seed", "3")
+    assert result.exit_code == 0
+    (record,) = Store("bench_store").records()
+    assert (record.status, record.cell["seed"], record.spent.compression_epochs) == ("ok", 3, 1)
+    assert record.label == "stripes/resnet8 dense dense seed 3"
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_export(inside, ran, kind):
+    """A file of its own, once it is seen to compute the same."""
+    store, _ = ran
+    name = cell(store, "l1_channels")
+    result = inside("export", name[:8], "--format", kind, "--store", store.root)
+    assert result.exit_code == 0
+    assert f"{name}.{kind}: outputs differ from the stored network's by" in result.stdout
+    assert Path(f"{name}.{kind}").stat().st_size > 10_000
