@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from slimbench.methods import _surgery
+from slimbench.methods import _choice, _surgery
 from slimbench.train import fine_tuning
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ def prune(
     model: nn.Module,
     every: Sequence[_surgery.Width],
     scores: Sequence[Tensor],
-    how: _surgery.How,
+    how: _choice.How,
     *,
     task: Task,
     budget: Budget,
     trainer: Trainer,
 ) -> nn.Module:
     """Remove the channels with the lowest scores until the budget is met, note the widths, fine-tune."""
-    removed = _surgery.choose(model, task.example(), every, scores, budget=budget, how=how)
+    removed = _choice.choose(model, task.example(), every, scores, budget=budget, how=how)
     note_widths(every, removed, trainer)
     _surgery.remove(model, every, removed)
     return trainer.fit(model, budget.epochs, name="fine-tune", recipe=fine_tuning(task.recipe))

@@ -30,17 +30,17 @@ class RandomChannels:
 
     def unsupported(self, task: Task, budget: Budget) -> str | None:
         """Budgets below one channel a width."""
-        from slimbench.methods import _surgery
+        from slimbench.methods import _choice
 
-        return _surgery.why_not(task.build(), task.example(), budget, self.round_to)
+        return _choice.why_not(task.build(), task.example(), budget, self.round_to)
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
         """Draw, remove, fine-tune."""
         import torch
 
-        from slimbench.methods import _channels, _surgery
+        from slimbench.methods import _channels, _choice, _surgery
 
         every = _surgery.widths(model, task.example())
         scores = [torch.rand(width.channels) for width in every]
-        how = _surgery.How(round_to=self.round_to)
+        how = _choice.How(round_to=self.round_to)
         return _channels.prune(model, every, scores, how, task=task, budget=budget, trainer=trainer)

@@ -37,22 +37,22 @@ class UniformWidth:
 
     def unsupported(self, task: Task, budget: Budget) -> str | None:
         """Budgets below one channel a width, and training for no epochs."""
-        from slimbench.methods import _surgery
+        from slimbench.methods import _choice
 
         if self.arm == "scratch-E" and not budget.epochs:
             return "scratch-E trains for the budget's epochs, and they are 0"
-        return _surgery.why_not(task.build(), task.example(), budget, self.round_to)
+        return _choice.why_not(task.build(), task.example(), budget, self.round_to)
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
         """Shrink, draw weights, train."""
         import torch
 
-        from slimbench.methods import _channels, _surgery
+        from slimbench.methods import _channels, _choice, _surgery
 
         every = _surgery.widths(model, task.example())
         scores = [-torch.arange(width.channels, dtype=torch.float64) for width in every]  # the last channels go
-        how = _surgery.How(round_to=self.round_to)
-        removed = _surgery.choose(model, task.example(), every, scores, budget=budget, how=how)
+        how = _choice.How(round_to=self.round_to)
+        removed = _choice.choose(model, task.example(), every, scores, budget=budget, how=how)
         _channels.note_widths(every, removed, trainer)
         _surgery.remove(model, every, removed)
         task.initialise(model)

@@ -11,8 +11,8 @@ from torch import nn
 from conftest import fakes
 from slimbench.core import Budget, UserError
 from slimbench.cost import count
-from slimbench.methods import _surgery
-from slimbench.methods._surgery import How
+from slimbench.methods import _choice, _surgery
+from slimbench.methods._choice import How
 from slimbench.tasks import _networks
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 
@@ -57,14 +57,14 @@ def test_removed_equals_masked_and_meets_the_budget(name, channels, size, rankin
     model, example = network(name, channels, size)
     every = _surgery.widths(model, example)
     scores = [torch.rand(width.channels) for width in every]
-    removed = _surgery.choose(model, example, every, scores, budget=Budget(0.5), how=How(ranking))
+    removed = _choice.choose(model, example, every, scores, budget=Budget(0.5), how=How(ranking))
     masked = _surgery.mask(copy.deepcopy(model), every, removed)
     smaller = _surgery.remove(copy.deepcopy(model), every, removed)
     assert gap(masked, smaller, tuple(example.shape[1:])) < 1e-10
 
     dense, cost = count(model, example), count(smaller, example)
     assert cost.macs / dense.macs == pytest.approx(0.5, rel=0.01)
-    ledger = _surgery.Ledger(model, example, every)
+    ledger = _choice.Ledger(model, example, every)
     for index, channels_gone in enumerate(removed):
         ledger.change(index, sorted(channels_gone), -1)
     assert (ledger.left("macs"), ledger.left("params")) == (cost.macs, cost.params)
@@ -83,7 +83,7 @@ def test_each_resource_is_met(resource, keep):
     model, example = network("resnet20", 3, 32)
     every = _surgery.widths(model, example)
     scores = [torch.rand(width.channels) for width in every]
-    removed = _surgery.choose(model, example, every, scores, budget=Budget(keep, resource), how=How())
+    removed = _choice.choose(model, example, every, scores, budget=Budget(keep, resource), how=How())
     smaller = _surgery.remove(copy.deepcopy(model), every, removed)
     assert count(smaller, example).of(resource) / count(model, example).of(resource) == pytest.approx(keep, rel=0.01)
 
@@ -94,7 +94,7 @@ def test_lowest_scores_go_first():
     every = _surgery.widths(model, example)
     scores = [torch.full((w.channels,), 100.0) for w in every]
     scores[2] = torch.arange(500, dtype=torch.float64).flip(0)  # fc1: channel 499 is the lowest
-    removed = _surgery.choose(model, example, every, scores, budget=Budget(0.9, "params"), how=How("global"))
+    removed = _choice.choose(model, example, every, scores, budget=Budget(0.9, "params"), how=How("global"))
     lowest = sorted(removed[2], reverse=True)
     assert lowest
     assert lowest == list(range(499, 499 - len(lowest), -1))
@@ -105,7 +105,7 @@ def test_round_to_leaves_multiples():
     model, example = network("resnet20", 3, 32)
     every = _surgery.widths(model, example)
     scores = [torch.rand(width.channels) for width in every]
-    removed = _surgery.choose(model, example, every, scores, budget=Budget(0.5), how=How("layer", 8))
+    removed = _choice.choose(model, example, every, scores, budget=Budget(0.5), how=How("layer", 8))
     left = [width.channels - len(gone) for width, gone in zip(every, removed, strict=True)]
     assert all(count % 8 == 0 and count > 0 for count in left)
     assert any(removed)
@@ -114,10 +114,10 @@ def test_round_to_leaves_multiples():
 def test_no_width_is_emptied():
     """The least that can be reached leaves a channel everywhere, and less is refused with that figure."""
     model, example = network("resnet8", 1, 8)
-    least = _surgery.reachable(model, example, "macs")
+    least = _choice.reachable(model, example, "macs")
     assert 0 < least < 0.05
-    assert _surgery.why_not(model, example, Budget(least * 1.01)) is None
-    assert f"{least:.4f}" in _surgery.why_not(model, example, Budget(least * 0.9))
+    assert _choice.why_not(model, example, Budget(least * 1.01)) is None
+    assert f"{least:.4f}" in _choice.why_not(model, example, Budget(least * 0.9))
 
 
 def test_outputs_are_no_width():

@@ -1,0 +1,184 @@
+"""Scores and a budget go in; the channels to remove from each width come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from slimbench.core import UserError
+from slimbench.cost import NORMS, PRODUCTS, evaluating, watching
+from slimbench.methods._surgery import Width, is_depthwise, widths
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slimbench.core import Budget, Resource
+
+Ranking = Literal["layer", "global"]
+
+
+@dataclass(frozen=True)
+class How:
+    """How scores become an order.
+
+    Attributes:
+        ranking: "layer" empties all widths at the same pace; "global" ranks scores across widths, each divided by
+            its width's mean.
+        round_to: channels go in blocks, so that this many, or a multiple, are left.
+
+    """
+
+    ranking: Ranking = "layer"
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no order can be made by."""
+        if self.ranking not in {"layer", "global"} or self.round_to < 1:
+            raise UserError(f"ranking={self.ranking!r}, round_to={self.round_to}: use layer or global, and at least 1.")
+
+
+def choose(
+    model: nn.Module,
+    example: Tensor,
+    every: Sequence[Width],
+    scores: Sequence[Tensor],
+    *,
+    budget: Budget,
+    how: How,
+) -> list[set[int]]:
+    """Channels to remove from each width, lowest scores first, until the budget's resource is met.
+
+    Channels go in one order, and a step that would overshoot is skipped for a smaller one further on; at the end one
+    overshooting step is taken where that comes nearer. So the result is the budget to within the smallest steps.
+
+    Args:
+        scores: one tensor a width, (channels,); low means dispensable.
+        how: how the order is made of them.
+
+    """
+    ledger = Ledger(model, example, every)
+    target = budget.keep * ledger.left(budget.resource)
+    skipped: list[tuple[int, list[int]]] = []
+    for width, block in _order(every, scores, how):
+        ledger.change(width, block, -1)
+        if ledger.left(budget.resource) < target:
+            ledger.change(width, block, +1)
+            skipped.append((width, block))
+    over = ledger.left(budget.resource) - target
+    misses: list[tuple[float, int]] = []
+    for index, (width, block) in enumerate(skipped):
+        ledger.change(width, block, -1)
+        misses.append((target - ledger.left(budget.resource), index))
+        ledger.change(width, block, +1)
+    if misses and min(misses)[0] < over:
+        ledger.change(*skipped[min(misses)[1]], -1)
+    return ledger.removed
+
+
+def reachable(model: nn.Module, example: Tensor, resource: Resource, round_to: int = 1) -> float:
+    """The smallest keep: one channel (or one block) left in every width."""
+    every = widths(model, example)
+    ledger = Ledger(model, example, every)
+    dense = ledger.left(resource)
+    for width, block in _order(every, [torch.zeros(w.channels) for w in every], How(round_to=round_to)):
+        ledger.change(width, block, -1)
+    return ledger.left(resource) / dense
+
+
+def why_not(model: nn.Module, example: Tensor, budget: Budget, round_to: int = 1) -> str | None:
+    """Why removing channels cannot meet a budget, or None."""
+    if budget.params_keep is not None:
+        return "removing channels to one budget moves MACs and params together: ask for one of them"
+    least = reachable(model, example, budget.resource, round_to)
+    if budget.keep < least:
+        return (
+            f"keep {budget.keep:g} of {budget.resource} is below the least that one channel a width leaves, {least:.4f}"
+        )
+    return None
+
+
+def _order(every: Sequence[Width], scores: Sequence[Tensor], how: How) -> list[tuple[int, list[int]]]:
+    """Blocks of channels (width, channels) in the order in which they go; the last block of a width never goes."""
+    events: list[tuple[float, int, list[int]]] = []
+    for index, (width, score) in enumerate(zip(every, scores, strict=True)):
+        ascending = score.double().argsort(stable=True).tolist()
+        odd = width.channels % how.round_to
+        starts = [0, *range(odd or how.round_to, width.channels, how.round_to)]
+        blocks = [ascending[a:b] for a, b in zip(starts, [*starts[1:], width.channels], strict=True)]
+        mean = float(score.double().mean()) or 1.0
+        gone = 0
+        for block in blocks[:-1]:
+            gone += len(block)
+            key = gone / width.channels if how.ranking == "layer" else float(score[block].double().mean()) / mean
+            events.append((key, index, block))
+    return [(index, block) for _, index, block in sorted(events)]
+
+
+class Ledger:
+    """Counts what is left while channels go, without touching the network: exactly what ``cost.count`` then says."""
+
+    def __init__(self, model: nn.Module, example: Tensor, every: Sequence[Width]) -> None:
+        self.every = every
+        self.removed: list[set[int]] = [set() for _ in every]
+        self._rows = _rows(model, example)
+        self._total: dict[str, int] = {"macs": 0, "params": 0, "prunable_nonzero": 0}
+        for row in self._rows.values():
+            self._book(row, +1)
+
+    def left(self, resource: Resource) -> int:
+        """MACs, params or weights of convolutions and linear layers."""
+        return self._total[resource]
+
+    def change(self, width: int, channels: Sequence[int], sign: Literal[-1, 1]) -> None:
+        """Remove channels of a width (-1) or put them back (+1)."""
+        (self.removed[width].update if sign < 0 else self.removed[width].difference_update)(channels)
+        for member in self.every[width].members:
+            row = self._rows.get(member.layer)
+            if row is None:
+                continue
+            count = sign * len({i for c in channels for i in member.indices[c]})
+            self._book(row, -1)
+            if member.side == "out" or row.passes:
+                row.outs += count
+            if member.side == "in" and not row.passes:
+                row.ins += count
+            self._book(row, +1)
+
+    def _book(self, row: _Row, sign: int) -> None:
+        weights = row.kernel * row.outs * (1 if row.passes else row.ins)
+        self._total["macs"] += sign * weights * row.positions
+        self._total["prunable_nonzero"] += sign * (weights if row.positions else 0)
+        self._total["params"] += sign * (weights + row.outs * row.vectors)
+
+
+@dataclass
+class _Row:
+    """What a layer costs: ``kernel`` weights for each pair of channels, at ``positions``; ``vectors`` biases."""
+
+    ins: int
+    outs: int
+    kernel: int
+    positions: int
+    vectors: int
+    passes: bool
+
+
+def _rows(model: nn.Module, example: Tensor) -> dict[str, _Row]:
+    """A row for every convolution, linear layer and batch norm, from one forward pass."""
+    rows: dict[str, _Row] = {}
+
+    def see(name: str, layer: nn.Module, output: Tensor) -> None:
+        if isinstance(layer, NORMS):
+            rows[name] = _Row(0, layer.num_features, 0, 0, 2 if layer.affine else 0, True)
+            return
+        assert isinstance(layer, PRODUCTS)
+        outs, ins = layer.weight.shape[0], layer.weight.shape[1]
+        bias = int(layer.bias is not None)
+        rows[name] = _Row(ins, outs, layer.weight[0, 0].numel(), output.numel() // outs, bias, is_depthwise(layer))
+
+    with watching(model, (*PRODUCTS, NORMS), see), evaluating(model), torch.no_grad():
+        model(example.to(next(model.parameters()).device))
+    return rows
