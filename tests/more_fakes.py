@@ -1,4 +1,4 @@
-"""Methods that misbehave towards the runner itself: a second plug-in file, for the tests of running."""
+"""A method that disturbs the runner itself (a second plug-in file), and a view that remembers what it was shown."""
 
 from __future__ import annotations
 
@@ -36,3 +36,26 @@ class Disturbs:
 
     def fills_the_disk(self, model):
         raise StoreFullError("The disk that holds it is full: free some space and run the same command again.")
+
+
+class Recorder:
+    """A view that remembers."""
+
+    def __init__(self):
+        self.events, self.said = [], []
+
+    def begin(self, stage, jobs, seconds_expected=0.0):
+        self.said.append(f"{stage}: {jobs}")
+
+    def show(self, event):
+        self.events.append(event)
+
+    def say(self, text, **facts):
+        self.said.append(text)
+
+    def close(self):
+        pass
+
+    def labels(self, kind):
+        """The jobs of every event of a kind."""
+        return [event.job.label for event in self.events if event.kind == kind]

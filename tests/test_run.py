@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -24,6 +28,9 @@ from slimbench.run import Options, StoppedError, run
 from slimbench.store import Store
 from slimbench.tasks.mnist import MNIST
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 discover.load_plugin(str(HERE / "more_fakes.py"))
 more_fakes = sys.modules["slimbench_plugin_more_fakes"]
 PLUGINS = (str(FAKES), str(HERE / "more_fakes.py"))
@@ -35,31 +42,9 @@ COMMAND = [str(Path(sys.executable).with_name("bench")), "run", "--plugin", str(
 COMMAND += ["--method", "fake", "--keep", "1", "--seeds", "0", "--precision", "fp32", "--json", "--jobs", "1"]
 
 
-class Recorder:
-    """A view that remembers."""
-
-    def __init__(self):
-        self.events, self.said = [], []
-
-    def begin(self, stage, jobs, seconds_expected=0.0):
-        self.said.append(f"{stage}: {jobs}")
-
-    def show(self, event):
-        self.events.append(event)
-
-    def say(self, text, **facts):
-        self.said.append(text)
-
-    def close(self):
-        pass
-
-    def labels(self, kind: str) -> list[str]:
-        return [event.job.label for event in self.events if event.kind == kind]
-
-
 def go(suite: Suite, store: Store, **options):
     """Run a suite; its outcome and what was seen of it."""
-    view = Recorder()
+    view = more_fakes.Recorder()
     return run(suite, SETTINGS, Options(plugins=PLUGINS, **options), store, view), view
 
 
@@ -192,8 +177,6 @@ def misbehaved(finished, tmp_path_factory):
 @pytest.mark.parametrize("how", CAUSES)
 def test_a_failure_is_a_record_with_its_cause(misbehaved, how):
     """In words, with a log that exists, and without a network."""
-    import re
-
     store, *_ = misbehaved
     record = of(store, identity.label(fakes.Misbehaves(how)))
     assert record.status == "failed"
@@ -331,6 +314,14 @@ def test_fail_fast_stops_at_the_first_failure(copied):
     assert sorted(set(copied.statuses().values())) == ["failed", "ok"]
 
 
+def test_stopping_ends_what_runs_beside(copied):
+    """No process is left of the cell that was under way."""
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(StoppedError):
+        go(suite_of(fakes.Misbehaves("hangs"), fakes.Misbehaves("raises")), copied, fail_fast=True, jobs=2)
+    assert alive([p for p in psutil.Process().children(recursive=True) if p not in before]) == []
+
+
 def test_limit_runs_so_many_cells(copied):
     """The next run goes on with the others."""
     suite = suite_of(fakes.Misbehaves("unsupported"), fakes.Misbehaves("raises"))
@@ -390,15 +381,18 @@ def test_a_refused_measurement_is_taken_again(copied):
 # ------------------------------------------------------------------------------------------------- runners that are cut
 
 
-def hanging(store: Store) -> tuple[subprocess.Popen, list[psutil.Process]]:
+@contextlib.contextmanager
+def hanging(store: Store) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
     """A runner whose last cell hangs, once it does; and every process below it."""
     command = [*COMMAND, "--method", "misbehaves(how='hangs')", "--store", str(store.root)]
-    runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for line in runner.stdout:
-        event = json.loads(line)
-        if event["event"] == "started" and "hangs" in event["label"]:
-            return runner, psutil.Process(runner.pid).children(recursive=True)
-    raise AssertionError(runner.stderr.read())
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **streams, start_new_session=True) as runner:
+        try:
+            events = map(json.loads, runner.stdout)
+            assert any(e["event"] == "started" and "hangs" in e["label"] for e in events), runner.stderr.read()
+            yield runner, psutil.Process(runner.pid).children(recursive=True)
+        finally:
+            runner.kill()
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -419,30 +413,23 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
-def without_one(copied: Store) -> Record:
-    """The store lacks the compressed network of seed 0, so that the runner makes it before it is cut."""
-    victim = next(r for r in copied.records() if r.reference and r.cell["seed"] == 0)
-    (copied.root / "records" / f"{victim.id}.json").unlink()
-    return victim
-
-
 def test_a_killed_runner_leaves_no_process_and_loses_nothing(copied):
     """What it had finished is there, and the next run does none of it again."""
-    made = without_one(copied)
-    runner, below = hanging(copied)
-    assert below
-    runner.kill()
-    runner.communicate()
+    made = next(r for r in copied.records() if r.reference and r.cell["seed"] == 0)
+    (copied.root / "records" / f"{made.id}.json").unlink()
+    with hanging(copied) as (runner, below):
+        assert below
+        runner.kill()
     assert alive(below) == []
     assert copied.record(made.id).status == "ok"
     assert go(SUITE, copied)[1].events == []
 
 
 def test_an_interrupted_runner_says_one_sentence(copied):
-    """Exit status 130, no process left, and the next run goes on where it stopped."""
-    runner, below = hanging(copied)
-    runner.send_signal(signal.SIGINT)
-    _, said = runner.communicate()
+    """Ctrl-C reaches every process of the terminal: exit status 130, none left, and the next run goes on."""
+    with hanging(copied) as (runner, below):
+        os.killpg(runner.pid, signal.SIGINT)
+        _, said = runner.communicate()
     assert runner.returncode == 130
     assert said == "bench: interrupted; the same command continues where this one stopped.\n"
     assert alive(below) == []

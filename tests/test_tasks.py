@@ -1,4 +1,4 @@
-"""Tasks: data that are what they claim to be or are refused, splits that stay apart, scores with the answer written out.
+"""Tasks: data that are what they claim or are refused, splits that stay apart, scores with the answer written out.
 
 The made data sets are a few images in the official layouts; the real ones are looked at where BENCH_DATA has them.
 """
@@ -413,7 +413,7 @@ def test_cifar_content_is_checked_in_every_layout(root, monkeypatch):
     """Batches that torchvision accepts but that hold other images have another digest."""
     make_cifar(CIFAR10, root, monkeypatch)
     monkeypatch.setattr(CIFAR10, "digests", {"train": None, "test": ("0" * 64, "0" * 64)})
-    with pytest.raises(UserError, match="The test images of cifar10 .* is not the published data"):
+    with pytest.raises(UserError, match=r"The test images of cifar10 .* is not the published data"):
         CIFAR10().load("test")
 
 
@@ -610,7 +610,7 @@ def test_unknown_published_weights_get_a_suggestion():
     """Another name, or a network that none were published for."""
     with pytest.raises(UserError, match="did you mean 'cifar10 resnet20 akamaster'"):
         CIFAR10(weights="akamastr").published()
-    with pytest.raises(UserError, match="No published weights 'cifar10 vgg16-bn akamaster'.*known"):
+    with pytest.raises(UserError, match=r"No published weights 'cifar10 vgg16-bn akamaster'.*known"):
         CIFAR10(network="vgg16-bn", weights="akamaster").published()
     assert CIFAR10().published() is None
 
@@ -634,7 +634,7 @@ def test_missing_or_altered_weights_are_refused(root, monkeypatch):
     with pytest.raises(UserError, match=f"{path} is not the published one"):
         task.load_published(task.build())
     path.unlink()
-    with pytest.raises(UserError, match="weights are missing .*resnet20-12fca82f.th.*https://"):
+    with pytest.raises(UserError, match=r"weights are missing .*resnet20-12fca82f[.]th.*https://"):
         task.load_published(task.build())
     monkeypatch.delenv("BENCH_DATA")
     with pytest.raises(UserError, match=r"weights are missing \(BENCH_DATA is not set\)"):
@@ -683,7 +683,7 @@ def test_lenet5_at_its_least():
     assert _networks.build("lenet5", 1, 10, 16)(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
 
 
-def test_fresh_weights_are_hes(tmp_path):
+def test_fresh_weights_are_hes():
     """Deviation sqrt(2 / fan in), no bias; drawing again changes every weight and resets the batch norms."""
     model = _networks.build("vgg16-bn", 3, 10, 32)
     assert model.features[-4].weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
@@ -725,7 +725,7 @@ def test_a_users_network_that_is_none(nets, function, message):
 
 def test_a_users_module_that_is_missing():
     """Is the user's error."""
-    with pytest.raises(UserError, match="cannot be imported .*not_there"):
+    with pytest.raises(UserError, match=r"cannot be imported .*not_there"):
         _networks.build("not_there:network", 3, 10, 32)
 
 
@@ -766,7 +766,7 @@ def test_the_real_splits(real_data, task, sizes):
 
 @pytest.mark.data
 def test_published_resnet20_classifies(real_data):
-    """At least 90 % of the first thousand test images: names, normalisation and shortcuts are those it was trained with."""
+    """At least 90 % of a thousand test images: names, normalisation and shortcuts are those of its training."""
     task = CIFAR10(weights="akamaster")
     model = task.build().eval()
     task.load_published(model)

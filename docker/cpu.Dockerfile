@@ -1,0 +1,24 @@
+# SlimBench on a CPU: `docker build -f docker/cpu.Dockerfile -t slimbench:cpu .`, then `docker run --rm slimbench:cpu`.
+# Records go to /work: mount a folder there to keep them. Data: mount them and set BENCH_DATA.
+FROM python:3.11-slim
+
+LABEL org.opencontainers.image.title="SlimBench" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+# where a CPU build of torch is found; empty: pip's own index
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+
+WORKDIR /slimbench
+COPY constraints.txt ./
+RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
+      torch torchvision setuptools wheel \
+ && pip install --constraint constraints.txt --no-build-isolation basicsr
+COPY . .
+RUN pip install --constraint constraints.txt . \
+ && useradd --create-home bench && mkdir /work && chown bench /work
+
+USER bench
+WORKDIR /work
+ENTRYPOINT ["bench"]
+CMD ["run", "--all"]
