@@ -426,3 +426,38 @@ def test_export(inside, ran, kind):
     assert result.exit_code == 0
     assert f"{name}.{kind}: outputs differ from the stored network's by" in result.stdout
     assert Path(f"{name}.{kind}").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "sentence"),
+    [
+        ("--task", "digits(recipe=3)", "recipe must be Recipe"),
+        ("--task", "digits(recipe={'epochs': 'x'})", "epochs must be float"),
+        ("--task", "digits(recipe={'epoch': 3})", "did you mean 'epochs'?"),
+        ("--task", "digits(network=5)", "network must be str"),
+        ("--method", "l1_channels(ranking='nope')", "is impossible"),
+        ("--method", "l1_channels(round_to={1, 2})", "round_to must be int"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(option, text, sentence, inside):
+    """Before anything is planned."""
+    refused(inside("plan", "quick", option, text), sentence)
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path, inside):
+    """The second would silently be the first."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text("")
+    refused(inside("list", "--plugin", "a/mine.py", "--plugin", "b/mine.py"), "Two plug-ins")
+
+
+def test_a_plugin_that_exits_is_refused(tmp_path, inside):
+    """It does not take the command with it."""
+    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
+    refused(inside("list", "--plugin", "quits.py"), "cannot be imported")
+
+
+def test_more_threads_than_cores_are_refused(inside):
+    """They would wait for each other, for hours."""
+    refused(inside("run", "quick", "--threads", "10000"), "cores")

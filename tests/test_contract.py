@@ -219,9 +219,9 @@ def test_the_contract_catches_a_method_that_repeats_nothing(dense, tmp_path):
     assert one.artifact != two.artifact
 
 
-@pytest.mark.parametrize("how", ["peeks", "peeks_at_batches"])
+@pytest.mark.parametrize("how", ["peeks", "peeks_at_batches", "peeks_at_labels"])
 def test_the_contract_catches_a_method_that_looks_at_test(how, dense, tmp_path):
-    """By scores or by batches."""
+    """By scores, by batches or by labels."""
     from slimbench.compress import SealedError
 
     with pytest.raises(SealedError, match="test split is sealed"):

@@ -224,16 +224,17 @@ def test_the_cpu_measures_stored_networks(stored):
     assert taken.disturbed is None or isinstance(taken.disturbed, str)
 
 
-class Told(torch.nn.Module):
+class Told(torch.nn.Conv2d):
     """Says when it runs."""
 
     def __init__(self, name: str, ran: list[str]) -> None:
-        super().__init__()
+        super().__init__(3, 3, 3)
         self.name, self.ran = name, ran
 
     def forward(self, x):
         assert torch.is_inference_mode_enabled()
         assert x.is_contiguous(memory_format=torch.channels_last)
+        assert self.weight.is_contiguous(memory_format=torch.channels_last)
         self.ran.append(self.name)
 
 
@@ -242,6 +243,7 @@ def told(stored, monkeypatch) -> list[str]:
     """What ran in a measurement whose networks only say that they run, on an idle machine."""
     ran: list[str] = []
     monkeypatch.setattr("slimbench.hardware_profiles._program.load_folded", lambda folder: Told(folder.name, ran))
+    monkeypatch.setattr(artifact, "verify", lambda folder: {"input": [3, 4, 4]})
     monkeypatch.setattr(cpu, "busy_cores", lambda: 0.0)
     monkeypatch.setattr(cpu, "clock_mhz", lambda: None)
     return ran
@@ -381,7 +383,7 @@ def free(folder: Path, device: str) -> bool:
     (path,) = folder.glob(f"slimbench-*-{device}.lock")
     with path.open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which only an exclusive holder keeps out
         except BlockingIOError:
             return False
         return True
@@ -389,8 +391,11 @@ def free(folder: Path, device: str) -> bool:
 
 def test_one_measurement_at_a_time_on_a_device(slept, tmp_path):
     """A second holder waits, on the same device only; the lock goes with the block, also after an error."""
-    with measure.exclusive("cpu"), measure.exclusive("gpu"):
+    with measure.exclusive("gpu"):
+        pass
+    with measure.exclusive("cpu"):
         assert not free(tmp_path, "cpu")
+        assert free(tmp_path, "gpu")
     assert free(tmp_path, "cpu")
     with pytest.raises(ZeroDivisionError), measure.exclusive("cpu"):
         raise ZeroDivisionError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from slimbench import artifact, identity, seeding
-from slimbench.core import Cell, Cost, Record, Scores, Split, Task, UserError
+from slimbench.core import Cell, Cost, Record, Split, Task, UserError
 from slimbench.cost import by_layer, count
 from slimbench.environment import environment
 from slimbench.train import Loop
@@ -19,9 +20,8 @@ from slimbench.train import Loop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Generator, Tensor, nn
+    from torch import nn
 
-    from slimbench.core import Batch
     from slimbench.store import Store
 
 
@@ -166,28 +166,20 @@ def judge(cell: Cell, cost: Cost, dense: Cost, layers: dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class SealedTask:
-    """A task whose test split is out of reach."""
+    """A task whose test split is out of reach: no method of it takes "test"."""
 
     _task: Task
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the task's own."""
-        return getattr(self._task, name)
+        """The task's own attribute; a method is wrapped."""
+        value = getattr(self._task, name)
+        if not callable(value):
+            return value
 
-    def size(self, split: Split) -> int:
-        """Number of samples of train or val."""
-        return self._task.size(_open(split))
+        @functools.wraps(value)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(arg, str) and arg == "test" for arg in (*args, *kwargs.values())):
+                raise SealedError("the test split is sealed: methods see train and val, and the engine opens test once")
+            return value(*args, **kwargs)
 
-    def batch(self, split: Split, indices: Tensor, rng: Generator | None) -> Batch:
-        """Samples of train or val."""
-        return self._task.batch(_open(split), indices, rng)
-
-    def evaluate(self, model: nn.Module, split: Split) -> dict[str, Scores]:
-        """Scores on train or val."""
-        return self._task.evaluate(model, _open(split))
-
-
-def _open(split: Split) -> Split:
-    if split == "test":
-        raise SealedError("the test split is sealed: methods see train and val, and the engine opens test once")
-    return split
+        return guarded

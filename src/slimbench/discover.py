@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import dataclasses
 import difflib
 import functools
@@ -11,6 +12,8 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import types
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,6 @@ from slimbench.core import Suite, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from types import ModuleType
 
 # What makes a class a plug-in of a kind: the attributes that only that kind has.
 KINDS = {
@@ -26,15 +28,18 @@ KINDS = {
     "tasks": ("metrics", "batch", "evaluate"),
     "hardware_profiles": ("measure", "unavailable"),
 }
-_plugins: list[ModuleType] = []
+_plugins: list[types.ModuleType] = []
 
 
 def load_plugin(path: str) -> None:
     """Import a user's file; its methods, tasks and profiles then count like ours. Raises: UserError."""
     file = Path(path).expanduser()
     name = f"slimbench_plugin_{file.stem}"
-    if any(module.__name__ == name for module in _plugins):
-        return
+    for module in _plugins:
+        if module.__name__ == name:
+            if Path(str(module.__file__)).resolve() != file.resolve():
+                raise UserError(f"Two plug-ins are called {file.name}: rename {file}.")
+            return
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None or not file.is_file():
         raise UserError(f"The plug-in {file} is not a Python file: give --plugin a path that ends in .py.")
@@ -42,7 +47,7 @@ def load_plugin(path: str) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"The plug-in {file} cannot be imported ({type(error).__name__}: {error}).") from error
     _plugins.append(module)
@@ -95,7 +100,7 @@ def make(kind: str, text: str) -> Any:
         if field not in known:
             fields = ", ".join(known) or "none"
             raise UserError(f"{name} has no field {field!r}{suggestion(field, known)}; its fields: {fields}.")
-    return cls(**{field: _refined(cls, field, value) for field, value in arguments.items()})
+    return _build(name, cls, {field: _refined(cls, field, value) for field, value in arguments.items()})
 
 
 def _refined(cls: type, field: str, value: Any) -> Any:
@@ -107,7 +112,36 @@ def _refined(cls: type, field: str, value: Any) -> Any:
     for name in value:
         if name not in known:
             raise UserError(f"{field} has no field {name!r}{suggestion(name, known)}; its fields: {', '.join(known)}.")
-    return dataclasses.replace(default, **value)
+    return _build(field, type(default), {f.name: getattr(default, f.name) for f in dataclasses.fields(default)} | value)
+
+
+def _build(name: str, cls: type, values: dict[str, Any]) -> Any:
+    """``cls(**values)``, once each value is of its field's type. Raises: UserError."""
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError:  # a user's file that imports its types for the type checker only
+        hints = {}
+    for field, value in values.items():
+        if field in hints and not _fits(value, hints[field]):
+            wanted = str(getattr(hints[field], "__name__", hints[field])).replace("typing.", "")
+            raise UserError(f"{name}({field}={value!r}) is impossible: {field} must be {wanted}.")
+    return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a typed value can stand in a field: plain types, choices, options, tuples."""
+    inner = typing.get_args(hint)
+    match typing.get_origin(hint):
+        case typing.Literal:
+            return value in inner
+        case typing.Union | types.UnionType:
+            return any(_fits(value, one) for one in inner)
+        case builtins.tuple:
+            return isinstance(value, (tuple, list))
+    if not isinstance(hint, type):
+        return True
+    number = (int, float) if hint is float else hint
+    return isinstance(value, number) and (hint is bool or not isinstance(value, bool))
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
@@ -136,7 +170,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _modules(kind: str) -> Iterator[ModuleType]:
+def _modules(kind: str) -> Iterator[types.ModuleType]:
     package = importlib.import_module(f"slimbench.{kind}")
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
         if not info.name.startswith("_") and info.name != "performance":

@@ -64,6 +64,8 @@ def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1) -> S
         raise UserError(f"Unknown device {device!r}: use cpu or cuda.")
     if threads < 1:
         raise UserError(f"threads={threads} is impossible: give one or more.")
+    if threads > physical_cores():
+        raise UserError(f"threads={threads}, but this machine has {physical_cores()} cores: they would wait in turn.")
     if device == "cuda":
         import torch
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from slimbench.store import Store
 
 
+MEASURE_LIMIT_S = 1800.0
+
+
 class StoppedError(UserError):
     """The run cannot go on: the sentence says why and what to do."""
 
@@ -61,9 +64,7 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
     failed = 0
     with store.one_runner():
         statuses = store.statuses()
-        measured = {m.id for m in store.measurements() if m.status == "ok"}  # a refused one is tried again
-        for warning in store.warnings:
-            view.say(warning)
+        _tell(store, view)
         todo = {i: cell for i, cell in cells.items() if not is_done(i, statuses, store)}
         view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
         if todo:
@@ -71,15 +72,28 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
                 _check_data(todo.values(), store, options)
             with _timed(seconds, "compress"):
                 failed += _compress(todo, suite, options, store, view)
+        if failed and options.fail_fast:
+            return Outcome(tuple(cells), failed, seconds)
         with _timed(seconds, "measure"):
-            failed += _measure(cells, suite.profiles, options, store, view, known=measured)
+            failed += _measure(cells, suite, options, store, view)
     return Outcome(tuple(cells), failed, seconds)
 
 
 def is_done(cell_id: str, statuses: dict[str, str], store: Store) -> bool:
     """Whether a record is final, and its artifact there where it has one."""
     status = statuses.get(cell_id)
-    return status == "unsupported" or (status in FINAL and (store.artifact(cell_id) / "manifest.json").is_file())
+    return status == "unsupported" or (status in FINAL and has_artifact(cell_id, store))
+
+
+def has_artifact(cell_id: str, store: Store) -> bool:
+    """Whether the cell's network is there, whole."""
+    return (store.artifact(cell_id) / "manifest.json").is_file()
+
+
+def _tell(store: Store, view: View) -> None:
+    """Pass on, once, what the store had to set aside."""
+    while store.warnings:
+        view.say(store.warnings.pop(0))
 
 
 def _check_data(cells: Any, store: Store, options: Options) -> None:
@@ -115,15 +129,17 @@ def _compress(todo: dict[str, Cell], suite: Suite, options: Options, store: Stor
     ]
     view.begin("compress", len(jobs), estimate(todo.values(), store).seconds)
     failed = 0
-    for event in run_local(jobs, options.jobs, options.plugins):
-        view.show(event)
-        if event.kind == "stop":
-            raise StoppedError(str(event.value))
-        if event.kind == "failed":
-            failed += 1
-            store.put(failure(todo[event.job.id], event, store))
-            if options.fail_fast:
-                raise StoppedError(f"Stopped at the first failure ({event.job.label}): see {event.job.log}.")
+    with contextlib.closing(run_local(jobs, options.jobs, options.plugins)) as events:
+        for event in events:
+            view.show(event)
+            if event.kind == "stop":
+                raise StoppedError(str(event.value))
+            if event.kind == "failed":
+                failed += 1
+                store.put(failure(todo[event.job.id], event, store))
+                if options.fail_fast:
+                    view.say(f"stopped at the first failure: {event.job.label}; its log is {event.job.log}")
+                    break
     return failed
 
 
@@ -141,24 +157,17 @@ def failure(cell: Cell, event: Event, store: Store) -> Record:
     )
 
 
-def _measure(
-    cells: dict[str, Cell],
-    profiles: Sequence[HardwareProfile],
-    options: Options,
-    store: Store,
-    view: View,
-    *,
-    known: set[str],
-) -> int:
+def _measure(cells: dict[str, Cell], suite: Suite, options: Options, store: Store, view: View) -> int:
     """One after another, and never beside training: the workers have ended."""
     usable = []
-    for profile in profiles:
+    for profile in suite.profiles:
         reason = profile.unavailable()
         if reason:
             view.say(f"profile {identity.label(profile)} is unavailable: {reason}")
         else:
             usable.append(profile)
-    jobs = _measurements(cells, usable, options, store, known)
+    jobs = _measurements(cells, usable, options, store)
+    _tell(store, view)
     view.begin("measure", len(jobs))
     failed = 0
     for event in run_local(jobs, 1, options.plugins):
@@ -170,14 +179,15 @@ def _measure(
 
 
 def _measurements(
-    cells: dict[str, Cell], profiles: Sequence[HardwareProfile], options: Options, store: Store, known: set[str]
+    cells: dict[str, Cell], profiles: Sequence[HardwareProfile], options: Options, store: Store
 ) -> list[Job]:
     """A job for each network and profile that this machine has not measured; level quick: the first seed only."""
     if not profiles:
         return []
     first = min(cell.seed for cell in cells.values())
-    records = {record.id: record for record in store.records() if record.artifact}
-    jobs = []
+    done = {m.id for m in store.measurements() if m.status == "ok"}  # a refused one is tried again
+    records = {record.id: record for record in store.records() if has_artifact(record.id, store)}
+    jobs = {}
     for cell_id, cell in cells.items():
         record = records.get(cell_id)
         reference = records.get(record.reference or cell_id) if record else None
@@ -185,12 +195,11 @@ def _measurements(
             continue
         for profile in profiles:
             name = measurement_id(record, reference, profile, options.level)
-            if name not in known:
-                known = known | {name}
-                work = {"do": "measure", "record": record, "reference": reference, "profile": profile}
-                work |= {"level": options.level, "store": store.root}
-                jobs.append(Job(name, f"{record.label} on {identity.label(profile)}", work, store.log(name)))
-    return jobs
+            work = {"do": "measure", "record": record, "reference": reference, "profile": profile}
+            work |= {"level": options.level, "store": store.root}
+            label = f"{record.label} on {identity.label(profile)}"
+            jobs[name] = Job(name, label, work, store.log(name), "", MEASURE_LIMIT_S)
+    return [job for name, job in jobs.items() if name not in done]
 
 
 @contextlib.contextmanager
