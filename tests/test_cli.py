@@ -202,7 +202,7 @@ def number(channels, classes):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("absent:net", "The network 'absent:net' cannot be imported (No module named 'absent')"),
+        ("absent:net", "The module 'absent' cannot be found"),
         ("nets:absent", "The network 'nets:absent' cannot be imported"),
         ("nets:number", "nets:number returned a int: it must return a torch.nn.Module"),
         ("resnt20", "Unknown network 'resnt20' (did you mean 'resnet20'?)"),

@@ -88,6 +88,21 @@ def test_versions_data_and_weights_move_the_id(monkeypatch):
     assert identity.cell_id(ours) != identity.cell_id(theirs)
 
 
+def test_an_edit_of_a_users_file_moves_its_ids(tmp_path, monkeypatch):
+    """Of a plug-in's method and of a network's module; a comment does not."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ids = []
+    for text in ("SIZE = 1\n", "SIZE = 1  # small\n", "SIZE = 2\n"):
+        (tmp_path / "my_nets.py").write_text(text)
+        identity.users_source.cache_clear()
+        ids.append(identity.cell_id(replace(DENSE, task=Digits("my_nets:thin"))))
+    assert ids[0] == ids[1] != ids[2]
+    cell = replace(CELL, method=fakes.Fake())
+    before = identity.cell_id(cell)
+    monkeypatch.setattr(identity, "users_source", lambda module: "another source")
+    assert identity.cell_id(cell) != before
+
+
 def test_a_new_field_whose_default_does_nothing_moves_no_id():
     """Defaults stay out of the hash; other values do not."""
 
@@ -155,8 +170,8 @@ def test_nothing_changed_without_a_word():
 def test_comments_docstrings_and_layout_are_no_change():
     """Numbers are."""
     one = 'def f(x):\n    """Doc."""\n    return x + 1  # why\n'
-    assert locking.source_hash(one) == locking.source_hash("def f(x):\n\n    return (x + 1)\n")
-    assert locking.source_hash(one) != locking.source_hash("def f(x):\n    return x + 2\n")
+    assert identity.source_hash(one) == identity.source_hash("def f(x):\n\n    return (x + 1)\n")
+    assert identity.source_hash(one) != identity.source_hash("def f(x):\n    return x + 2\n")
 
 
 def test_a_changed_source_needs_a_word(monkeypatch, tmp_path):

@@ -221,6 +221,19 @@ def test_batches_are_gathered_normalised_and_channels_last(rng):
     assert centre == pytest.approx([1, 3, 1, -1, -1, 0, -0.6, -0.2, 0.2], abs=1e-6)
 
 
+def test_a_generator_augments():
+    """And nothing else does; the same seed gives the same batch."""
+    source = _images.images(np.arange(144, dtype=np.uint8).reshape(4, 6, 6), np.arange(4))
+    plain, one, two, other = (
+        _images.batch(Digits(), source, torch.arange(4), seed and torch.Generator().manual_seed(seed))[0]
+        for seed in (None, 1, 1, 2)
+    )
+    assert (plain * 0.376 + 0.305).mul(255).round().flatten().tolist() == list(range(144))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, plain)
+    assert not torch.equal(one, other)
+
+
 class Logits:
     """A task whose inputs are the logits."""
 
@@ -292,7 +305,11 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize(("task", "below"), [(task, below) for task in (MNIST, FashionMNIST) for below in task.folders])
+@pytest.mark.parametrize(
+    ("task", "below"),
+    [(MNIST, below) for below in ("classification/mnist", "MNIST/raw", "mnist")]
+    + [(FashionMNIST, below) for below in ("classification/fashion_mnist", "FashionMNIST/raw", "fashion_mnist")],
+)
 def test_mnist_from_each_layout(root, monkeypatch, task, below):
     """Pixels and labels as the files have them; the held-out images are those of ``split_off``."""
     make_mnist(task, root / below, monkeypatch)
@@ -538,12 +555,13 @@ def test_resized_crop_by_hand():
     assert _files.resized_crop((100, 100), [quarter, 1.0, 0.0, 1.0]) == pytest.approx((0, 100 - w, h, 100))
 
 
-def test_resized_crops_stay_inside():
+@pytest.mark.parametrize(("width", "height"), [(300, 40), (40, 300)])
+def test_resized_crops_stay_inside(width, height):
     """Also of images that are far from square."""
     for draws in torch.rand(200, 5, generator=torch.Generator().manual_seed(0)).tolist():
-        left, top, right, bottom = _files.resized_crop((300, 40), draws)
-        assert 0 <= left < right <= 300 + 1e-9
-        assert 0 <= top < bottom <= 40 + 1e-9
+        left, top, right, bottom = _files.resized_crop((width, height), draws)
+        assert 0 <= left < right <= width + 1e-9
+        assert 0 <= top < bottom <= height + 1e-9
 
 
 def test_an_unreadable_image_is_named(root):
@@ -679,7 +697,9 @@ def test_networks_that_cannot_be_built(name, message):
 
 
 def test_lenet5_at_its_least():
-    """16 x 16 leaves one pixel after the second pooling."""
+    """16 x 16 leaves one pixel after the second pooling, 15 x 15 none."""
+    with pytest.raises(UserError, match="not 15 x 15"):
+        _networks.build("lenet5", 1, 10, 15)
     assert _networks.build("lenet5", 1, 10, 16)(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
 
 

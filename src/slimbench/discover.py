@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import Suite, UserError
+from slimbench.identity import PLUGIN_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +35,7 @@ _plugins: list[types.ModuleType] = []
 def load_plugin(path: str) -> None:
     """Import a user's file; its methods, tasks and profiles then count like ours. Raises: UserError."""
     file = Path(path).expanduser()
-    name = f"slimbench_plugin_{file.stem}"
+    name = f"{PLUGIN_PREFIX}{file.stem}"
     for module in _plugins:
         if module.__name__ == name:
             if Path(str(module.__file__)).resolve() != file.resolve():
@@ -76,7 +77,7 @@ def is_plugin(value: type, kind: str) -> bool:
 
 def plugin_methods() -> dict[str, type]:
     """Methods from users' files only."""
-    return {n: c for n, c in found("methods").items() if c.__module__.startswith("slimbench_plugin_")}
+    return {n: c for n, c in found("methods").items() if c.__module__.startswith(PLUGIN_PREFIX)}
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from multiprocessing.context import ForkServerProcess
     from pathlib import Path
 
@@ -59,7 +59,7 @@ class _Running:
     said: Event | None = None
 
 
-def run_local(jobs: Sequence[Job], workers: int, plugins: tuple[str, ...] = ()) -> Iterator[Event]:
+def run_local(jobs: Sequence[Job], workers: int, plugins: tuple[str, ...] = ()) -> Generator[Event, None, None]:
     """Run jobs on this machine, ``workers`` at a time, in order. Closing the iterator ends every process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["slimbench.preload"])

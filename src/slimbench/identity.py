@@ -7,10 +7,17 @@ defaults, and ``slimbench.lock`` pins their source.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
 import hashlib
+import importlib.util
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from slimbench.core import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 
 # Raised when a fix in the engine (or in a file that several plug-ins share) moves results: every id changes.
 ENGINE_VERSION = 1
+PLUGIN_PREFIX = "slimbench_plugin_"  # of the modules that users' files become
 
 
 def digest(value: Any) -> str:
@@ -101,7 +109,43 @@ def cell_id(cell: Cell) -> str:
             "settings": describe(cell.settings),
             "reference": cell_id(cell.reference) if cell.reference else None,
         }
+        | ({"user": users} if (users := _of_the_user(cell)) else {})
     )
+
+
+def source_hash(text: str) -> str:
+    """Sixteen digits of the sha256 of the parsed source, without comments, docstrings and layout."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if ast.get_docstring(node):
+                node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def users_source(module: str) -> str:
+    """``source_hash`` of a user's module: nobody raises versions there, so an edit itself moves the ids.
+
+    Raises: UserError where the module cannot be found.
+    """
+    loaded = sys.modules.get(module)
+    try:
+        spec = loaded.__spec__ if loaded else importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None:
+        raise UserError(f"The module {module!r} cannot be found: run from the folder that holds it.")
+    return source_hash(Path(spec.origin).read_text())
+
+
+def _of_the_user(cell: Cell) -> dict[str, str]:
+    """Hashes of the user's own files that decide a cell's result: plug-ins, and a network's module:function."""
+    modules = {type(part).__module__ for part in (cell.task, cell.method)}
+    modules = {name for name in modules if name.startswith(PLUGIN_PREFIX)}
+    if ":" in cell.task.network:
+        modules.add(cell.task.network.partition(":")[0])
+    return {name: users_source(name) for name in sorted(modules)}
 
 
 def describe_cell(cell: Cell) -> dict[str, Any]:

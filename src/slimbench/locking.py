@@ -7,8 +7,6 @@ with the same version.
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
 import json
 from pathlib import Path
@@ -42,19 +40,9 @@ def sources() -> dict[str, dict[str, Any]]:
     for path in shared:
         versions.setdefault(path.relative_to(ROOT).as_posix(), identity.ENGINE_VERSION)
     return {
-        name: {"version": version, "source": source_hash((ROOT / name).read_text())}
+        name: {"version": version, "source": identity.source_hash((ROOT / name).read_text())}
         for name, version in sorted(versions.items())
     }
-
-
-def source_hash(text: str) -> str:
-    """Sixteen digits of the sha256 of the parsed source, without comments, docstrings and layout."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        match node:
-            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if ast.get_docstring(node):
-                node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
 def read() -> dict[str, dict[str, Any]]:
