@@ -1,4 +1,4 @@
-"""Stored networks compute what they did, wherever they are loaded, and nothing that was tampered with is run."""
+"""Stored networks compute what they did, wherever they are loaded; what was tampered with is refused, not run."""
 
 from __future__ import annotations
 
@@ -190,13 +190,27 @@ def test_folding_one_of_two_users_of_a_weight_leaves_the_other():
 
 
 def test_save_returns_the_hash_of_the_manifest(tmp_path):
-    """Which stands for the whole network; the network itself stays in training mode, trainable."""
+    """Which stands for the whole network."""
+    returned = artifact.save(tiny(), torch.zeros(1, 1, 6, 6), tmp_path / "a")
+    assert returned == artifact.sha256(tmp_path / "a" / "manifest.json")
+
+
+def test_what_is_stored_is_in_eval_mode(tmp_path):
+    """Whatever mode the network is in; it stays in that mode, and trainable."""
     model = tiny().train()
-    assert artifact.save(model, torch.zeros(1, 1, 6, 6), tmp_path / "a") == artifact.sha256(
-        tmp_path / "a" / "manifest.json"
-    )
-    assert model.training
+    artifact.save(model, torch.zeros(1, 1, 6, 6), tmp_path / "a")
+    assert all(module.training for module in model)
     assert all(parameter.requires_grad for parameter in model.parameters())
+    assert gap(artifact.load(tmp_path / "a").module(check_guards=False), model.eval(), torch.randn(3, 1, 6, 6)) <= EXACT
+
+
+def test_the_layer_list_by_hand(folder):
+    """Leaf layers with their names, kinds and the shapes of their weights."""
+    assert artifact.verify(folder)["layers"] == [
+        {"name": "0", "kind": "Conv2d", "weight": [2, 1, 3, 3]},
+        {"name": "1", "kind": "BatchNorm2d", "weight": [2]},
+        {"name": "2", "kind": "ReLU", "weight": None},
+    ]
 
 
 def test_size_is_fixed_unless_asked(tmp_path):
