@@ -44,8 +44,17 @@ def fold(module: fx.GraphModule) -> fx.GraphModule:
         node.replace_all_uses_with(conv)
         graph.erase_node(node)
     graph.eliminate_dead_code()
+    _forget_unused(module)
     module.recompile()
     return module
+
+
+def _forget_unused(module: fx.GraphModule) -> None:
+    """Delete the tensors that folding replaced: they would count as memory of the network."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in [n for n, _ in (*module.named_parameters(), *module.named_buffers()) if n not in used]:
+        parent, _, last = name.rpartition(".")
+        delattr(module.get_submodule(parent), last)
 
 
 def _tensor(module: fx.GraphModule, arg: object) -> Tensor | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -45,17 +47,19 @@ class CPU:
 
         torch.set_num_threads(self.threads)
         rounds, at_least, at_most = _LEVELS[level]
-        busy, load_before, clock_before = busy_cores(), os.getloadavg()[0], clock_mhz()
+        busy_before, load_before = busy_cores(), os.getloadavg()[0]
+        peak, dense_peak = (_in_a_child(self._peak, folder) for folder in (artifact, reference))
         with torch.inference_mode():
-            compressed, peak, shape = self._loaded(artifact)
-            dense, dense_peak, _ = self._loaded(reference)
-            for run in (compressed, dense):
+            # three copies: a network that runs twice a round would find its weights in the cache more often
+            runs = {"dense": self._load(reference), "again": self._load(reference), "compressed": self._load(artifact)}
+            for run in runs.values():
                 _timing.warm_up(run, at_least, at_most)
-            samples = _timing.interleaved({"dense": dense, "again": dense, "compressed": compressed}, rounds)
-        load_after, clock_after = os.getloadavg()[0], clock_mhz()
+            clock_before, beside = clock_mhz(), _Beside()
+            samples = _timing.interleaved(runs, rounds)
+            busy, clock_after = max(busy_before, beside.cores()), clock_mhz()
         ratio, low, high = _timing.ratio(samples["dense"], samples["compressed"])
         _, same_low, same_high = _timing.ratio(samples["dense"], samples["again"])
-        noise = (same_high - same_low) / 2
+        noise = max(abs(same_low - 1), abs(same_high - 1))
         return Measurement(
             **_timing.percentiles(samples["compressed"]),
             dense_p50_ms=_timing.percentiles(samples["dense"])["p50_ms"],
@@ -71,28 +75,71 @@ class CPU:
             peak_bytes=peak,
             dense_peak_bytes=dense_peak,
             busy_cores=busy,
-            load_average=(load_before, load_after),
+            load_average=(load_before, os.getloadavg()[0]),
             clock_mhz=(clock_before, clock_after),
-            input_shape=shape,
+            input_shape=self._shape(artifact),
         )
 
-    def _loaded(self, folder: Path) -> tuple[Callable[[], object], int | None, tuple[int, ...]]:
-        """A forward pass of one batch, the memory that it added to this process, and the input's shape."""
+    def _shape(self, folder: Path) -> tuple[int, ...]:
+        from slimbench.artifact import verify
+
+        return (self.batch, *verify(folder)["input"])
+
+    def _load(self, folder: Path) -> Callable[[], object]:
+        """A forward pass of one batch by the network in ``folder``."""
         import torch
 
-        from slimbench.artifact import verify
         from slimbench.hardware_profiles import _program
 
-        shape = (self.batch, *verify(folder)["input"])
+        inputs = torch.randn(self._shape(folder), generator=torch.Generator().manual_seed(0))
+        inputs = inputs.to(memory_format=torch.channels_last)
+        network = _program.load_folded(folder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return lambda: network(inputs)
+
+    def _peak(self, folder: Path) -> int | None:
+        """Memory in bytes that loading the network and running one batch adds to this process."""
+        import torch
+
         before = _resident(peak=False)
         _reset_peak()
-        network = _program.load_folded(folder)
-        inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        inputs = inputs.to(memory_format=torch.channels_last)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network(inputs)
+        with torch.inference_mode():
+            self._load(folder)()
         peak = _resident(peak=True)
-        return lambda: network(inputs), peak - before if peak and before else None, shape
+        return peak - before if peak and before else None
+
+
+def _in_a_child(function: Callable[[Path], int | None], folder: Path) -> int | None:
+    """The function's answer from a process of its own: memory that another network left free would be reused."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: there.send(function(folder)))
+    child.start()
+    there.close()
+    try:
+        answer: int | None = here.recv()
+    except EOFError:
+        answer = None  # the measurement itself will say what is wrong with the network
+    child.join()
+    return answer
+
+
+class _Beside:
+    """Counts the cores that other processes keep busy while this one works."""
+
+    def __init__(self) -> None:
+        self._started, self._own, self._all = time.monotonic(), time.process_time(), _busy_seconds()
+
+    def cores(self) -> float:
+        """Since the start."""
+        elapsed, own = time.monotonic() - self._started, time.process_time() - self._own
+        if elapsed < _LOOK_S:
+            return 0.0  # the system counts in hundredths of a second
+        return max(0.0, _busy_seconds() - self._all - own) / elapsed
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
 
 
 def busy_cores() -> float:
@@ -101,10 +148,10 @@ def busy_cores() -> float:
 
 
 def disturbed(busy: float, threads: int, clocks: tuple[float | None, float | None], noise: float) -> str | None:
-    """Why a timing should be doubted, or None: foreign load before it, a drifting clock, or an unsteady A/A ratio."""
+    """Why a timing should be doubted, or None: foreign load, a drifting clock, or an unsteady A/A ratio."""
     cores = physical_cores()
     if busy > cores - threads + _SPARE:
-        return f"other work kept {busy:.1f} of {cores} cores busy right before"
+        return f"other work kept {busy:.1f} of {cores} cores busy"
     before, after = clocks
     if before and after and abs(after - before) > _CLOCK_DRIFT * before:
         return f"the clock went from {before:.0f} to {after:.0f} MHz"

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
 
 from slimbench.core import UserError
-from slimbench.cost import NORMS, PRODUCTS, evaluating, watching
-from slimbench.methods._surgery import Width, is_depthwise, widths
+from slimbench.cost import layers
+from slimbench.methods._surgery import Width, widths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor, nn
+
     from slimbench.core import Budget, Resource
+    from slimbench.cost import Layer
 
 Ranking = Literal["layer", "global"]
 
@@ -123,8 +125,8 @@ class Ledger:
     def __init__(self, model: nn.Module, example: Tensor, every: Sequence[Width]) -> None:
         self.every = every
         self.removed: list[set[int]] = [set() for _ in every]
-        self._rows = _rows(model, example)
-        self._total: dict[str, int] = {"macs": 0, "params": 0, "prunable_nonzero": 0}
+        self._rows = layers(model, example)
+        self._total: dict[Resource, int] = dict.fromkeys(("macs", "params", "prunable_nonzero"), 0)
         for row in self._rows.values():
             self._book(row, +1)
 
@@ -147,38 +149,6 @@ class Ledger:
                 row.ins += count
             self._book(row, +1)
 
-    def _book(self, row: _Row, sign: int) -> None:
-        weights = row.kernel * row.outs * (1 if row.passes else row.ins)
-        self._total["macs"] += sign * weights * row.positions
-        self._total["prunable_nonzero"] += sign * (weights if row.positions else 0)
-        self._total["params"] += sign * (weights + row.outs * row.vectors)
-
-
-@dataclass
-class _Row:
-    """What a layer costs: ``kernel`` weights for each pair of channels, at ``positions``; ``vectors`` biases."""
-
-    ins: int
-    outs: int
-    kernel: int
-    positions: int
-    vectors: int
-    passes: bool
-
-
-def _rows(model: nn.Module, example: Tensor) -> dict[str, _Row]:
-    """A row for every convolution, linear layer and batch norm, from one forward pass."""
-    rows: dict[str, _Row] = {}
-
-    def see(name: str, layer: nn.Module, output: Tensor) -> None:
-        if isinstance(layer, NORMS):
-            rows[name] = _Row(0, layer.num_features, 0, 0, 2 if layer.affine else 0, True)
-            return
-        assert isinstance(layer, PRODUCTS)
-        outs, ins = layer.weight.shape[0], layer.weight.shape[1]
-        bias = int(layer.bias is not None)
-        rows[name] = _Row(ins, outs, layer.weight[0, 0].numel(), output.numel() // outs, bias, is_depthwise(layer))
-
-    with watching(model, (*PRODUCTS, NORMS), see), evaluating(model), torch.no_grad():
-        model(example.to(next(model.parameters()).device))
-    return rows
+    def _book(self, row: Layer, sign: int) -> None:
+        for resource in self._total:
+            self._total[resource] += sign * row.of(resource)

@@ -10,6 +10,7 @@ Form A of the derivation: ``z = scale * BN(W x) + alpha * x`` before the activat
 from __future__ import annotations
 
 import copy
+import math
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -122,11 +123,15 @@ class Scale(nn.Module):
 
 
 class Nothing(nn.Module):
-    """What is left of a removed branch: a zero, whatever shape the sum has."""
+    """What is left of a removed branch, (N, C_in, H, W) -> zeros (N, channels, ceil(H / stride), ceil(W / stride))."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.channels, self.stride = channels, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """A scalar zero."""
-        return x.new_zeros(())
+        """Zeros in the shape of the sum."""
+        return x.new_zeros(x.shape[0], self.channels, *(-(-size // self.stride) for size in x.shape[2:]))
 
 
 def sites(model: nn.Module) -> list[Site]:
@@ -192,9 +197,18 @@ def drop(model: nn.Module, site: Site) -> None:
         assert isinstance(layer, ResConv)
         put(model, site.conv, Scale(layer.alpha))
         return
-    put(model, site.conv, Nothing())
+    layer = model.get_submodule(site.conv)
+    assert isinstance(layer, ResConv)
+    convs = [m for name in site.branch if isinstance(m := _convolution(model, name), nn.Conv2d)]
+    stride = math.prod(conv.stride[0] for conv in convs)
+    put(model, site.conv, Nothing(layer.conv.out_channels, stride))
     for name in site.branch:
         put(model, name, nn.Identity())
+
+
+def _convolution(model: nn.Module, name: str) -> nn.Module:
+    layer = model.get_submodule(name)
+    return layer.conv if isinstance(layer, ResConv) else layer
 
 
 def fuse(model: nn.Module) -> nn.Module:

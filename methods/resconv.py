@@ -53,6 +53,8 @@ class ResConv:
 
         if budget.params_keep is not None or budget.resource == "prunable_nonzero":
             return "layers are removed to one budget, of macs or params"
+        if not budget.epochs * self.sparse_share:
+            return "layers are ranked by scales that sparse training made, and the budget leaves it no epochs"
         model = task.build()
         every = _fusible.sites(model)
         if not every:
@@ -77,7 +79,7 @@ class ResConv:
         recipe = fine_tuning(task.recipe)
         sparse = budget.epochs * self.sparse_share
         steps = sparse * (task.size("train") // min(recipe.batch_size, task.size("train")))
-        rho = self.shrink / max(0.5 * recipe.lr * steps, 1e-12)  # a cosine's rates sum to half its peak a step
+        rho = self.shrink / (0.5 * recipe.lr * steps)  # a cosine's rates sum to half its peak a step
 
         def soften(step: Step) -> None:
             # scale <- sign(scale) * max(|scale| - lr * rho, 0); alpha >= 0
@@ -87,26 +89,22 @@ class ResConv:
 
         shortcuts = [layer for layer in layers.values() if not layer.closes_branch]
         _fusible.calibrate(model, shortcuts, trainer.batches("train", limit=_CALIBRATION))
-        if sparse:
-            trainer.fit(
-                model, sparse, name="sparse training", recipe=recipe, params=_groups(model, layers), after_step=soften
-            )
+        trainer.fit(model, sparse, name="sparse training", recipe=recipe, params=_groups(model), after_step=soften)
         trainer.note("scales", {name: layer.scale.item() for name, layer in layers.items()})
         trainer.note("alphas", {name: layer.alpha.item() for name, layer in layers.items()})
         removed = _choose(every, layers, costs, budget)
         for site in removed:
             _fusible.drop(model, site)
         trainer.note("removed layers", sorted(name for name in _going(removed) if costs[name] and name in convolutions))
-        left = {name: layer for name, layer in layers.items() if any(layer is m for m in model.modules())}
-        trainer.fit(model, budget.epochs - sparse, name="fine-tune", recipe=recipe, params=_groups(model, left))
+        trainer.fit(model, budget.epochs - sparse, name="fine-tune", recipe=recipe, params=_groups(model))
         return _fusible.fuse(model)
 
 
 def _costs(model: nn.Module, task: Task, budget: Budget) -> dict[str, int]:
     """Every layer's share of the budget's resource."""
-    from slimbench.cost import by_layer
+    from slimbench.cost import layers
 
-    return {name: cost[budget.resource] for name, cost in by_layer(model, task.example()).items()}
+    return {name: layer.of(budget.resource) for name, layer in layers(model, task.example()).items()}
 
 
 def _choose(every: list[Site], layers: dict[str, Layer], costs: dict[str, int], budget: Budget) -> list[Site]:
@@ -127,9 +125,9 @@ def _going(removed: list[Site]) -> set[str]:
     return {name for site in removed for name in (site.conv, *(n for n in site.branch))}
 
 
-def _groups(model: nn.Module, layers: dict[str, Layer]) -> list[dict[str, object]]:
+def _groups(model: nn.Module) -> list[dict[str, object]]:
     """Weights as usual; scales and alphas without decay."""
-    scalars = [p for layer in layers.values() for p in (layer.scale, layer.alpha)]
-    free = {id(p) for p in scalars}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in free]
-    return [{"params": rest}, {"params": [p for p in scalars if p.requires_grad], "weight_decay": 0.0}]
+    named = [(name.rpartition(".")[2], p) for name, p in model.named_parameters() if p.requires_grad]
+    rest = [p for name, p in named if name not in {"scale", "alpha"}]
+    scalars = [p for name, p in named if name in {"scale", "alpha"}]
+    return [{"params": rest}, {"params": scalars, "weight_decay": 0.0}]

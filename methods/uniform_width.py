@@ -32,7 +32,10 @@ class UniformWidth:
         section="3 (Scratch-E and Scratch-B)",
         fidelity={"all tasks": "control"},
         starts_from="scratch",
-        deviations=("scratch-B spends the dense epochs as well; the paper equalises total computation instead",),
+        deviations=(
+            "scratch-B spends the dense epochs as well; the paper equalises total computation instead",
+            "weights are drawn by He's normal initialisation, also where the dense network has another",
+        ),
     )
 
     def unsupported(self, task: Task, budget: Budget) -> str | None:

@@ -216,9 +216,9 @@ def _speed(row: Row, m: Measurement | None, notes: list[str]) -> str:
     if row.is_dense:
         return f"1 ({m.p50_ms:.3g} ms; A/A ± {100 * m.noise:.1f} %){mark}"
     said = ""
-    if m.ratio_high < 1:
+    if m.ratio_high < 1 - m.noise:
         said = " **slower than dense**"
-    elif m.ratio_low <= 1:
+    elif m.ratio_low <= 1 + m.noise:
         said = " no difference"
     return f"{m.ratio:.2f}x [{m.ratio_low:.2f}, {m.ratio_high:.2f}]{said}{mark}"
 

@@ -203,23 +203,48 @@ def test_at_most_eight_operators_are_listed():
     assert [share for _, share in found.uncounted] == [round(1 / 9, 6)] * 8
 
 
-def test_by_layer_sums_to_the_count():
+RESOURCES = ("macs", "params", "prunable_nonzero")
+
+
+def test_layers_sum_to_the_count():
     """Convolutions, linear layers and batch norms are all there is in these networks."""
     for name in ("resnet20-b", "mobilenetv2"):
         model = _networks.build(name, 3, 10, 32)
-        rows = cost.by_layer(model, torch.zeros(1, 3, 32, 32))
-        total, found = {k: sum(row[k] for row in rows.values()) for k in rows["conv1"]}, counted(name)
+        rows, found = cost.layers(model, torch.zeros(1, 3, 32, 32)), counted(name)
         held = sum(w.numel() for w in cost.prunable(model).values())
-        assert total == {"macs": found.macs, "params": found.params, "prunable_nonzero": held}
+        assert [sum(row.of(r) for row in rows.values()) for r in RESOURCES] == [found.macs, found.params, held]
 
 
-def test_by_layer_names_each_layer():
-    """One row a layer, with the layer's own figures."""
-    assert cost.by_layer(small(), PIXELS) == {
-        "0": {"macs": 72, "params": 20, "prunable_nonzero": 18},
-        "1": {"macs": 0, "params": 4, "prunable_nonzero": 0},
-        "4": {"macs": 24, "params": 27, "prunable_nonzero": 24},
-    }
+def test_layers_have_their_own_figures():
+    """One row a layer."""
+    rows = {name: [row.of(r) for r in RESOURCES] for name, row in cost.layers(small(), PIXELS).items()}
+    assert rows == {"0": [72, 20, 18], "1": [0, 4, 0], "4": [24, 27, 24]}
+
+
+def test_every_call_of_a_layer_counts():
+    """Twice the positions; a linear layer has one for each vector it reads."""
+    conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+    twice = Runs(lambda x: conv(conv(x)))
+    twice.conv = conv
+    pixels = torch.zeros(1, 2, 4, 4)
+    assert cost.layers(twice, pixels)["conv"].of("macs") == count(twice, pixels).macs == 2 * 36 * 16
+    linear = nn.Sequential(nn.Linear(4, 8))
+    vectors = torch.zeros(1, 5, 7, 4)
+    assert cost.layers(linear, vectors)["0"].of("macs") == count(linear, vectors).macs == 35 * 32
+
+
+def test_products_that_no_counter_knows_are_refused():
+    """Attention and recurrence would count as nothing."""
+    attention = Runs(lambda x: nn.functional.scaled_dot_product_attention(x, x, x))
+    with pytest.raises(CannotCountError, match="attention"):
+        count(attention, torch.randn(1, 2, 4, 8))
+
+
+def test_padding_in_words_is_counted():
+    """As many MACs as the same padding in numbers."""
+    words, numbers = nn.Conv2d(2, 3, 3, padding="same"), nn.Conv2d(2, 3, 3, padding=1)
+    pixels = torch.zeros(1, 2, 5, 5)
+    assert count(words, pixels).macs == count(numbers, pixels).macs == 54 * 25
 
 
 def test_prunable_weights_by_name():
@@ -271,7 +296,7 @@ def test_counting_changes_nothing():
     model[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     count(model, PIXELS)
-    cost.by_layer(model, PIXELS)
+    cost.layers(model, PIXELS)
     assert [module.training for module in model] == [True, False, True, True, True]
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

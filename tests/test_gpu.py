@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import fakes
 
+from conftest import fakes
 from slimbench import artifact, identity, seeding, train
 from slimbench.compress import compress
 from slimbench.core import Budget, Cell, Settings

@@ -88,15 +88,38 @@ def test_a_layer_with_scale_zero_goes_without_a_trace():
     assert gap(model, _fusible.fuse(copy.deepcopy(model)), (3, 32, 32)) < 1e-10
 
 
+@pytest.mark.parametrize(
+    ("name", "size"), [("imagenet-resnet18", 64), ("resnet14", 32), ("resnet20-b", 32), ("resnet56", 30)]
+)
+def test_every_branch_can_go(name, size):
+    """Whatever adds it, in place or not, and whatever shape it changes: what is left runs, and only shortcuts add."""
+    model, example = network(name, 3, size)
+    sites = _fusible.sites(model)
+    _fusible.install(model, sites)
+    for site in sites:
+        if site.closes_branch:
+            _fusible.drop(model, site)
+    assert model.double()(example).shape == (1, 10)
+
+
 def test_gain_is_frozen_and_scalars_do_not_decay():
     """Else the penalty on the scale would be escaped, and decay would remove layers by itself."""
     from slimbench.methods.resconv import _groups
+    from slimbench.tasks import _networks
 
     model, _ = network("resnet8", 3, 32)
     layers = _fusible.install(model, _fusible.sites(model))
-    rest, scalars = _groups(model, layers)
+    _fusible.drop(
+        model, next(site for site in _fusible.sites(_networks.build("resnet8", 3, 10, 32)) if not site.closes_branch)
+    )
+    rest, scalars = _groups(model)
     assert scalars["weight_decay"] == 0.0
-    assert {id(p) for p in scalars["params"]} >= {id(layer.scale) for layer in layers.values()}
+    left = [layer for layer in model.modules() if isinstance(layer, _fusible.ResConv)]
+    scales = {id(layer.scale) for layer in left} | {
+        id(m.alpha) for m in model.modules() if isinstance(m, _fusible.Scale)
+    }
+    assert len(left) == len(layers) - 1
+    assert {id(p) for p in scalars["params"]} >= scales
     assert not any(layer.norm.weight.requires_grad for layer in layers.values())
     assert not {id(p) for p in rest["params"]} & {id(p) for p in scalars["params"]}
 
@@ -105,9 +128,12 @@ def test_networks_without_eligible_layers_are_unsupported():
     """LeNet-5 has no batch norm; budgets below what removing every layer leaves are refused with that figure."""
     from slimbench.tasks.mnist import MNIST
 
-    assert "no convolution with batch norm" in ResConv().unsupported(MNIST(), Budget(0.5))
-    assert "below the least that removing layers leaves" in ResConv().unsupported(fakes.Stripes(), Budget(0.01))
-    assert ResConv().unsupported(fakes.Stripes(), Budget(0.6)) is None
+    assert "no convolution with batch norm" in ResConv().unsupported(MNIST(), Budget(0.5, epochs=1))
+    assert "below the least that removing layers leaves" in ResConv().unsupported(
+        fakes.Stripes(), Budget(0.01, epochs=1)
+    )
+    assert "no epochs" in ResConv().unsupported(fakes.Stripes(), Budget(0.6))
+    assert ResConv().unsupported(fakes.Stripes(), Budget(0.6, epochs=1)) is None
 
 
 def test_the_penalty_makes_exact_zeros():

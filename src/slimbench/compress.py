@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from slimbench import artifact, identity, seeding
-from slimbench.core import Cell, Cost, Record, Split, Task, UserError
-from slimbench.cost import by_layer, count
+from slimbench.core import Cell, Cost, Record, Settings, Split, Task, UserError
+from slimbench.cost import Layer, count, layers
 from slimbench.environment import environment
 from slimbench.train import Loop
 
@@ -39,13 +39,14 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
     dense = store.record(blank.reference) if cell.reference else None
     if cell.reference and (dense is None or dense.cost is None):
         raise UserError(f"The dense network {blank.reference} is missing: run its cell first.")
+    blank = replace(blank, reference_artifact=dense.artifact if dense else "")
     if reason := why_unsupported(cell):
         return finish(replace(blank, status="unsupported", reason=reason), started, store)
 
-    torch.set_num_threads(cell.settings.threads)
+    set_up(cell.settings)
     with seeding.seeded(cell.seed, "cell"):
         model = start(cell, store)
-        dense_layers = by_layer(model, cell.task.example())
+        dense_layers = layers(model, cell.task.example())
         sealed: Any = SealedTask(cell.task)
         loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store))
         smaller = cell.method.compress(model, sealed, cell.budget, loop).cpu().eval()
@@ -75,9 +76,24 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
     return finish(record, started, store)
 
 
+def set_up(settings: Settings) -> None:
+    """Threads; on CUDA also the same sums every time, and a float32 that is one."""
+    torch.set_num_threads(settings.threads)
+    if settings.device == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = settings.precision != "fp32"
+
+
+def uses_published(cell: Cell) -> bool:
+    """Whether the cell's network goes back to published weights."""
+    from_scratch = cell.reference is not None and cell.method.card.starts_from == "scratch"
+    return cell.task.published() is not None and not from_scratch
+
+
 def empty_record(cell: Cell) -> Record:
     """A record with everything that is known before the work."""
-    published = cell.task.published()
+    published = cell.task.published() if uses_published(cell) else None
     return Record(
         id=identity.cell_id(cell),
         label=identity.cell_label(cell),
@@ -100,7 +116,7 @@ def finish(record: Record, started: float, store: Store) -> Record:
 
 def why_unsupported(cell: Cell) -> str | None:
     """Why a cell cannot exist, or None."""
-    if cell.method.card.selects_on_val and cell.task.published():
+    if cell.method.card.selects_on_val and uses_published(cell):
         return "the method chooses on the validation split, which these published weights have seen: use `bench train`"
     return cell.method.unsupported(cell.task, cell.budget)
 
@@ -126,7 +142,7 @@ def allowance(cell: Cell) -> float:
 
 def inherited(cell: Cell, dense: Record | None) -> float | None:
     """Epochs behind the weights that the cell started from; None: published, unknown."""
-    if cell.task.published():
+    if uses_published(cell):
         return None
     if dense is None or cell.method.card.starts_from == "scratch":
         return 0.0
@@ -145,7 +161,7 @@ def check_outputs(model: nn.Module, cell: Cell) -> None:
         raise ValueError(f"the compressed network puts out {tuple(shape)}, the dense one {tuple(expected)}")
 
 
-def judge(cell: Cell, cost: Cost, dense: Cost, layers: dict[str, dict[str, int]]) -> tuple[Any, str]:
+def judge(cell: Cell, cost: Cost, dense: Cost, dense_layers: dict[str, Layer]) -> tuple[Any, str]:
     """``ok``, or ``off_budget`` with the share that was reached.
 
     Whole layers cannot hit every budget: a method that removes them may miss by half of the largest layer.
@@ -157,7 +173,7 @@ def judge(cell: Cell, cost: Cost, dense: Cost, layers: dict[str, dict[str, int]]
         total = dense.of(resource)
         slack = cell.budget.tolerance * keep
         if cell.method.card.granularity == "layer":
-            slack = max(slack, 0.5 * max(layer[resource] for layer in layers.values()) / total)
+            slack = max(slack, 0.5 * max(layer.of(resource) for layer in dense_layers.values()) / total)
         got = cost.of(resource) / total
         if abs(got - keep) > slack + 1e-12:
             return "off_budget", f"asked to keep {keep:g} of {resource}, kept {got:.4f} (tolerance {slack:.4f})"

@@ -119,6 +119,26 @@ class Recipe:
     distillation: float = 0.0
     temperature: float = 2.0
 
+    def __post_init__(self) -> None:
+        """Refuse what no training can be made of."""
+        names = (
+            "epochs",
+            "lr",
+            "fine_tune_lr",
+            "warmup",
+            "momentum",
+            "weight_decay",
+            "label_smoothing",
+            "distillation",
+        )
+        least: dict[str, float] = dict.fromkeys(names, 0.0) | {"batch_size": 1, "temperature": 1e-6}
+        for name, smallest in least.items():
+            if not getattr(self, name) >= smallest:
+                raise UserError(f"recipe: {name}={getattr(self, name)} is impossible: give at least {smallest:g}.")
+        for name in shares:
+            if getattr(self, name) > 1:
+                raise UserError(f"recipe: {name}={getattr(self, name)} is impossible: it is a share, at most 1.")
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -178,7 +198,7 @@ class Task(Protocol):
         ...
 
     def initialise(self, model: nn.Module) -> None:
-        """Draw fresh weights in place, as ``build`` does, for any network made from one of this task's."""
+        """Draw fresh weights in place, for any network made from one of this task's."""
         ...
 
     def example(self) -> Tensor:
@@ -237,7 +257,7 @@ class Trainer(Protocol):
         ...
 
     def batches(self, split: Split, size: int = 256, limit: int | None = None) -> Iterator[Batch]:
-        """Batches of train or val in order, not augmented."""
+        """Batches of train or val in order, not augmented; looking is not training, and is not metered."""
         ...
 
     def note(self, name: str, value: Any) -> None:
@@ -255,7 +275,7 @@ class Step:
     inputs: Tensor
     targets: Tensor
     outputs: Tensor | None  # None before the forward pass
-    held_out: Callable[[], Batch]  # the next batch of the held-out part of train
+    held_out: Callable[[], Batch]  # a random batch of the held-out part of train
 
 
 class Method(Protocol):
@@ -337,7 +357,7 @@ class Suite:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...] = (0,)
     profiles: tuple[HardwareProfile, ...] = ()
-    time_limit_s: float = 6 * 3600.0
+    time_limit_s: float = 24 * 3600.0
 
 
 # ------------------------------------------------------------------------------------------------- results
@@ -411,7 +431,7 @@ class Measurement:
 
     Attributes:
         ratio: dense / compressed latency (above 1: faster) with its 95 % interval.
-        noise: half-width of the interval of dense against itself in the same session.
+        noise: how far the interval of dense against a copy of itself, in the same session, reaches from 1.
         disturbed: why the timing should be doubted, or None.
         peak_bytes: memory that loading and running the network added to a fresh process.
 
@@ -433,7 +453,7 @@ class Measurement:
     samples: int
     peak_bytes: int | None
     dense_peak_bytes: int | None
-    busy_cores: float  # that other work kept busy right before
+    busy_cores: float  # that other work kept busy, right before or meanwhile
     load_average: tuple[float, float]  # before, after; it remembers the last minute's own work
     clock_mhz: tuple[float | None, float | None]  # before, after; None where the system does not tell
     input_shape: tuple[int, ...] = ()
@@ -456,7 +476,8 @@ class Record:
     spent: Spent = Spent()
     notes: Mapping[str, Any] = field(default_factory=dict)
     artifact: str = ""  # sha256 of its manifest
-    reference: str = ""  # id of the dense cell
+    reference: str = ""  # id of the dense cell, and the sha256 of the artifact that this cell started from
+    reference_artifact: str = ""
     published: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0

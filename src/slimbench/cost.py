@@ -8,7 +8,9 @@ share, one operation a value that it puts out.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,9 +23,12 @@ from slimbench.core import Cost
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from slimbench.core import Resource
+
 _FVCORE_PRODUCTS = ("conv", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "einsum")
 _ATEN_PRODUCTS = {"convolution", "_convolution", "addmm", "mm", "bmm", "baddbmm"}
-_BOOKKEEPING = {"detach", "empty", "empty_like", "clone", "copy_", "_to_copy", "lift_fresh"}
+_UNCOUNTABLE = ("attention", "lstm", "gru", "rnn", "cdist")  # operators with products that both counters call 0
+_BOOKKEEPING = {"_unsafe_view", "detach", "empty", "empty_like", "clone", "copy_", "_to_copy", "lift_fresh"}
 _MAX_LISTED = 8
 NORMS = nn.modules.batchnorm._BatchNorm
 PRODUCTS = (nn.Conv2d, nn.Linear)
@@ -45,6 +50,8 @@ def count(model: nn.Module, example: Tensor) -> Cost:
         outputs = _Outputs()
         with outputs:
             model(example)
+    if missed := sorted(name for name in outputs.elements if any(word in name for word in _UNCOUNTABLE)):
+        raise CannotCountError(f"no counter knows the products inside {', '.join(missed)}")
     if first != second:
         raise CannotCountError(f"the counters disagree: fvcore says {first:,} MACs, PyTorch {second:,}")
     params = [p for p in model.parameters() if p.requires_grad]
@@ -69,15 +76,45 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, kinds)}
 
 
-def by_layer(model: nn.Module, example: Tensor) -> dict[str, dict[str, int]]:
-    """MACs, params and prunable weights of every convolution, linear layer and batch norm that a forward pass calls."""
-    rows: dict[str, dict[str, int]] = {}
+@dataclass
+class Layer:
+    """What a layer costs: ``kernel`` weights for each pair of channels, at ``positions``; ``vectors`` values a channel.
+
+    ``passes``: its channels out are its channels in (batch norm, depthwise convolution).
+    """
+
+    ins: int
+    outs: int
+    kernel: int
+    positions: int
+    vectors: int
+    passes: bool
+
+    @property
+    def weights(self) -> int:
+        """Prunable weights; batch norm has none."""
+        return self.kernel * self.outs * (1 if self.passes else self.ins)
+
+    def of(self, resource: Resource) -> int:
+        """MACs, params or prunable weights."""
+        if resource == "macs":
+            return self.weights * self.positions
+        return self.weights + (self.vectors * self.outs if resource == "params" else 0)
+
+
+def layers(model: nn.Module, example: Tensor) -> dict[str, Layer]:
+    """Every convolution, linear layer and batch norm that a forward pass calls, by name; all calls of a layer count."""
+    rows: dict[str, Layer] = {}
 
     def see(name: str, layer: nn.Module, output: Tensor) -> None:
-        params = sum(p.numel() for p in layer.parameters(recurse=False))
-        weights = layer.weight.numel() if isinstance(layer, PRODUCTS) else 0
-        positions = output.numel() // output.shape[1] if weights else 0
-        rows[name] = {"macs": weights * positions, "params": params, "prunable_nonzero": weights}
+        if isinstance(layer, NORMS):
+            rows[name] = Layer(0, layer.num_features, 0, 0, 2 if layer.affine else 0, True)
+            return
+        assert isinstance(layer, PRODUCTS)
+        outs, ins = layer.weight.shape[:2]
+        depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels > 1
+        row = Layer(ins, outs, layer.weight[0, 0].numel(), 0, int(layer.bias is not None), depthwise)
+        rows.setdefault(name, row).positions += output.numel() // outs
 
     with watching(model, (*PRODUCTS, NORMS), see), evaluating(model), torch.no_grad():
         model(example.to(next(model.parameters()).device))
@@ -105,8 +142,15 @@ def macs_by_fvcore(model: nn.Module, example: Tensor) -> int:
 
     analysis = FlopCountAnalysis(model, example)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    analysis.set_op_handle("aten::_convolution_mode", _same_padding)
     by_operator = analysis.by_operator()
     return int(sum(by_operator.get(name, 0) for name in _FVCORE_PRODUCTS))
+
+
+def _same_padding(inputs: Any, outputs: Any) -> Counter[str]:
+    """A convolution whose padding is given in words, which fvcore does not know: one MAC a weight and position."""
+    weight, output = inputs[1].type().sizes(), outputs[0].type().sizes()
+    return Counter({"conv": math.prod(weight) * math.prod(output[2:]) * output[0]})
 
 
 def macs_by_torch(model: nn.Module, example: Tensor) -> int:

@@ -92,7 +92,9 @@ def versions() -> dict[str, str]:
 @functools.cache
 def commit() -> str:
     """The commit of this checkout, with "-dirty" where files differ from it; empty outside a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[2]
+    if not (here / "pyproject.toml").is_file():
+        return ""  # installed: whatever repository surrounds it is another's
     try:
         head = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from slimbench import discover, identity
-from slimbench.plan import FINAL, estimate
+from slimbench.plan import estimate
 from slimbench.plan import plan as plan_cells
 from slimbench.progress import duration
+from slimbench.run import left_to_do
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,11 +82,14 @@ _ROWS = {"methods": _methods, "tasks": _tasks, "profiles": _profiles, "suites": 
 
 def planned(suite: Suite, settings: Settings, store: Store | None, *, as_json: bool) -> str:
     """The cells, which are done, and the estimate."""
-    statuses = store.statuses() if store else {}
     cells = {identity.cell_id(cell): cell for cell in plan_cells(suite, settings)}
-    rows = [{"id": i, "cell": identity.cell_label(c), "status": statuses.get(i, "to do")} for i, c in cells.items()]
-    todo = [cell for i, cell in cells.items() if statuses.get(i) not in FINAL]
-    left = estimate(todo, store)
+    statuses = store.statuses() if store else {}
+    todo = left_to_do(cells, store) if store else cells
+    rows = [
+        {"id": i, "cell": identity.cell_label(c), "status": _status(statuses.get(i), is_left=i in todo)}
+        for i, c in cells.items()
+    ]
+    left = estimate(todo.values(), store)
     if as_json:
         return json.dumps({"suite": suite.name, "cells": rows, "left": dataclasses.asdict(left)}, indent=1)
     line = f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do"
@@ -94,6 +98,13 @@ def planned(suite: Suite, settings: Settings, store: Store | None, *, as_json: b
     if left.unknown:
         line += f"; {left.unknown} are like none in the store"
     return tabulate([list(row.values()) for row in rows], ["id", "cell", "status"]) + f"\n\n{line}"
+
+
+def _status(status: str | None, *, is_left: bool) -> str:
+    """What a plan says of a cell: how it ended, or that it is to do (again)."""
+    if status == "failed":
+        return "failed"
+    return "to do" if is_left else str(status)
 
 
 def shown(record: Record, measurements: Sequence[MeasurementRecord], *, as_json: bool) -> str:

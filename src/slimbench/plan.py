@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from slimbench import identity
-from slimbench.core import Arm, Budget, Cell, Record, Settings, Suite, UserError
+from slimbench.core import Arm, Budget, Cell, Settings, Suite, UserError
 from slimbench.store import size_bytes
 
 if TYPE_CHECKING:
@@ -58,15 +59,18 @@ class Filter:
             arms = tuple(arm for arm in (self._arm(suite, method) for method in self.methods) if arm.methods)
         if self.keeps:
             arms = tuple(replace(arm, budgets=self._budgets(arm)) for arm in arms)
-        return replace(suite, tasks=tuple(self.tasks) or suite.tasks, arms=arms, seeds=tuple(self.seeds) or suite.seeds)
+        tasks, seeds = tuple(self.tasks) or suite.tasks, tuple(self.seeds) or suite.seeds
+        limit_s = Suite.time_limit_s if self.tasks else suite.time_limit_s  # the suite's limit is for its own tasks
+        return replace(suite, tasks=tasks, arms=arms, seeds=seeds, time_limit_s=limit_s)
 
     def _arm(self, suite: Suite, method: object) -> Arm:
         """The suite's budgets for a method: those of the arm that has its name, else those that fit what it removes."""
         if type(method) is type(suite.reference):
             return Arm((), ())  # planned anyway
-        for arm in suite.arms:
-            if any(type(other) is type(method) for other in arm.methods):
-                return replace(arm, methods=(method,))  # type: ignore[arg-type]
+        shared = [arm for arm in suite.arms if any(type(other) is type(method) for other in arm.methods)]
+        if shared:
+            budgets = dict.fromkeys(budget for arm in shared for budget in arm.budgets)
+            return Arm((method,), tuple(budgets))  # type: ignore[arg-type]
         removes = method.card.granularity == "weight"  # type: ignore[attr-defined]
         fitting = (arm for arm in suite.arms if removes == any(b.resource == "prunable_nonzero" for b in arm.budgets))
         return replace(next(fitting, suite.arms[0]), methods=(method,))  # type: ignore[arg-type]
@@ -86,20 +90,23 @@ class Estimate:
 
 
 def estimate(todo: Iterable[Cell], store: Store | None) -> Estimate:
-    """By the median of the same task and method, else of the same task; one process, this store's history."""
-    history = [r for r in (store.records() if store else []) if r.status in FINAL and r.cost]
+    """By the median of the same task, recipe and method, else of the same task and recipe; one process."""
+    history: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
+    for record in store.records() if store else []:
+        if store and record.status in FINAL and record.cost:
+            task, method = record.cell["task"], record.cell["method"]
+            taken = record.seconds, float(size_bytes(store.artifact(record.id)))
+            recipe = identity.digest(task["recipe"])
+            history[task["label"], recipe, method["label"]].append(taken)
+            history[task["label"], recipe].append(taken)
     seconds = disk = 0.0
     unknown = 0
     for cell in todo:
-        alike = _alike(cell, history)
-        if not alike or store is None:
+        alike = identity.task_label(cell.task), identity.digest(identity.describe(cell.task.recipe))
+        known = history.get((*alike, identity.label(cell.method))) or history.get(alike)
+        if known is None:
             unknown += 1
             continue
-        seconds += statistics.median(record.seconds for record in alike)
-        disk += statistics.median(size_bytes(store.artifact(record.id)) for record in alike[:5])
+        seconds += statistics.median(taken for taken, _ in known)
+        disk += statistics.median(size for _, size in known)
     return Estimate(seconds, disk, unknown)
-
-
-def _alike(cell: Cell, history: Sequence[Record]) -> list[Record]:
-    task = [r for r in history if r.cell["task"]["label"] == identity.task_label(cell.task)]
-    return [r for r in task if r.cell["method"]["label"] == identity.label(cell.method)] or task

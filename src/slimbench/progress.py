@@ -63,11 +63,10 @@ class PlainView:
     def __init__(self) -> None:
         self.total = self.done = 0
         self.started = time.monotonic()
-        self.expected = 0.0
 
     def begin(self, stage: str, jobs: int, seconds_expected: float = 0.0) -> None:
         """Name the stage."""
-        self.total, self.done, self.started, self.expected = jobs, 0, time.monotonic(), seconds_expected
+        self.total, self.done, self.started = jobs, 0, time.monotonic()
         if jobs:
             self.say(f"{stage}: {jobs} to do")
 

@@ -63,15 +63,20 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
     seconds: dict[str, float] = {}
     failed = 0
     with store.one_runner():
-        statuses = store.statuses()
+        todo = left_to_do(cells, store)
         _tell(store, view)
-        todo = {i: cell for i, cell in cells.items() if not is_done(i, statuses, store)}
         view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
         if todo:
+            store.sweep()
             with _timed(seconds, "check"):
                 _check_data(todo.values(), store, options)
             with _timed(seconds, "compress"):
                 failed += _compress(todo, suite, options, store, view)
+                # a dense network that came out otherwise than before takes what started from the old one with it
+                stale = {i: c for i, c in left_to_do(cells, store).items() if i not in todo}
+                if stale and not options.limit:
+                    view.say(f"{len(stale)} cells started from a dense network that is no longer there: again")
+                    failed += _compress(stale, suite, options, store, view)
         if failed and options.fail_fast:
             return Outcome(tuple(cells), failed, seconds)
         with _timed(seconds, "measure"):
@@ -79,10 +84,20 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
     return Outcome(tuple(cells), failed, seconds)
 
 
-def is_done(cell_id: str, statuses: dict[str, str], store: Store) -> bool:
-    """Whether a record is final, and its artifact there where it has one."""
-    status = statuses.get(cell_id)
-    return status == "unsupported" or (status in FINAL and has_artifact(cell_id, store))
+def left_to_do(cells: dict[str, Cell], store: Store) -> dict[str, Cell]:
+    """The cells that are not done."""
+    records = {record.id: record for record in store.records()}
+    return {cell_id: cell for cell_id, cell in cells.items() if not is_done(cell_id, records, store)}
+
+
+def is_done(cell_id: str, records: dict[str, Record], store: Store) -> bool:
+    """Whether a record is final, its network there, and the dense network it started from the one that is there."""
+    record = records.get(cell_id)
+    if record is None or record.status not in FINAL or record.status == "unsupported":
+        return record is not None and record.status == "unsupported"
+    dense = records.get(record.reference)
+    current = dense is None or dense.artifact in {"", record.reference_artifact}
+    return current and has_artifact(cell_id, store)
 
 
 def has_artifact(cell_id: str, store: Store) -> bool:

@@ -14,15 +14,16 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError
 from slimbench.identity import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SCHEMA = 1
+T = TypeVar("T")
 _FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside")
 
 
@@ -75,25 +76,31 @@ class Store:
 
     def record(self, cell_id: str) -> Record | None:
         """The record of a cell, or None where there is none that can be read."""
-        body = self._read(self._file("records", cell_id))
-        return record_from(body) if body else None
+        return self._read(self._file("records", cell_id), record_from)
 
     def measurement(self, measurement_id: str) -> MeasurementRecord | None:
         """A measurement, or None."""
-        body = self._read(self._file("measurements", measurement_id))
-        return measurement_from(body) if body else None
+        return self._read(self._file("measurements", measurement_id), measurement_from)
 
     def records(self) -> list[Record]:
-        """Every record, by id."""
-        return [record_from(body) for body in self._bodies("records")]
+        """Every readable record, by id."""
+        return self._all("records", record_from)
 
     def measurements(self) -> list[MeasurementRecord]:
-        """Every measurement, by id."""
-        return [measurement_from(body) for body in self._bodies("measurements")]
+        """Every readable measurement, by id."""
+        return self._all("measurements", measurement_from)
 
     def statuses(self) -> dict[str, str]:
         """Status of every readable record, by id."""
-        return {str(body["id"]): str(body["status"]) for body in self._bodies("records")}
+        return {record.id: record.status for record in self.records()}
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written. Only while the store is held."""
+        for part in self.root.glob("*/.*.part"):
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
     def find(self, prefix: str) -> Record:
         """The one record whose id starts with ``prefix``. Raises: UserError where there is none, or several."""
@@ -123,14 +130,12 @@ class Store:
     def _file(self, kind: str, name: str) -> Path:
         return self.root / kind / f"{name}.json"
 
-    def _bodies(self, kind: str) -> Iterator[dict[str, Any]]:
-        for path in sorted((self.root / kind).glob("*.json")):
-            body = self._read(path)
-            if body is not None:
-                yield body
+    def _all(self, kind: str, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+        found = (self._read(path, parse) for path in sorted((self.root / kind).glob("*.json")))
+        return [record for record in found if record is not None]
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
-        """The body of a record file; a corrupt one is moved to ``aside/`` and named in ``warnings``."""
+    def _read(self, path: Path, parse: Callable[[dict[str, Any]], T]) -> T | None:
+        """What a record file holds; a corrupt one is moved to ``aside/`` and named in ``warnings``."""
         try:
             document = json.loads(path.read_text())
             body: dict[str, Any] = document["body"]
@@ -138,12 +143,12 @@ class Store:
                 raise UserError(f"{path} was written by a newer SlimBench (schema {document['schema']}): update first.")
             if digest(body) != document["checksum"] or body["id"] != path.stem:
                 raise ValueError("its checksum does not match")
+            return parse(body)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._set_aside(path, str(error))
             return None
-        return body
 
     def _set_aside(self, path: Path, why: str) -> None:
         aside = self.root / "aside" / path.name

@@ -120,6 +120,8 @@ class Loop:
 
         """
         recipe = recipe or self.task.recipe
+        if recipe.label_smoothing != self.task.recipe.label_smoothing:
+            raise ValueError("label smoothing is declared in the task's recipe, for all methods alike")
         fit = self._fits
         self._fits += 1
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -50,14 +50,19 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
 
 
 def initialise(model: nn.Module) -> None:
-    """Draw fresh weights in place: He's normal (fan in) for products, 1 and 0 for batch norm."""
-    for module in model.modules():
+    """Draw fresh weights in place: He's normal (fan in) for products, every other layer as it resets itself.
+
+    Raises: ValueError for parameters that no layer can draw anew: they would stay as they were trained.
+    """
+    for name, module in model.named_modules():
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
+        elif any(True for _ in module.parameters(recurse=False)):
+            raise ValueError(f"the parameters of {name or 'the network'!r} cannot be drawn anew")
 
 
 def own(name: str, channels: int, classes: int) -> nn.Module:
