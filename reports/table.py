@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from slimbench.identity import digest
 from slimbench.statistics import Difference, Summary, paired, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from slimbench.core import Measurement, MeasurementRecord, Record
 
@@ -36,26 +37,51 @@ class Row:
 
     records: tuple[Record, ...]
     dense: Mapping[int, Record]
-    measured: Mapping[Column, Measurement]
+    measured: Mapping[Column, tuple[Measurement, ...]]  # by seed
+    refused: tuple[str, ...] = ()
 
     @property
     def first(self) -> Record:
-        """The record of the lowest seed, preferring one with numbers."""
-        return next((record for record in self.records if record.cost), self.records[0])
+        """The record of the lowest seed that counts."""
+        return self.counted[0] if self.counted else self.records[0]
+
+    @property
+    def counted(self) -> tuple[Record, ...]:
+        """The seeds that numbers are made of: those that met the budget; where none did, those that missed it."""
+        done = [record for record in self.records if record.cost]
+        met = tuple(record for record in done if record.status == "ok")
+        return met or tuple(done)
 
     @property
     def is_dense(self) -> bool:
         """Whether this is the reference."""
         return bool(self.first.cell["reference"])
 
+    def mean(self, figure: Callable[[Record], float]) -> float | None:
+        """A counted figure, mean over seeds."""
+        return statistics.fmean(figure(record) for record in self.counted) if self.counted else None
+
+    def cost(self, name: str) -> float | None:
+        """A field of the cost, mean over seeds."""
+        return self.mean(lambda record: getattr(record.cost, name))
+
+    def kept(self) -> float | None:
+        """Share of the budget's resource that is left, mean over seeds."""
+        resource = self.first.cell["budget"]["resource"]
+        return self.mean(lambda r: r.cost.of(resource) / r.dense_cost.of(resource))  # type: ignore[union-attr]
+
+    def theoretical(self) -> float | None:
+        """Dense MACs / MACs, mean over seeds."""
+        return self.mean(lambda r: r.dense_cost.macs / max(1, r.cost.macs))  # type: ignore[union-attr]
+
     def quality(self) -> Summary | None:
         """Of the headline metric, over seeds."""
-        values = headline(self.records)
+        values = headline(self.counted)
         return summarise(list(values.values())) if values else None
 
     def difference(self) -> Difference | None:
         """Paired to the dense network of the same seed."""
-        return None if self.is_dense else paired(headline(self.records), headline(self.dense.values()))
+        return None if self.is_dense else paired(headline(self.counted), headline(self.dense.values()))
 
 
 def headline(records: Iterable[Record]) -> dict[int, float]:
@@ -67,17 +93,23 @@ def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -
     """Rows by heading (task, network, training settings), dense first, then by resource, keep and method."""
     by_id = {record.id: record for record in records}
     timed: dict[str, dict[Column, Measurement]] = defaultdict(dict)
+    refused: dict[str, list[str]] = defaultdict(list)
     for m in sorted(measurements, key=lambda m: (m.finished, m.id)):
         if m.measurement:
             timed[m.cell_id][column(m)] = m.measurement
+        else:
+            refused[m.cell_id].append(f"not measured on {m.profile['label']}: {m.reason}")
     groups: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda r: (r.cell["seed"], r.id)):
         cell = {k: v for k, v in record.cell.items() if k != "seed"}
         groups[heading(record)][digest(cell)].append(record)
     table: dict[str, list[Row]] = {}
     for name, group in sorted(groups.items()):
-        table[name] = sorted((_row(part, by_id, timed) for part in group.values()), key=_place)
+        table[name] = sorted((_row(part, by_id, timed, refused) for part in group.values()), key=_place)
     return table
+
+
+_COMMON = {"is", "network", "recipe", "weights", "version", "label", "family"}
 
 
 def heading(record: Record) -> str:
@@ -87,8 +119,10 @@ def heading(record: Record) -> str:
     recipe = {k: v for k, v in task["recipe"].items() if k != "is"}
     trained = f"published weights {task['weights']!r}" if task.get("weights") else f"{recipe['epochs']:g} dense epochs"
     how = f"{settings['precision']} on {settings['device']}, {settings['threads']} thread(s)"
+    own = ", ".join(f"{k}={v}" for k, v in task.items() if k not in _COMMON)
     version = f"task version {task['version']}, engine {cell['engine']}, recipe {digest(recipe)[:6]}"
-    return f"{task['label']}: {trained}; trained in {how}; {version}"
+    version += f", data {digest(cell['data'])[:6]}"
+    return f"{task['label']}{f' ({own})' if own else ''}: {trained}; trained in {how}; {version}"
 
 
 def column(record: MeasurementRecord) -> Column:
@@ -105,12 +139,14 @@ def column(record: MeasurementRecord) -> Column:
     return Column(label, m.level, print_of, caption)
 
 
-def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, Any]) -> Row:
+def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, Any], refused: Mapping[str, Any]) -> Row:
     dense = {r.cell["seed"]: by_id[r.reference] for r in part if r.reference in by_id}
-    measured: dict[Column, Measurement] = {}
-    for record in reversed(part):  # the lowest seed's wins
-        measured |= timed.get(record.id, {})
-    return Row(tuple(part), dense, measured)
+    measured: dict[Column, tuple[Measurement, ...]] = {}
+    for record in part:
+        for c, measurement in timed.get(record.id, {}).items():
+            measured[c] = (*measured.get(c, ()), measurement)
+    why = dict.fromkeys(reason for record in part for reason in refused.get(record.id, ()))
+    return Row(tuple(part), dense, measured, tuple(why))
 
 
 def _place(row: Row) -> tuple[Any, ...]:
@@ -145,7 +181,8 @@ def _section(name: str, group: list[Row]) -> str:
     foot += [f"{c.profile} {c.level} (machine {c.machine}): {c.caption}." for c in columns]
     foot.append(
         "MACs are multiply-accumulates (FLOPs = 2 x MACs). Theoretical speed-up: dense MACs / MACs, counted. Measured: "
-        "dense latency / latency, timed. Δ dense: paired by seed, 95 % Student-t interval"
+        "dense latency / latency, on the first seed's networks unless it says otherwise; within the A/A noise there is "
+        "no difference. Δ dense: paired by seed, 95 % Student-t interval"
         + ("; indicative: fewer than 6 seeds." if _few(group) else ".")
     )
     foot += sorted({_published(row) for row in group} - {""})
@@ -165,34 +202,39 @@ def _method(record: Record) -> str:
 
 
 def _cells(row: Row, columns: Sequence[Column], notes: list[str], *, aligned: bool) -> list[str]:
-    first, cost, dense = row.first, row.first.cost, row.first.dense_cost
-    budget = first.cell["budget"]
-    known = cost is not None and dense is not None
+    first, budget = row.first, row.first.cell["budget"]
     cells = [
         _method(first),
         "" if row.is_dense else f"{budget['keep']:g} {budget['resource']}",
-        f"{_mean_kept(row):.4f}" if known and not row.is_dense else "",
-        _big(cost.macs) if cost else "",
-        _big(cost.params) if cost else "",
-        _big(cost.nonzero) if cost else "",
+        "" if row.is_dense else _show(row.kept(), ".4f"),
+        *(_big(row.cost(name)) for name in ("macs", "params", "nonzero")),
         _quality(row.quality()),
         _difference(row.difference()),
-        f"{dense.macs / max(1, cost.macs):.2f}x" if cost and dense else "",
-        *(_speed(row, row.measured.get(c), notes) for c in columns),
+        _show(row.theoretical(), ".2f", "x"),
+        *(_speed(row, row.measured.get(c, ()), notes) for c in columns),
         _fidelity(first),
         _epochs(first),
         first.spent.offline,
-        _status(row, notes),
+        _status(row, notes) + "".join(_note(notes, why) for why in (*row.refused, *_environments(row))),
     ]
     if aligned:
         cells.insert(3, str(_round_to(row)))
     return cells
 
 
-def _mean_kept(row: Row) -> float:
-    resource = row.first.cell["budget"]["resource"]
-    shares = [r.cost.of(resource) / r.dense_cost.of(resource) for r in row.records if r.cost and r.dense_cost]
-    return sum(shares) / len(shares)
+def _environments(row: Row) -> list[str]:
+    """A note where seeds, or a seed and its dense network, come from machines or versions that differ."""
+    made = {_made_on(record) for record in (*row.counted, *row.dense.values())}
+    return [f"trained in {len(made)} environments: {'; '.join(sorted(made))}"] if len(made) > 1 else []
+
+
+def _made_on(record: Record) -> str:
+    env = record.environment
+    return f"{env['cpu']}, torch {env['versions']['torch']}"
+
+
+def _show(value: float | None, how: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{how}}{unit}"
 
 
 def _quality(summary: Summary | None) -> str:
@@ -209,18 +251,28 @@ def _difference(difference: Difference | None) -> str:
     return f"{difference.mean:+.2f}{interval}"
 
 
-def _speed(row: Row, m: Measurement | None, notes: list[str]) -> str:
-    if m is None:
+def _speed(row: Row, taken: Sequence[Measurement], notes: list[str]) -> str:
+    """The ratio with its interval, and what it says; over several seeds their mean and the widest interval."""
+    if not taken:
         return ""
-    mark = _note(notes, f"disturbed: {m.disturbed}") if m.disturbed else ""
+    mark = "".join(_note(notes, f"disturbed: {m.disturbed}") for m in taken if m.disturbed)
+    noise = max(m.noise for m in taken)
     if row.is_dense:
-        return f"1 ({m.p50_ms:.3g} ms; A/A ± {100 * m.noise:.1f} %){mark}"
+        return f"1 ({statistics.fmean(m.p50_ms for m in taken):.3g} ms; A/A ± {100 * noise:.1f} %){mark}"
+    ratio, low, high = pooled(taken)
     said = ""
-    if m.ratio_high < 1 - m.noise:
+    if high < 1 - noise:
         said = " **slower than dense**"
-    elif m.ratio_low <= 1 + m.noise:
+    elif low <= 1 + noise:
         said = " no difference"
-    return f"{m.ratio:.2f}x [{m.ratio_low:.2f}, {m.ratio_high:.2f}]{said}{mark}"
+    seeds = f" ({len(taken)} seeds)" if len(taken) > 1 else ""
+    return f"{ratio:.2f}x [{low:.2f}, {high:.2f}]{seeds}{said}{mark}"
+
+
+def pooled(taken: Sequence[Measurement]) -> tuple[float, float, float]:
+    """Mean ratio of several seeds' networks, and the interval that holds all of theirs."""
+    ratio = statistics.fmean(m.ratio for m in taken)
+    return ratio, min(m.ratio_low for m in taken), max(m.ratio_high for m in taken)
 
 
 def _status(row: Row, notes: list[str]) -> str:
@@ -276,11 +328,13 @@ def _few(group: list[Row]) -> bool:
     return any(d.is_indicative for row in group if (d := row.difference()))
 
 
-def _big(count: int) -> str:
+def _big(count: float | None) -> str:
+    if count is None:
+        return ""
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= scale:
             return f"{count / scale:.3f} {unit}"
-    return str(count)
+    return f"{count:g}"
 
 
 # -------------------------------------------------------------------------------------------------- for programs
@@ -302,21 +356,25 @@ def _columns(row: Row) -> list[Column | None]:
 
 
 def _flat(name: str, row: Row, c: Column | None) -> dict[str, Any]:
-    first, cost, dense = row.first, row.first.cost, row.first.dense_cost
-    quality, difference = row.quality(), row.difference()
+    first, quality, difference = row.first, row.quality(), row.difference()
     budget, spent = first.cell["budget"], first.spent
-    m = row.measured[c] if c else None
+    taken = row.measured[c] if c else ()
+    ratio, low, high = pooled(taken) if taken else ("", "", "")
+    figures = {
+        "kept": row.kept(),
+        "macs": row.cost("macs"),
+        "params": row.cost("params"),
+        "nonzero": row.cost("nonzero"),
+        "theoretical_speedup": row.theoretical(),
+    }
     return {
         "group": name,
         "method": _method(first),
         "network": first.cell["task"]["network"],
         "resource": budget["resource"],
         "keep_asked": budget["keep"],
-        "kept": _mean_kept(row) if cost and dense else "",
         "round_to": _round_to(row),
-        "macs": cost.macs if cost else "",
-        "params": cost.params if cost else "",
-        "nonzero": cost.nonzero if cost else "",
+        **{key: "" if value is None else value for key, value in figures.items()},
         "metric": next(iter(first.quality), ""),
         "mean": quality.mean if quality else "",
         "sd": quality.sd if quality and quality.n > 1 else "",
@@ -324,15 +382,16 @@ def _flat(name: str, row: Row, c: Column | None) -> dict[str, Any]:
         "difference": difference.mean if difference else "",
         "difference_low": difference.low if difference and difference.n > 1 else "",
         "difference_high": difference.high if difference and difference.n > 1 else "",
-        "theoretical_speedup": dense.macs / max(1, cost.macs) if cost and dense else "",
         "profile": f"{c.profile} {c.level}" if c else "",
         "machine": c.machine if c else "",
-        "p50_ms": m.p50_ms if m else "",
-        "measured_speedup": m.ratio if m else "",
-        "measured_low": m.ratio_low if m else "",
-        "measured_high": m.ratio_high if m else "",
-        "noise": m.noise if m else "",
-        "disturbed": (m.disturbed or "") if m else "",
+        "p50_ms": statistics.fmean(m.p50_ms for m in taken) if taken else "",
+        "measured_speedup": ratio,
+        "measured_low": low,
+        "measured_high": high,
+        "measured_seeds": len(taken),
+        "noise": max(m.noise for m in taken) if taken else "",
+        "disturbed": "; ".join(m.disturbed for m in taken if m.disturbed),
+        "refused": "; ".join(row.refused),
         "fidelity": _fidelity(first),
         "dense_epochs": "published" if spent.dense_epochs is None else spent.dense_epochs,
         "search_epochs": spent.search_epochs,

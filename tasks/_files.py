@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Generator, Tensor
 
-from slimbench.core import Batch, Split, UserError
+from slimbench.core import Batch, MissingDataError, Split, UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,31 +23,37 @@ _THREADS = 8  # PIL lets go of the interpreter while it decodes
 
 
 @functools.cache
-def split(root: Path | None, wanted: Split, classes: int, held_a_class: int) -> Files:
+def split(root: Path | None, wanted: Split, classes: int, held_a_class: int, images: int | None = None) -> Files:
     """Files and labels of a split; ``held_a_class`` training images a class, fixed for all seeds, are val.
 
-    Raises: UserError where folders are missing or of another number.
+    Raises: UserError where folders or images are missing, or of another number than ``classes`` and ``images``.
     """
     if root is None:
-        raise UserError(
+        raise MissingDataError(
             "The data of imagenet are missing (BENCH_DATA is not set): name the folder that holds imagenet/."
         )
     official = root / "imagenet" / ("val" if wanted == "test" else "train")
     if not official.is_dir():
-        raise UserError(f"The data of imagenet are missing ({official} does not exist): `bench download imagenet`.")
+        raise MissingDataError(
+            f"The data of imagenet are missing ({official} does not exist): `bench download imagenet`."
+        )
     folders = sorted(path for path in official.glob("*") if path.is_dir())
     if len(folders) != classes:
         raise UserError(
             f"{official} holds {len(folders)} class folders, not {classes}: `bench download imagenet --data {root}`."
         )
     found: list[tuple[Path, int]] = []
+    whole = 0
     for label, folder in enumerate(folders):
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpeg", ".jpg", ".png"})
+        whole += len(files)
         if wanted != "test":
             order = np.random.RandomState(label).permutation(len(files))
             chosen = order[:held_a_class] if wanted == "val" else order[held_a_class:]
             files = [files[i] for i in sorted(chosen)]
         found += [(path, label) for path in files]
+    if images is not None and whole != images:
+        raise UserError(f"{official} holds {whole:,} images, not {images:,}: fetch the data again.")
     if not found:
         raise UserError(f"{official} holds no images for the {wanted} split: fetch the data again.")
     return tuple(found)

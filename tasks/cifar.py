@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from slimbench.core import Metric, Recipe, Split, UserError
+from slimbench.core import Metric, MissingDataError, Recipe, Split, UserError
 from slimbench.environment import data_root
 from slimbench.tasks._classification import TOP1, TOP5, Classification
 
@@ -129,9 +129,12 @@ def _read_torchvision(task: type[CIFAR10], root: Path | None, official: str) -> 
 
     fetch = f"run `bench download {task.name} --data FOLDER`, or name the folder that holds them"
     if root is None:
-        raise UserError(f"The data of {task.name} are missing (BENCH_DATA is not set): {fetch}.")
+        raise MissingDataError(f"The data of {task.name} are missing (BENCH_DATA is not set): {fetch}.")
+    dataset = getattr(torchvision().datasets, task.torchvision_name)
+    if not (root / dataset.base_folder).is_dir():
+        raise MissingDataError(f"The data of {task.name} are missing ({root} has no {dataset.base_folder}): {fetch}.")
     try:
-        data = getattr(torchvision().datasets, task.torchvision_name)(root, train=official == "train")
+        data = dataset(root, train=official == "train")
     except RuntimeError as error:
-        raise UserError(f"The data of {task.name} are missing or altered in {root}: {fetch}.") from error
+        raise UserError(f"The data of {task.name} in {root / dataset.base_folder} are altered: {fetch}.") from error
     return data.data, np.asarray(data.targets, np.int64)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
+    from slimbench.tasks._files import Files
+
 
 @dataclass(frozen=True)
 class ImageNet(Classification):
@@ -34,6 +36,7 @@ class ImageNet(Classification):
     std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
     content: ClassVar[str] = "ILSVRC2012"  # 150 GB: the file list is checked, not every byte
     held_a_class: ClassVar[int] = 50
+    images: ClassVar[dict[str, int]] = {"train": 1_281_167, "val": 1_281_167, "test": 50_000}  # in the split's folder
 
     def check(self) -> None:
         """List the files of both folders."""
@@ -42,16 +45,18 @@ class ImageNet(Classification):
 
     def size(self, split: Split) -> int:
         """Number of images."""
-        from slimbench.tasks import _files
-
-        return len(_files.split(data_root(), split, self.n_classes, self.held_a_class))
+        return len(self._files(split))
 
     def batch(self, split: Split, indices: Tensor, rng: Generator | None) -> Batch:
         """Decode, crop and normalise."""
         from slimbench.tasks import _files
 
-        files = _files.split(data_root(), split, self.n_classes, self.held_a_class)
-        return _files.batch(files, indices, rng, self.size_px, (self.mean, self.std))
+        return _files.batch(self._files(split), indices, rng, self.size_px, (self.mean, self.std))
+
+    def _files(self, split: Split) -> Files:
+        from slimbench.tasks import _files
+
+        return _files.split(data_root(), split, self.n_classes, self.held_a_class, self.images.get(split))
 
     def download(self, root: Path) -> None:
         """Unpack the official archives, which must lie in ``root``: their licence forbids fetching them for you."""

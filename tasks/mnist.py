@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from slimbench.core import Recipe, Split, UserError
+from slimbench.core import MissingDataError, Recipe, Split, UserError
 from slimbench.environment import data_root
 from slimbench.tasks._classification import Classification
 
@@ -116,7 +116,7 @@ def _folder(task: type[MNIST], root: Path | None) -> Path:
             return folder
     where = f"{root} has none of {', '.join(task.folders)}" if root else "BENCH_DATA is not set"
     fetch = f"run `bench download {task.name} --data FOLDER`, or name the folder that holds them"
-    raise UserError(f"The data of {task.name} are missing ({where}): {fetch}.")
+    raise MissingDataError(f"The data of {task.name} are missing ({where}): {fetch}.")
 
 
 def _unpack(task: type[MNIST], path: Path) -> bytes:

@@ -141,7 +141,7 @@ def test_cuda_where_there_is_none(inside):
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [([], "(BENCH_DATA is not set)"), (["--data", "."], "The data of cifar10 are missing or altered in")],
+    [([], "(BENCH_DATA is not set)"), (["--data", "."], "The data of cifar10 are missing (")],
     ids=["unset", "empty"],
 )
 def test_missing_data_are_named(inside, data, words):

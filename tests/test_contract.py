@@ -159,7 +159,8 @@ def test_method_keeps_its_promises(method, dense, tmp_path, monkeypatch):
     keeps_its_word_in_the_artifact(record, store)
     spends_what_it_may(record, Cell(TASK, method, budget_of(method), 0, reference=dense[1]))
 
-    killed(method, dense, tmp_path / "resumed", monkeypatch)
+    killed(method, dense, tmp_path / "resumed", monkeypatch, after=2)
+    killed(method, dense, tmp_path / "resumed", monkeypatch, after=record.spent.steps - 3)
     resumed, _ = run(method, dense, tmp_path / "resumed")
     assert resumed.artifact == record.artifact, "killed and resumed equals straight through, bit for bit"
     assert resumed.quality == record.quality
@@ -171,14 +172,14 @@ class Killed(BaseException):
     pass
 
 
-def killed(method: object, dense, folder: Path, monkeypatch) -> None:
-    """Run the cell until the middle of its training, with a checkpoint every step, and stop as a kill would."""
+def killed(method: object, dense, folder: Path, monkeypatch, *, after: int) -> None:
+    """Run the cell, or what is left of it, with a checkpoint every step, until it has taken ``after`` steps in all."""
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
-    save, steps = train.Loop._save, itertools.count()
+    save = train.Loop._save
 
     def dies(self, fit, step, kept):
         save(self, fit, step, kept)
-        if next(steps) == 4:
+        if self.spent.steps >= after:
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):

@@ -191,3 +191,58 @@ def test_csv_holds_the_same_numbers_unrounded():
 def test_no_records_say_what_to_do():
     """Rather than an empty page."""
     assert "bench run --all" in table.markdown([], [])
+
+
+def test_counted_figures_are_means_over_seeds():
+    """Not the first seed's beside the mean of another column."""
+    records = [*PAIR, record(Dense(), seed=1), record(L1Channels(), 0.5, 1, macs=250)]
+    cells = row_of(table.markdown(records, []), "l1_channels")
+    assert cells[2:4] == ["0.3750", "375"]
+    assert "3.00x" in cells
+
+
+def test_seeds_that_missed_the_budget_are_left_out_of_the_mean():
+    """Unless all of them did."""
+    off = {"status": "off_budget", "reason": "kept 0.9"}
+    records = [*PAIR, record(Dense(), seed=1), record(L1Channels(), 0.5, 1, 10.0, 900, **off)]
+    assert "88.00 (1)" in row_of(table.markdown(records, []), "l1_channels")
+    alone = table.markdown([PAIR[0], record(L1Channels(), 0.5, 0, 10.0, 900, **off)], [])
+    assert "10.00 (1)" in row_of(alone, "l1_channels")
+
+
+def test_every_measured_seed_shows():
+    """Two networks of one method: the mean ratio and the interval that holds both."""
+    second = [record(Dense(), seed=1), record(L1Channels(), 0.5, 1, macs=500)]
+    taken = [measured(PAIR[1], 2.0, 1.9, 2.1), measured(second[1], 1.0, 0.9, 1.1)]
+    assert "1.50x [0.90, 2.10] (2 seeds) no difference" in table.markdown([*PAIR, *second], taken)
+
+
+def test_within_the_noise_is_no_difference():
+    """Dense against its copy reaches as far."""
+    text = table.markdown(PAIR, [measured(PAIR[1], 0.95, 0.94, 0.96, noise=0.05)])
+    assert "0.95x [0.94, 0.96] no difference" in text
+
+
+def test_a_refused_measurement_says_so():
+    """Rather than leaving an empty cell."""
+    refused = replace(measured(PAIR[1]), status="failed", measurement=None, reason="refused: the clock went")
+    text = table.markdown(PAIR, [refused])
+    assert "[1] not measured on cpu: refused: the clock went" in text
+    assert row_of(text, "l1_channels")[-1] == "ok [1]"
+
+
+def test_seeds_of_two_environments_are_named():
+    """Their mean is shown, and where they come from."""
+    second = record(Dense(), seed=1, environment=environment() | {"cpu": "another processor"})
+    text = table.markdown([*PAIR, second], [])
+    assert "trained in 2 environments: " in text
+    assert "another processor" in text
+
+
+def test_a_tasks_own_fields_make_a_table_of_their_own():
+    """Two scales of one task are not compared."""
+    other = record(Dense())
+    cell = other.cell | {"task": other.cell["task"] | {"scale": 4}}
+    text = table.markdown([PAIR[0], replace(other, id="e" * 16, cell=cell)], [])
+    assert text.count("### digits/resnet20") == 2
+    assert "(scale=4)" in text

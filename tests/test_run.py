@@ -359,6 +359,27 @@ def test_a_deleted_network_is_made_again(finished, copied):
     artifact.verify(copied.artifact(victim.id))
 
 
+def test_what_started_from_another_dense_network_is_made_again(copied):
+    """Its difference to dense would be paired with a network that it never saw."""
+    dense = next(record for record in copied.records() if not record.reference)
+    copied.put(replace(dense, artifact="0" * 64))
+    _, view = go(SUITE, copied)
+    heirs = [record.label for record in copied.records() if record.reference == dense.id]
+    assert [label for label in view.labels("started") if " on " not in label] == heirs
+
+
+def test_a_measurement_that_crashes_leaves_a_record(copied, monkeypatch):
+    """With its cause; the next run tries it again."""
+    import slimbench.run as runner
+
+    victim = copied.measurements()[0]
+    (copied.root / "measurements" / f"{victim.id}.json").unlink()
+    monkeypatch.setattr(runner, "MEASURE_LIMIT_S", 1e-6)
+    outcome, _ = go(SUITE, copied)
+    assert outcome.failed == 1
+    assert "time limit" in copied.measurement(victim.id).reason
+
+
 def test_a_damaged_measurement_is_taken_again(copied):
     """The reader is told, and no cell is touched."""
     victim = copied.measurements()[0]

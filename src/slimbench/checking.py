@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slimbench import discover, environment
-from slimbench.core import UserError
+from slimbench.core import MissingDataError, UserError
 from slimbench.store import Store
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _data(tasks: tuple[Task, ...]) -> list[Finding]:
         try:
             task.check()
         except UserError as error:
-            absent = not tasks and " missing" in str(error)
+            absent = not tasks and isinstance(error, MissingDataError)
             findings.append(Finding(f"data of {task.name}", "not at hand" if absent else str(error), absent))
         else:
             findings.append(Finding(f"data of {task.name}", "verified"))

@@ -30,6 +30,10 @@ class UserError(Exception):
     """Bad input: one sentence that says what is wrong and what to do. The command line prints it and exits with 2."""
 
 
+class MissingDataError(UserError):
+    """A task's data are not at hand (as opposed to altered)."""
+
+
 # ---------------------------------------------------------------------------------------------------- specs
 
 
@@ -121,16 +125,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what no training can be made of."""
-        names = (
-            "epochs",
-            "lr",
-            "fine_tune_lr",
-            "warmup",
-            "momentum",
-            "weight_decay",
-            "label_smoothing",
-            "distillation",
-        )
+        shares = ("warmup", "label_smoothing", "distillation")
+        names = ("epochs", "lr", "fine_tune_lr", "momentum", "weight_decay", *shares)
         least: dict[str, float] = dict.fromkeys(names, 0.0) | {"batch_size": 1, "temperature": 1e-6}
         for name, smallest in least.items():
             if not getattr(self, name) >= smallest:

@@ -24,6 +24,8 @@ def export(folder: Path, kind: Literal["onnx", "pt2"], target: Path) -> float:
 
     Checked at batch 1 and 5. Raises: UserError where outputs differ or the file cannot be written.
     """
+    if target.is_dir():
+        raise UserError(f"{target} is a folder: name a file with --out.")
     program = artifact.load(folder)
     shape = artifact.verify(folder)["input"]
     network = program.module(check_guards=False)

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "slimbench.lock"
+_KINDS = ("methods", "tasks", "hardware_profiles")
 _ENGINE = ("src/slimbench/train.py", "src/slimbench/seeding.py", "src/slimbench/cost.py", "src/slimbench/compress.py")
 
 
 def sources() -> dict[str, dict[str, Any]]:
     """Every source that decides results: its version and its hash. Shared files stand under the engine's version."""
     versions: dict[str, int] = {}
-    for kind in ("methods", "tasks"):
+    for kind in _KINDS:
         for cls in discover.found(kind).values():
             file = importlib.import_module(cls.__module__).__file__
             own = Path(str(file)).resolve()
@@ -36,7 +37,7 @@ def sources() -> dict[str, dict[str, Any]]:
                 name = own.relative_to(ROOT).as_posix()
                 versions[name] = max(version, versions.get(name, 0))
     shared = [ROOT / name for name in _ENGINE]
-    shared += [path for kind in ("methods", "tasks") for path in sorted((ROOT / kind).rglob("*.py"))]
+    shared += [path for kind in _KINDS for path in sorted((ROOT / kind).rglob("*.py"))]
     for path in shared:
         versions.setdefault(path.relative_to(ROOT).as_posix(), identity.ENGINE_VERSION)
     return {

@@ -37,14 +37,7 @@ def measure(
 
     A disturbed ``quick`` measurement is kept and flagged; a ``full`` one is tried again and then refused.
     """
-    blank = MeasurementRecord(
-        id=measurement_id(record, reference, profile, level),
-        cell_id=record.id,
-        reference_id=reference.id,
-        profile=identity.describe(profile) | {"version": profile.version, "label": identity.label(profile)},
-        status="ok",
-        environment=environment(),
-    )
+    blank = empty_record(record, reference, profile, level)
     with exclusive(profile.name):
         for attempt in range(_ATTEMPTS):
             taken = profile.measure(store.artifact(record.id), store.artifact(reference.id), level)
@@ -57,6 +50,18 @@ def measure(
         done = replace(done, status="failed", measurement=None, reason=f"refused: {taken.disturbed}")
     store.put(done)
     return done
+
+
+def empty_record(record: Record, reference: Record, profile: HardwareProfile, level: Level) -> MeasurementRecord:
+    """A measurement with everything that is known before it."""
+    return MeasurementRecord(
+        id=measurement_id(record, reference, profile, level),
+        cell_id=record.id,
+        reference_id=reference.id,
+        profile=identity.describe(profile) | {"version": profile.version, "label": identity.label(profile)},
+        status="ok",
+        environment=environment(),
+    )
 
 
 @contextlib.contextmanager

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from slimbench import identity
 from slimbench.core import Level, Record, Settings, Suite, UserError
 from slimbench.environment import environment
 from slimbench.execute import Event, Job, run_local
-from slimbench.measure import measurement_id
+from slimbench.measure import empty_record, measurement_id
 from slimbench.plan import FINAL, estimate, plan
 
 if TYPE_CHECKING:
@@ -189,6 +189,10 @@ def _measure(cells: dict[str, Cell], suite: Suite, options: Options, store: Stor
         view.show(event)
         if event.kind == "stop":
             raise StoppedError(str(event.value))
+        if event.kind == "failed":
+            work = event.job.work
+            blank = empty_record(work["record"], work["reference"], work["profile"], options.level)
+            store.put(replace(blank, status="failed", reason=str(event.value)))
         failed += event.kind == "failed" or (event.kind == "done" and event.value.status == "failed")
     return failed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from typing import TYPE_CHECKING
 
@@ -74,10 +75,7 @@ def own(name: str, channels: int, classes: int) -> nn.Module:
         raise UserError(
             f"The network {name!r} cannot be imported ({error}): give module:function, from the folder that holds it."
         ) from error
-    try:
-        model = function(channels, classes)
-    except TypeError:
-        model = function()
+    model = function(channels, classes) if inspect.signature(function).parameters else function()
     if not isinstance(model, nn.Module):
         raise UserError(f"{name} returned a {type(model).__name__}: it must return a torch.nn.Module.")
     return model
