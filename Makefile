@@ -9,7 +9,7 @@ bench: env
 	$(BIN)/bench run --all
 
 test: env lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: env
 	$(BIN)/ruff format --check .
