@@ -39,7 +39,8 @@ def finished(tmp_path_factory) -> Path:
             spent=Spent(16.0, 0.0, 8.0),
             notes={"widths": {f"layer{i}": [64, 32] for i in range(20)}},
             artifact=identity.digest(len(made)),
-            reference=identity.cell_id(cell.reference) if cell.reference else "",
+            reference=(reference := identity.cell_id(cell.reference) if cell.reference else ""),
+            reference_artifact=made[reference].artifact if reference else "",
             environment=environment.environment(),
         )
         made[record.id] = record
