@@ -1,5 +1,5 @@
 # SlimBench on a CPU: `docker build -f docker/cpu.Dockerfile -t slimbench:cpu .`, then `docker run --rm slimbench:cpu`.
-# Records go to /work: mount a folder there to keep them. Data: mount them and set BENCH_DATA.
+# Records go to /records: mount a folder there to keep them. Data: mount them and set BENCH_DATA.
 FROM python:3.11-slim
 
 LABEL org.opencontainers.image.title="SlimBench" \
@@ -16,9 +16,9 @@ RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$
  && pip install --constraint constraints.txt --no-build-isolation basicsr
 COPY . .
 RUN pip install --constraint constraints.txt . \
- && useradd --create-home bench && mkdir /work && chown bench /work
+ && useradd --create-home bench && mkdir /records && chown bench /records
 
 USER bench
-WORKDIR /work
+WORKDIR /records
 ENTRYPOINT ["bench"]
 CMD ["run", "--all"]
