@@ -13,11 +13,13 @@ from slimbench.methods.random_channels import RandomChannels
 from slimbench.methods.resconv import ResConv
 from slimbench.methods.uniform_width import UniformWidth
 from slimbench.tasks.digits import Digits
+from slimbench.tasks.photos import Photos
+from slimbench.tasks.texture_digits import TextureDigits
 
 suite = Suite(
     name="quick",
     title="Every method on every embedded task",
-    tasks=(Digits(),),
+    tasks=(Digits(), TextureDigits(), Photos()),
     reference=Dense(),
     arms=(
         Arm(

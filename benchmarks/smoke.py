@@ -1,5 +1,7 @@
 """The quick suite's shape in under a minute: a smaller network, few epochs, one seed. For CI."""
 
+from dataclasses import replace
+
 from slimbench.core import Arm, Budget, Recipe, Suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.methods.dense import Dense
@@ -9,11 +11,17 @@ from slimbench.methods.random_channels import RandomChannels
 from slimbench.methods.resconv import ResConv
 from slimbench.methods.uniform_width import UniformWidth
 from slimbench.tasks.digits import Digits
+from slimbench.tasks.photos import Photos
+from slimbench.tasks.texture_digits import TextureDigits
 
 suite = Suite(
     name="smoke",
     title="Every method once, on a small network",
-    tasks=(Digits("resnet14", Recipe(epochs=6, batch_size=64, lr=0.05)),),
+    tasks=(
+        Digits("resnet14", Recipe(epochs=6, batch_size=64, lr=0.05)),
+        TextureDigits(recipe=replace(TextureDigits.recipe, epochs=4)),
+        Photos(recipe=replace(Photos.recipe, epochs=1)),
+    ),
     reference=Dense(),
     arms=(
         Arm(

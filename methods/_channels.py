@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
+from slimbench.cost import PRODUCTS
 from slimbench.methods import _choice, _surgery
 from slimbench.train import fine_tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor, nn
 
     from slimbench.core import Budget, Task, Trainer
 
@@ -41,9 +43,10 @@ def note_widths(every: Sequence[_surgery.Width], removed: Sequence[set[int]], tr
 
 def mean_magnitude(model: nn.Module, width: _surgery.Width) -> Tensor:
     """Mean |weight| of the filters that make each channel, averaged over the layers that make it, (channels,)."""
-    made = [
-        (layer.weight.detach().abs().flatten(1).mean(1), maker.indices)
-        for maker in width.makers
-        if isinstance(layer := model.get_submodule(maker.layer), (nn.Conv2d, nn.Linear))
-    ]
-    return torch.stack([filters[[i[0] for i in indices]] for filters, indices in made]).mean(0)
+    made = []
+    for maker in width.makers:
+        layer = model.get_submodule(maker.layer)
+        if isinstance(layer, PRODUCTS):
+            each = _surgery.filters(layer).detach().abs().flatten(1).mean(1)
+            made.append(torch.stack([each[list(indices)].mean() for indices in maker.indices]))  # NaN: it makes none
+    return torch.stack(made).nanmean(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from slimbench.core import Batch, Metric, Published, Recipe, Scores, Split
+from slimbench.core import Batch, Metric, Outputs, Published, Recipe, Scores, Split
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -31,6 +31,8 @@ class Classification:
     version: ClassVar[int]
     family: ClassVar[str] = "classification"
     metrics: ClassVar[tuple[Metric, ...]] = (TOP1,)
+    any_size: ClassVar[bool] = False
+    heavy: ClassVar[tuple[str, ...]] = ()
     channels: ClassVar[int] = 3
     size_px: ClassVar[int] = 32
     n_classes: ClassVar[int] = 10
@@ -95,11 +97,21 @@ class Classification:
 
         return _images.batch(self, self.load(split).to(indices.device), indices, rng)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
         """Cross-entropy, label-smoothed as the recipe declares."""
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(outputs, targets, label_smoothing=self.recipe.label_smoothing)
+
+    def distance(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """Kullback-Leibler divergence of the softened logits, mean over images: Hinton et al. 2015."""
+        from slimbench.tasks import _images
+
+        return _images.divergence(outputs, taught, temperature)
+
+    def deploy(self, model: nn.Module) -> nn.Module:
+        """The network itself: nothing in it is for training only."""
+        return model
 
     def classes(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """The label: one window, the whole image, (N, 1, 1)."""

@@ -98,6 +98,13 @@ def shifted(pixels: Tensor, rng: Generator, pad: int, *, flip: bool) -> Tensor:
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def divergence(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(softmax(t / T) || softmax(s / T)) over dimension 1, mean over images (and positions)."""
+    learnt, goal = (F.log_softmax(logits / temperature, 1) for logits in (outputs, taught))
+    rows, goals = (part.movedim(1, -1).flatten(0, -2) for part in (learnt, goal))
+    return temperature**2 * F.kl_div(rows, goals, log_target=True, reduction="batchmean")
+
+
 def evaluate(task: Task, model: nn.Module, split: Split, ranks: dict[str, int]) -> dict[str, Scores]:
     """For each metric, the share of images whose label is among the ``rank`` highest logits, in %.
 

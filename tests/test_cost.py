@@ -130,6 +130,15 @@ def test_imagenet_resnet18():
 # --------------------------------------------------------------------------------------------- layers by hand
 
 
+TRANSPOSED = {
+    "transposed": (nn.ConvTranspose2d(4, 6, 2, stride=2), 4 * 6 * 4 * 25),
+    "overlapping": (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1), 4 * 6 * 9 * 25),
+    "transposed in groups": (nn.ConvTranspose2d(4, 6, 3, groups=2, bias=False), 2 * 6 * 9 * 25),
+    "transposed depthwise": (nn.ConvTranspose2d(4, 4, 4, stride=2, groups=4), 4 * 16 * 25),
+    "transposed and dilated": (nn.ConvTranspose2d(4, 6, (2, 3), dilation=3, output_padding=2), 4 * 6 * 6 * 25),
+}
+
+
 @pytest.mark.parametrize(
     ("layer", "macs"),
     [
@@ -139,12 +148,12 @@ def test_imagenet_resnet18():
         (nn.Conv2d(4, 6, 3, dilation=2), 4 * 6 * 9),
         (nn.Conv2d(4, 4, 3, groups=4, padding=1), 4 * 9 * 25),
         (nn.Conv2d(4, 6, (1, 3)), 4 * 6 * 3 * 15),
-        (nn.ConvTranspose2d(4, 6, 2, stride=2), 4 * 6 * 4 * 25),
         (nn.Sequential(nn.Flatten(), nn.Linear(100, 7)), 700),
         (Runs(lambda x: x[0, 0] @ x[0, 1]), 5 * 5 * 5),
         (Runs(lambda x: torch.bmm(x[0], x[0])), 4 * 5 * 5 * 5),
+        *TRANSPOSED.values(),
     ],
-    ids=["plain", "strided", "grouped", "dilated", "depthwise", "flat", "transposed", "linear", "matmul", "bmm"],
+    ids=["plain", "strided", "grouped", "dilated", "depthwise", "flat", "linear", "matmul", "bmm", *TRANSPOSED],
 )
 def test_products_by_hand(layer, macs):
     """Weights times output positions on (4, 5, 5); transposed: times input positions; biases cost nothing."""
@@ -213,6 +222,39 @@ def test_layers_sum_to_the_count():
         rows, found = cost.layers(model, torch.zeros(1, 3, 32, 32)), counted(name)
         held = sum(w.numel() for w in cost.prunable(model).values())
         assert [sum(row.of(r) for row in rows.values()) for r in RESOURCES] == [found.macs, found.params, held]
+
+
+@pytest.mark.parametrize("layer", [layer for layer, _ in TRANSPOSED.values()], ids=list(TRANSPOSED))
+def test_transposed_layers_are_counted_alike(layer):
+    """One row says what both counters do."""
+    net, pixels = nn.Sequential(layer), torch.zeros(1, 4, 5, 5)
+    row, found = cost.layers(net, pixels)["0"], count(net, pixels)
+    assert [row.of(r) for r in RESOURCES] == [found.macs, found.params, layer.weight.numel()]
+    assert (row.outs, row.passes) == (layer.out_channels, layer.groups == 4)
+
+
+def test_frozen_layers_have_no_params():
+    """Their MACs count; their weights are nothing that pruning may zero, and their biases are frozen one by one."""
+    model = small()
+    model[0].requires_grad_(False)
+    model[1].weight.requires_grad_(False)
+    model[4].weight.requires_grad_(False)
+    rows, found = cost.layers(model, PIXELS), count(model, PIXELS)
+    assert {name: [row.of(r) for r in RESOURCES] for name, row in rows.items()} == {
+        "0": [72, 0, 0],
+        "1": [0, 2, 0],
+        "4": [24, 3, 0],
+    }
+    assert (found.macs, found.params, found.prunable_nonzero) == (96, 5, 0)
+    assert list(cost.prunable(model)) == []
+
+
+def test_depthwise_is_one_filter_a_channel():
+    """Of any convolution; more filters a channel are groups."""
+    assert cost.is_depthwise(nn.Conv2d(4, 4, 3, groups=4))
+    assert cost.is_depthwise(nn.ConvTranspose2d(4, 4, 3, groups=4))
+    others = (nn.Conv2d(4, 8, 3, groups=4), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(1, 1, 3), nn.BatchNorm2d(4))
+    assert not any(map(cost.is_depthwise, others))
 
 
 def test_layers_have_their_own_figures():

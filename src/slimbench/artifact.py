@@ -1,7 +1,7 @@
 """A network goes in; a folder that any machine can load and time comes out, without pickles.
 
     program.pt2          torch.export program: eval mode, batch dynamic, batch norm unfolded
-    weights.safetensors  its parameters and buffers under the original names
+    weights.safetensors  its parameters and buffers under the original names; auxiliary heads' too, for training on
     manifest.json        layer list, input shape, sha256 of both files
 
 The sha256 of the manifest stands for the whole network in records and measurement ids. Archives with anything but raw
@@ -37,11 +37,19 @@ _ENTRIES = re.compile(
 )
 
 
-def save(model: nn.Module, example: Tensor, folder: Path, *, dynamic_size: bool = False) -> str:
+def save(
+    model: nn.Module,
+    example: Tensor,
+    folder: Path,
+    *,
+    trained: nn.Module | None = None,
+    dynamic_size: bool = False,
+) -> str:
     """Store ``model`` whole or not at all and return the sha256 of its manifest.
 
     Args:
         example: one input, (1, C, H, W).
+        trained: the network with what only training needs, whose weights are stored; None: ``model``.
         dynamic_size: whether height and width vary as well as the batch.
 
     """
@@ -54,7 +62,8 @@ def save(model: nn.Module, example: Tensor, folder: Path, *, dynamic_size: bool 
         buffer = io.BytesIO()
         torch.export.save(program(model, example, dynamic_size=dynamic_size), buffer)
         (part / "program.pt2").write_bytes(buffer.getvalue())
-        tensors = {name: t.contiguous().clone() for name, t in model.state_dict().items()}
+        weights = (trained or model).state_dict()
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in weights.items()}
         (part / "weights.safetensors").write_bytes(safetensors.torch.save(tensors))
         manifest = {
             "input": list(example.shape[1:]),

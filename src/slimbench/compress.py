@@ -52,12 +52,14 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         smaller = cell.method.compress(model, sealed, cell.budget, loop).cpu().eval()
 
     say({"stage": "evaluate"})
-    check_outputs(smaller, cell)
-    cost = count(smaller, cell.task.example())
-    val_quality = cell.task.evaluate(smaller, "val")
-    quality = cell.task.evaluate(smaller, "test")  # opened once a cell, here
+    network = cell.task.deploy(smaller)
+    check_outputs(network, cell)
+    cost = count(network, cell.task.example())
+    val_quality = cell.task.evaluate(network, "val")
+    quality = cell.task.evaluate(network, "test")  # opened once a cell, here
     say({"stage": "store"})
-    checksum = artifact.save(smaller, cell.task.example(), store.artifact(blank.id))
+    example, folder = cell.task.example(), store.artifact(blank.id)
+    checksum = artifact.save(network, example, folder, trained=smaller, dynamic_size=cell.task.any_size)
     dense_cost = (dense and dense.cost) or cost
     status, reason = judge(cell, cost, dense_cost, dense_layers)
     record = replace(

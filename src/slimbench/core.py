@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 Batch = tuple["Tensor", "Tensor"]  # inputs (N, C, H, W) float32, targets as the task defines them
+Outputs = Any  # a Tensor; while a network with auxiliary heads trains, a tuple whose first is what eval mode puts out
 Fidelity = Literal["authors' code", "companion paper", "re-derived", "extension", "control"]
 Resource = Literal["macs", "params", "prunable_nonzero"]
 Status = Literal["ok", "off_budget", "unsupported", "failed"]
@@ -104,7 +105,7 @@ class Recipe:
         warmup: share of the steps, in [0, 1), in which the rate rises linearly.
         momentum: of SGD (Nesterov); the Adam family keeps its betas.
         clip_norm: largest gradient norm; None: no clipping.
-        distillation: weight of the Kullback-Leibler term to the dense network's outputs (classification).
+        distillation: weight of the term that draws outputs to the dense network's: see ``Task.distance``.
         temperature: of that term, > 0.
 
     """
@@ -161,7 +162,13 @@ class Task(Protocol):
     name: ClassVar[str]
     family: ClassVar[str]
     version: ClassVar[int]
-    metrics: ClassVar[tuple[Metric, ...]]  # the first is the headline
+    any_size: ClassVar[bool]  # whether inputs of other heights and widths than the example's are taken
+    heavy: ClassVar[tuple[str, ...]]  # modules that its work imports slowly: workers are forked with them loaded
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What it is scored by on test; the first is the headline."""
+        ...
 
     @property
     def network(self) -> str:
@@ -209,8 +216,16 @@ class Task(Protocol):
         """Samples by index (int64, (N,)), normalised; augmented by draws from ``rng`` where it is given."""
         ...
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The scalar training loss."""
+    def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """The scalar training loss, auxiliary heads included."""
+        ...
+
+    def distance(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """How far outputs are from another network's, a scalar: the term of distillation."""
+        ...
+
+    def deploy(self, model: nn.Module) -> nn.Module:
+        """The network as it is used, without what only training needs (auxiliary heads); ``model`` stays as it is."""
         ...
 
     def classes(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
@@ -221,7 +236,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, Scores]:
-        """Scores by metric name, over the whole split, in float32."""
+        """Scores by metric name, the headline first, over the whole split, in float32."""
         ...
 
 
@@ -270,7 +285,7 @@ class Step:
     lr: float
     inputs: Tensor
     targets: Tensor
-    outputs: Tensor | None  # None before the forward pass
+    outputs: Tensor | None  # None before the forward pass; of auxiliary heads nothing
     held_out: Callable[[], Batch]  # a random batch of the held-out part of train
 
 
@@ -390,7 +405,8 @@ class Cost:
 class Scores:
     """One metric over a whole split: ``value`` in the metric's unit, what was divided, and each sample's share.
 
-    ``per_sample`` is packed (see ``pack``): ten thousand 0-or-1 scores take two kilobytes of a record.
+    ``per_sample`` is packed (see ``pack``): ten thousand 0-or-1 scores take two kilobytes of a record. Where the value
+    is no mean over samples (mIoU), it holds what each sample adds, row by row: see the task.
     """
 
     value: float

@@ -31,7 +31,8 @@ _UNCOUNTABLE = ("attention", "lstm", "gru", "rnn", "cdist")  # operators with pr
 _BOOKKEEPING = {"_unsafe_view", "detach", "empty", "empty_like", "clone", "copy_", "_to_copy", "lift_fresh"}
 _MAX_LISTED = 8
 NORMS = nn.modules.batchnorm._BatchNorm
-PRODUCTS = (nn.Conv2d, nn.Linear)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+PRODUCTS = (*CONVOLUTIONS, nn.Linear)
 
 
 class CannotCountError(ValueError):
@@ -71,16 +72,28 @@ def count(model: nn.Module, example: Tensor) -> Cost:
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of convolutions and linear layers, by name: what pruning may zero."""
+    """The weights of convolutions and linear layers, by name: what pruning may zero; frozen ones it may not."""
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    return {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, kinds)}
+    found = {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, kinds)}
+    return {name: weight for name, weight in found.items() if weight.requires_grad}
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """One filter a channel: its channels out are its channels in."""
+    return isinstance(layer, CONVOLUTIONS) and layer.groups == layer.in_channels == layer.out_channels > 1
 
 
 @dataclass
 class Layer:
     """What a layer costs: ``kernel`` weights for each pair of channels, at ``positions``; ``vectors`` values a channel.
 
-    ``passes``: its channels out are its channels in (batch norm, depthwise convolution).
+    Attributes:
+        ins: channels that each filter reads.
+        positions: of the output, or of a transposed convolution's input, in all calls.
+        vectors: trainable ones.
+        passes: its channels out are its channels in (batch norm, depthwise convolution).
+        trained: its weights are trainable.
+
     """
 
     ins: int
@@ -89,43 +102,60 @@ class Layer:
     positions: int
     vectors: int
     passes: bool
+    trained: bool = True
 
     @property
     def weights(self) -> int:
-        """Prunable weights; batch norm has none."""
+        """Weights of filters; batch norm has none."""
         return self.kernel * self.outs * (1 if self.passes else self.ins)
 
     def of(self, resource: Resource) -> int:
         """MACs, params or prunable weights."""
         if resource == "macs":
             return self.weights * self.positions
-        return self.weights + (self.vectors * self.outs if resource == "params" else 0)
+        return self.weights * self.trained + (self.vectors * self.outs if resource == "params" else 0)
 
 
 def layers(model: nn.Module, example: Tensor) -> dict[str, Layer]:
     """Every convolution, linear layer and batch norm that a forward pass calls, by name; all calls of a layer count."""
     rows: dict[str, Layer] = {}
 
-    def see(name: str, layer: nn.Module, output: Tensor) -> None:
-        if isinstance(layer, NORMS):
-            rows[name] = Layer(0, layer.num_features, 0, 0, 2 if layer.affine else 0, True)
-            return
-        assert isinstance(layer, PRODUCTS)
-        outs, ins = layer.weight.shape[:2]
-        depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels > 1
-        row = Layer(ins, outs, layer.weight[0, 0].numel(), 0, int(layer.bias is not None), depthwise)
-        rows.setdefault(name, row).positions += output.numel() // outs
+    def see(name: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
+        row = rows.setdefault(name, _uncalled(layer))
+        if isinstance(layer, nn.ConvTranspose2d):
+            row.positions += inputs.numel() // layer.in_channels
+        else:
+            row.positions += output.numel() // row.outs
 
-    with watching(model, (*PRODUCTS, NORMS), see), evaluating(model), torch.no_grad():
+    with _hooked(model, (*PRODUCTS, NORMS), see), evaluating(model), torch.no_grad():
         model(example.to(next(model.parameters()).device))
     return rows
+
+
+def _uncalled(layer: nn.Module) -> Layer:
+    if isinstance(layer, NORMS):
+        return Layer(0, layer.num_features, 0, 0, sum(p.requires_grad for p in layer.parameters()), True)
+    assert isinstance(layer, PRODUCTS)
+    if isinstance(layer, nn.Linear):
+        ins, outs = layer.in_features, layer.out_features
+    else:
+        ins, outs = layer.in_channels // layer.groups, layer.out_channels
+    vectors = int(layer.bias is not None and layer.bias.requires_grad)
+    return Layer(ins, outs, layer.weight[0, 0].numel(), 0, vectors, is_depthwise(layer), layer.weight.requires_grad)
 
 
 @contextlib.contextmanager
 def watching(model: nn.Module, kinds: Any, see: Callable[[str, nn.Module, Tensor], None]) -> Iterator[None]:
     """Call ``see(name, layer, output)`` after each forward pass of a layer of these kinds."""
+    with _hooked(model, kinds, lambda name, layer, _, output: see(name, layer, output)):
+        yield
+
+
+@contextlib.contextmanager
+def _hooked(model: nn.Module, kinds: Any, see: Callable[[str, nn.Module, Any, Any], None]) -> Iterator[None]:
+    """Call ``see(name, layer, input, output)``; the input is the first one that has no keyword, or None."""
     handles = [
-        layer.register_forward_hook(lambda m, _, output, name=name: see(name, m, output))
+        layer.register_forward_hook(lambda m, given, output, name=name: see(name, m, next(iter(given), None), output))
         for name, layer in model.named_modules()
         if isinstance(layer, kinds)
     ]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # What makes a class a plug-in of a kind: the attributes that only that kind has.
 KINDS = {
     "methods": ("card", "compress", "unsupported"),
-    "tasks": ("metrics", "batch", "evaluate"),
+    "tasks": ("metrics", "batch", "evaluate", "deploy", "any_size", "heavy"),
     "hardware_profiles": ("measure", "unavailable"),
 }
 _plugins: list[types.ModuleType] = []

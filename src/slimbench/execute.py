@@ -59,10 +59,17 @@ class _Running:
     said: Event | None = None
 
 
-def run_local(jobs: Sequence[Job], workers: int, plugins: tuple[str, ...] = ()) -> Generator[Event, None, None]:
-    """Run jobs on this machine, ``workers`` at a time, in order. Closing the iterator ends every process."""
+def run_local(
+    jobs: Sequence[Job], workers: int, plugins: tuple[str, ...] = (), preload: Sequence[str] = ()
+) -> Generator[Event, None, None]:
+    """Run jobs on this machine, ``workers`` at a time, in order. Closing the iterator ends every process.
+
+    Args:
+        preload: modules that the server imports when it starts, with the first job of this process.
+
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["slimbench.preload"])
+    context.set_forkserver_preload(["slimbench.preload", *preload])
     waiting, running = deque(jobs), dict[str, _Running]()
     pending = {job.id for job in jobs}
     lost: dict[str, str] = {}

@@ -49,7 +49,7 @@ def _tasks() -> list[dict[str, Any]]:
         {
             "name": name,
             "family": cls.family,  # type: ignore[attr-defined]
-            "metric": f"{cls.metrics[0].name} {cls.metrics[0].unit}",  # type: ignore[attr-defined]
+            "metric": f"{cls().metrics[0].name} {cls().metrics[0].unit}",
             "network": cls().network,
             "dense epochs": cls().recipe.epochs,
             "version": cls.version,  # type: ignore[attr-defined]

@@ -123,7 +123,8 @@ def _check_data(cells: Any, store: Store, options: Options) -> None:
         )
         for index, task in enumerate(tasks)
     ]
-    for event in run_local(jobs, 1, options.plugins):
+    heavy = sorted({name for task in tasks for name in task.heavy})
+    for event in run_local(jobs, 1, options.plugins, heavy):
         if event.kind in {"failed", "stop"}:
             raise StoppedError(str(event.value))
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from slimbench import seeding
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+    from slimbench.core import Outputs
+
+    Loss = Callable[[nn.Module, Tensor, Tensor, Outputs], Tensor]
 
 CHECKPOINT_SECONDS = 60.0
 _REPORT_SECONDS = 0.5
@@ -190,7 +191,7 @@ class Loop:
             held = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(held, recipe.clip_norm)
         optimizer.step()
-        return outputs.detach()
+        return main(outputs).detach()
 
     def _batch(self, indices: Tensor, recipe: Recipe, *stream: object) -> Batch:
         rng = seeding.generator(self.seed, "augment", *stream) if recipe.augment else None
@@ -199,17 +200,16 @@ class Loop:
     def _task_loss(self, recipe: Recipe) -> Loss:
         teacher = self.teacher
         if not recipe.distillation or teacher is None:
-            return lambda model, inputs, targets, outputs: self.task.loss(outputs.float(), targets)
+            return lambda model, inputs, targets, outputs: self.task.loss(full_precision(outputs), targets)
         teacher.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         share, T = recipe.distillation, recipe.temperature
 
         def distilled(model: nn.Module, inputs: Tensor, targets: Tensor, outputs: Tensor) -> Tensor:
-            # (1 - w) * L_task + w * T^2 * KL(softmax(t / T) || softmax(s / T))
             with torch.no_grad():
-                taught = F.log_softmax(teacher(inputs).float() / T, 1)
-            learnt = F.log_softmax(outputs.float() / T, 1)
-            divergence = F.kl_div(learnt, taught, log_target=True, reduction="batchmean")
-            return (1 - share) * self.task.loss(outputs.float(), targets) + share * T**2 * divergence
+                taught = teacher(inputs).float()
+            outputs = full_precision(outputs)
+            away = self.task.distance(main(outputs), taught, T)
+            return (1 - share) * self.task.loss(outputs, targets) + share * away
 
         return distilled
 
@@ -342,6 +342,16 @@ def make_optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](groups, **common)
+
+
+def main(outputs: Outputs) -> Tensor:
+    """What the network is for: outputs without those of auxiliary heads."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def full_precision(outputs: Outputs) -> Outputs:
+    """The same in float32: losses are sums over many values."""
+    return tuple(part.float() for part in outputs) if isinstance(outputs, tuple) else outputs.float()
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

@@ -66,8 +66,11 @@ def initialise(model: nn.Module) -> None:
             raise ValueError(f"the parameters of {name or 'the network'!r} cannot be drawn anew")
 
 
-def own(name: str, channels: int, classes: int) -> nn.Module:
-    """A user's network from ``module:function``. Raises: UserError where it cannot be had."""
+def own(name: str, *arguments: int) -> nn.Module:
+    """A user's network from ``module:function``, which takes all ``arguments`` or none.
+
+    Raises: UserError where it cannot be had.
+    """
     module_name, _, function_name = name.partition(":")
     try:
         function: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), function_name)
@@ -75,7 +78,7 @@ def own(name: str, channels: int, classes: int) -> nn.Module:
         raise UserError(
             f"The network {name!r} cannot be imported ({error}): give module:function, from the folder that holds it."
         ) from error
-    model = function(channels, classes) if inspect.signature(function).parameters else function()
+    model = function(*arguments) if inspect.signature(function).parameters else function()
     if not isinstance(model, nn.Module):
         raise UserError(f"{name} returned a {type(model).__name__}: it must return a torch.nn.Module.")
     return model

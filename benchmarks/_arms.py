@@ -1,0 +1,30 @@
+"""What the suites on real data share: every method and control at five operating points."""
+
+from slimbench.core import Arm, Budget
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.magnitude_weights import MagnitudeWeights
+from slimbench.methods.random_channels import RandomChannels
+from slimbench.methods.resconv import ResConv
+from slimbench.methods.uniform_width import UniformWidth
+
+REFERENCE = Dense()
+KEEPS = (0.5, 0.35, 0.25, 0.18, 0.125)
+SPARSE_KEEPS = (0.1, 0.05, 0.01)
+
+
+def arms(epochs: float) -> tuple[Arm, ...]:
+    """Channels and layers by their MACs, single weights by their number; ``epochs`` each after the cut."""
+    smaller = (
+        RandomChannels(),
+        L1Channels(),
+        L1Channels(ranking="global"),
+        UniformWidth("scratch-E"),
+        UniformWidth("scratch-B"),
+        ResConv(),
+    )
+    sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"))
+    return (
+        Arm(smaller, tuple(Budget(keep, epochs=epochs) for keep in KEEPS)),
+        Arm(sparser, tuple(Budget(keep, "prunable_nonzero", epochs=epochs) for keep in SPARSE_KEEPS)),
+    )

@@ -1,0 +1,109 @@
+"""Folders go in; a dataset of mmsegmentation's over them comes out, which lists and decodes and does nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimbench.artifact import sha256
+from slimbench.core import MissingDataError, UserError
+from slimbench.tasks._mmseg import mmseg
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_PIPELINE = (
+    {"type": "LoadImageFromFile", "color_type": "unchanged", "imdecode_backend": "pillow"},
+    {"type": "LoadAnnotations", "imdecode_backend": "pillow"},
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the images and label maps of a split lie below ``base``, and how their names end.
+
+    ``listing``: a file that names the samples, one a line; "": every image in the folder.
+    """
+
+    base: str
+    images: str
+    labels: str
+    image_suffix: str
+    label_suffix: str = ".png"
+    listing: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data that a task reads: mmsegmentation's class for them, where they may lie, and where they are to be had."""
+
+    task: str
+    kind: str
+    layouts: Sequence[Layout]
+    class_names: Sequence[str]
+    where: str
+
+
+def dataset(source: Source, root: Path | None) -> Any:
+    """The dataset over the first layout whose folders are there.
+
+    Raises: MissingDataError where none is; UserError where it is empty or a file is missing.
+    """
+    task, layout = source.task, _present(source, root)
+    assert root is not None
+    base = root / layout.base
+    if not any((base / layout.images).rglob(f"*{layout.image_suffix}")):
+        raise UserError(f"The folder {base / layout.images} holds no image of {task}: fetch the data again.")
+    silent = logging.getLogger("mmengine")
+    level, silent.level = silent.level, logging.ERROR
+    try:
+        made = getattr(mmseg("datasets"), source.kind)(
+            data_root=str(base),
+            data_prefix={"img_path": layout.images, "seg_map_path": layout.labels},
+            ann_file=layout.listing,
+            img_suffix=layout.image_suffix,
+            seg_map_suffix=layout.label_suffix,
+            metainfo={"classes": tuple(source.class_names)},
+            pipeline=list(_PIPELINE),
+            reduce_zero_label=False,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"The {task} data in {base} cannot be listed ({error}): fetch them again.") from error
+    finally:
+        silent.level = level
+    for path in (path for pair in paths(made) for path in pair):
+        if not path.is_file():
+            raise UserError(f"The data file {path} of {task} is missing: fetch the data again.")
+    return made
+
+
+def _present(source: Source, root: Path | None) -> Layout:
+    missing = f"The data of {source.task} are missing"
+    if root is None:
+        raise MissingDataError(f"{missing} (BENCH_DATA is not set): {source.where}.")
+    for layout in source.layouts:
+        base = root / layout.base
+        if (base / layout.images).is_dir() and (base / layout.labels).is_dir():
+            return layout
+    first = source.layouts[0]
+    raise MissingDataError(
+        f"{missing} ({root} has no {first.base}/{first.images} with {first.base}/{first.labels}): {source.where}."
+    )
+
+
+def paths(made: Any) -> list[tuple[Path, Path]]:
+    """Image and label map of each sample."""
+    infos = (made.get_data_info(index) for index in range(len(made)))
+    return [(Path(info["img_path"]), Path(info["seg_map_path"])) for info in infos]
+
+
+def digest(splits: Mapping[str, Any]) -> str:
+    """sha256 over split, name and content of every file: the same whatever folder they lie in."""
+    found = hashlib.sha256()
+    for split, made in splits.items():
+        for image, label in paths(made):
+            found.update(f"{split} {image.stem} {sha256(image)} {sha256(label)}\n".encode())
+    return found.hexdigest()
