@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from slimbench.identity import digest
+from slimbench.reports import _scores
 from slimbench.statistics import Difference, Summary, paired, summarise
 
 if TYPE_CHECKING:
@@ -186,7 +187,20 @@ def _section(name: str, group: list[Row]) -> str:
         + ("; indicative: fewer than 6 seeds." if _few(group) else ".")
     )
     foot += sorted({_published(row) for row in group} - {""})
-    return f"### {name}\n\n{text}\n\n" + "".join(f"- {line}\n" for line in foot)
+    return f"### {name}\n\n{text}\n\n{_beside(group)}" + "".join(f"- {line}\n" for line in foot)
+
+
+def _beside(group: list[Row]) -> str:
+    """A second table, of all other metrics, where there are any."""
+    metrics = _scores.others(record for row in group for record in row.records)
+    if not metrics:
+        return ""
+    table = [
+        [_method(row.first), _asked(row), *(_scores.shown(_scores.summary(row.counted, m), m) for m in metrics)]
+        for row in group
+    ]
+    text = tabulate(table, ["method", "keep asked", *metrics], tablefmt="github", disable_numparse=True)
+    return f"Beside the headline, mean ± sd (n):\n\n{text}\n\n"
 
 
 def _title(c: Column, columns: Sequence[Column]) -> str:
@@ -201,11 +215,16 @@ def _method(record: Record) -> str:
     return str(method["label"]) + (f" v{method['version']}" if method["version"] > 1 else "")
 
 
+def _asked(row: Row) -> str:
+    budget = row.first.cell["budget"]
+    return "" if row.is_dense else f"{budget['keep']:g} {budget['resource']}"
+
+
 def _cells(row: Row, columns: Sequence[Column], notes: list[str], *, aligned: bool) -> list[str]:
-    first, budget = row.first, row.first.cell["budget"]
+    first = row.first
     cells = [
         _method(first),
-        "" if row.is_dense else f"{budget['keep']:g} {budget['resource']}",
+        _asked(row),
         "" if row.is_dense else _show(row.kept(), ".4f"),
         *(_big(row.cost(name)) for name in ("macs", "params", "nonzero")),
         _quality(row.quality()),
@@ -379,6 +398,10 @@ def _flat(name: str, row: Row, c: Column | None) -> dict[str, Any]:
         "mean": quality.mean if quality else "",
         "sd": quality.sd if quality and quality.n > 1 else "",
         "n": quality.n if quality else 0,
+        **{
+            f"mean of {metric}": found.mean if (found := _scores.summary(row.counted, metric)) else ""
+            for metric in _scores.others(row.records)
+        },
         "difference": difference.mean if difference else "",
         "difference_low": difference.low if difference and difference.n > 1 else "",
         "difference_high": difference.high if difference and difference.n > 1 else "",

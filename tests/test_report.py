@@ -246,3 +246,21 @@ def test_a_tasks_own_fields_make_a_table_of_their_own():
     text = table.markdown([PAIR[0], replace(other, id="e" * 16, cell=cell)], [])
     assert text.count("### digits/resnet20") == 2
     assert "(scale=4)" in text
+
+
+def test_every_other_metric_stands_in_a_second_table():
+    """Each test set by itself, SSIM with four digits, mean and spread over seeds; also in the CSV."""
+
+    def scores(psnr, ssim):
+        return {"psnr_y set5": Scores(psnr, psnr, 1.0), "ssim_y set5": Scores(ssim, ssim, 1.0)}
+
+    records = [record(Dense(), seed=s, quality=scores(30.0 + s, 0.9)) for s in (0, 1)]
+    records += [record(L1Channels(), 0.5, seed=s, quality=scores(29.0, 0.8 + 0.01 * s)) for s in (0, 1)]
+    first, second = table.markdown(records, []).split("Beside the headline")
+    assert "psnr_y set5 mean ± sd (n)" in first
+    assert "ssim_y" not in first
+    assert row_of(second, "dense")[1:4] == ["dense", "", "0.9000 ± 0.0000 (2)"]
+    assert row_of(second, "l1_channels")[2:4] == ["0.5 macs", "0.8050 ± 0.0071 (2)"]
+    flat = next(r for r in csv.DictReader(io.StringIO(table.as_csv(records, []))) if r["method"] == "l1_channels")
+    assert float(flat["mean of ssim_y set5"]) == 0.805
+    assert "Beside" not in table.markdown([record(Dense())], [])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from conftest import ROOT
 from slimbench import discover, identity
-from slimbench.core import Budget, Settings
+from slimbench.core import Budget, MissingDataError, Settings
 from slimbench.plan import Filter, plan
 from slimbench.progress import PlainView
 from slimbench.run import Options, run
@@ -25,24 +27,46 @@ def test_the_quick_suite_has_every_method_and_profile():
     assert {type(profile).name for profile in quick.profiles} == ours("hardware_profiles")
 
 
-def test_every_method_of_the_quick_suite_beats_chance_by_a_wide_margin(store):
-    """One seed, not measured: the dense networks near their best, every compressed one at least half right."""
-    suite = replace(discover.suite("quick"), seeds=(0,), profiles=())
+# Headline on test: chance (mIoU of "all texture"; bicubic's PSNR-Y), and the least for dense and compressed networks.
+LEAST = {"digits": (10.0, 95.0, 70.0), "texture_digits": (7.7, 40.0, 15.0), "photos": (29.80, 30.4, 30.1)}
+SPLITS = {"digits": (1200, 197, 400), "texture_digits": (240, 60, 180)}
+
+
+@pytest.mark.parametrize("name", sorted(LEAST))
+def test_every_method_of_the_quick_suite_beats_chance_by_a_wide_margin(store, name):
+    """One seed, not measured: the dense networks near their best, every compressed one far from chance."""
+    quick = discover.suite("quick")
+    suite = replace(quick, seeds=(0,), profiles=(), tasks=tuple(task for task in quick.tasks if task.name == name))
     outcome = run(suite, Settings(), Options(jobs=2), store, PlainView())
     assert outcome.failed == 0
+    chance, dense, least = LEAST[name]
     for record in store.records():
+        if record.status == "unsupported":
+            assert (name, record.cell["method"]["name"]) == ("photos", "resconv"), record.reason
+            continue
         assert record.status == "ok", (record.label, record.reason)
-        (top1,) = record.quality.values()
-        assert top1.value > (95 if record.cell["reference"] else 70), (record.label, top1.value)
-        assert top1.numerator / top1.denominator == top1.value / 100
-        assert record.splits == {"train": 1200, "val": 197, "test": 400}
+        score = next(iter(record.quality.values()))
+        assert score.value > (dense if record.cell["reference"] else least) > chance, (record.label, score.value)
+        scale = 1 if name == "photos" else 100
+        assert score.numerator / score.denominator == pytest.approx(score.value / scale)
+        if name in SPLITS:
+            assert tuple(record.splits[split] for split in ("train", "val", "test")) == SPLITS[name]
 
 
-def test_every_suite_plans():
+def test_the_quick_suite_has_a_task_of_each_family():
+    """The embedded ones, which need no data."""
+    assert {task.name for task in discover.suite("quick").tasks} == set(LEAST)
+    assert len({task.family for task in discover.suite("quick").tasks}) == 3
+
+
+def test_every_suite_plans(real_data):
     """Each dense reference comes before what starts from it, and no id twice."""
     for suite in discover.suites().values():
-        cells = plan(suite, Settings())
-        ids = [identity.cell_id(cell) for cell in cells]
+        try:
+            cells = plan(suite, Settings())
+            ids = [identity.cell_id(cell) for cell in cells]
+        except MissingDataError:
+            continue  # an id needs the data
         assert len(set(ids)) == len(ids)
         for index, cell in enumerate(cells):
             assert cell.reference is None or identity.cell_id(cell.reference) in ids[:index]

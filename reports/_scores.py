@@ -1,0 +1,32 @@
+"""Rows go in; what was scored beside the headline comes out: every other metric, each test set by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slimbench.statistics import Summary, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from slimbench.core import Record
+
+
+def others(records: Iterable[Record]) -> list[str]:
+    """Names of the metrics behind the headline, in the order of the first record that has them."""
+    return next((list(record.quality)[1:] for record in records if record.quality), [])
+
+
+def summary(records: Sequence[Record], metric: str) -> Summary | None:
+    """One metric over seeds; None where no record has it."""
+    values = [record.quality[metric].value for record in records if metric in record.quality]
+    return summarise(values) if values else None
+
+
+def shown(found: Summary | None, metric: str) -> str:
+    """Mean, spread and number of seeds; metrics that are at most 1 (SSIM) with four digits."""
+    if found is None:
+        return ""
+    digits = 4 if metric.startswith("ssim") else 2
+    spread = "" if found.n < 2 else f" ± {found.sd:.{digits}f}"
+    return f"{found.mean:.{digits}f}{spread} ({found.n})"
