@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from slimbench.core import MissingLibraryError
 from slimbench.tasks._torchvision import torchvision
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ def basicsr() -> Any:
         sys.modules.setdefault(_REMOVED, importlib.import_module("torchvision.transforms.functional"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # distutils, pkg_resources: its own affair
-        package = importlib.import_module("basicsr")
-        importlib.import_module("basicsr.utils.matlab_functions")
+        try:
+            package = importlib.import_module("basicsr")
+            importlib.import_module("basicsr.utils.matlab_functions")
+        except ImportError as error:
+            raise MissingLibraryError("basicsr", error) from error
     return package
 
 

@@ -16,6 +16,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from slimbench.core import MissingLibraryError
+
 
 class _Operators(types.ModuleType):
     """Stands in for ``mmcv._ext``: every operator is there, and says what it needs when it is called."""
@@ -33,21 +35,27 @@ class _Operators(types.ModuleType):
 
 @functools.cache
 def mmseg(name: str) -> Any:
-    """The module ``mmseg.<name>``."""
+    """The module ``mmseg.<name>``. Raises: MissingLibraryError where it cannot be imported."""
     from slimbench.tasks._torchvision import torchvision
 
     torchvision()  # mmengine imports it
+    with warnings.catch_warnings():  # of deprecations inside mmengine and mmcv
+        warnings.simplefilter("ignore")
+        try:
+            _stand_in_for_operators()
+            module = importlib.import_module(f"mmseg.{name}")
+            from mmengine.registry import init_default_scope
+        except ImportError as error:
+            raise MissingLibraryError("mmsegmentation", error) from error
+        init_default_scope("mmseg")  # some parts look others up in the scope that is the default
+    return module
+
+
+def _stand_in_for_operators() -> None:
     if importlib.util.find_spec("mmcv._ext") is None and "mmcv._ext" not in sys.modules:
         stand_in = _Operators("mmcv._ext")
         stand_in.__spec__ = importlib.machinery.ModuleSpec("mmcv._ext", None)  # mmengine asks for it
         sys.modules["mmcv._ext"] = stand_in
-    with warnings.catch_warnings():  # of deprecations inside mmengine and mmcv
-        warnings.simplefilter("ignore")
-        module = importlib.import_module(f"mmseg.{name}")
-        from mmengine.registry import init_default_scope
-
-        init_default_scope("mmseg")  # some parts look others up in the scope that is the default
-    return module
 
 
 def base_config(name: str) -> Any:

@@ -17,9 +17,12 @@ from PIL import Image
 from torch import nn
 
 from slimbench import artifact, seeding
-from slimbench.core import Budget, MissingDataError, Recipe, Settings, Split, UserError, unpack
+from slimbench.compress import compress
+from slimbench.core import Budget, Cell, MissingDataError, Recipe, Settings, Split, UserError, unpack
 from slimbench.cost import count
 from slimbench.methods import _choice, _surgery
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
 from slimbench.tasks import _scenes, camvid, cityscapes, texture_digits, voc
 from slimbench.tasks._networks import segmentation
 from slimbench.tasks._pixels import Pixels
@@ -51,6 +54,10 @@ class Squares(Segmentation):
     class_names: ClassVar[tuple[str, ...]] = ("dark", "light", "never")
     size_px: ClassVar[tuple[int, int]] = (24, 32)
     crop: ClassVar[tuple[int, int]] = (16, 16)
+
+    def data_checksum(self) -> str:
+        """Of nothing."""
+        return "squares"
 
     def load(self, split: Split) -> Scenes:
         """The same eight images."""
@@ -96,6 +103,30 @@ if "lite" in (mmcv.__file__ or "") or type(__import__("sys").modules["mmcv._ext"
         raise SystemExit("an operator that is not there answered")
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize(("adapter", "package"), [("_mmseg", "mmsegmentation"), ("_basicsr", "basicsr")])
+def test_a_missing_system_library_is_one_sentence(adapter, package):
+    """OpenCV without libGL, as on a bare server: what to install, and no traceback of imports."""
+    code = f"""
+import sys
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == "cv2":
+            raise ImportError("libGL.so.1: cannot open shared object file")
+sys.meta_path.insert(0, Broken())
+from slimbench.core import UserError
+from slimbench.tasks import {adapter} as adapter
+try:
+    adapter.mmseg("models") if hasattr(adapter, "mmseg") else adapter.basicsr()
+except UserError as error:
+    assert isinstance(error, ImportError)
+    print(error)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said.startswith(f"{package} cannot be imported (libGL.so.1: cannot open shared object file): on Debian")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -299,6 +330,23 @@ def test_networks_with_auxiliary_heads_train_and_are_distilled():
     assert shapes == [(4, 3, 16, 16)] * 2
     moved = {k for k, v in model.state_dict().items() if k.endswith("weight") and not torch.equal(v, before[k])}
     assert any(k.startswith("auxiliary_head") for k in moved)
+
+
+def test_a_cell_deploys_without_its_auxiliary_heads_and_the_next_starts_with_them(store):
+    """Counts, program and scores are of the deployed network; stored weights are of the one that trained."""
+    task: Any = Squares()
+    dense = Cell(task, Dense(), Budget(1.0), 0)
+    cell = Cell(task, L1Channels(), Budget(0.5, epochs=1), 0, Settings(), dense)
+    first, second = compress(dense, store), compress(cell, store)
+    assert (first.status, second.status) == ("ok", "ok")
+    deployed = count(task.deploy(task.build()), task.example())
+    assert (first.cost.macs, first.cost.params) == (deployed.macs, deployed.params)
+    assert second.cost.macs / first.cost.macs == pytest.approx(0.5, rel=0.01)
+    weights = artifact.load_weights(store.artifact(first.id))
+    assert any(name.startswith("auxiliary_head") for name in weights)
+    assert not any("auxiliary" in name for name in artifact.load(store.artifact(first.id)).state_dict)
+    start = task.build()
+    start.load_state_dict(weights)  # nothing is missing
 
 
 # --------------------------------------------------------------------------------------------------- the metric

@@ -35,6 +35,14 @@ class MissingDataError(UserError):
     """A task's data are not at hand (as opposed to altered)."""
 
 
+class MissingLibraryError(UserError, ImportError):
+    """A package cannot be imported here, often for want of a system library."""
+
+    def __init__(self, package: str, error: ImportError) -> None:
+        hint = "on Debian `apt-get install libgl1 libglib2.0-0`, which OpenCV needs, else install it again"
+        super().__init__(f"{package} cannot be imported ({error}): {hint}.")
+
+
 # ---------------------------------------------------------------------------------------------------- specs
 
 
