@@ -136,7 +136,8 @@ class Nothing(nn.Module):
 
 def sites(model: nn.Module) -> list[Site]:
     """Every eligible convolution: stride 1, as many channels out as in, odd kernel, same padding, not grouped."""
-    graph = _Tracer().trace(model)
+    with evaluating(model):  # auxiliary heads are not deployed: nothing is gained by pruning them
+        graph = _Tracer().trace(model)
     modules = dict(model.named_modules())
     found = []
     for node in graph.nodes:
@@ -179,6 +180,9 @@ def calibrate(model: nn.Module, layers: Iterable[ResConv], batches: Iterable[Bat
 
 def install(model: nn.Module, every: list[Site]) -> dict[str, ResConv]:
     """Put a ``ResConv`` at each site, in place; the network computes what it did. By name of the convolution."""
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]  # it would write over what a removed layer hands on
     layers: dict[str, ResConv] = {}
     for site in every:
         conv, norm = model.get_submodule(site.conv), model.get_submodule(site.norm)

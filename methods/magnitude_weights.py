@@ -43,7 +43,8 @@ class MagnitudeWeights:
         from slimbench.cost import prunable
         from slimbench.train import fine_tuning
 
-        weights = prunable(model)
+        deployed = prunable(task.deploy(model))  # auxiliary heads are not: their weights neither count nor go
+        weights = {name: weight for name, weight in prunable(model).items() if name in deployed}
         masks = self._masks(weights, budget.keep)
 
         def cut(_: Step | None = None) -> None:

@@ -34,7 +34,7 @@ class UniformWidth:
         starts_from="scratch",
         deviations=(
             "scratch-B spends the dense epochs as well; the paper equalises total computation instead",
-            "weights are drawn by He's normal initialisation, also where the dense network has another",
+            "weights are drawn as the task draws those of its fresh networks, whatever the dense network's were",
         ),
     )
 

@@ -23,6 +23,9 @@ from slimbench.cost import count
 from slimbench.methods import _choice, _surgery
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.magnitude_weights import MagnitudeWeights
+from slimbench.methods.resconv import ResConv
+from slimbench.methods.uniform_width import UniformWidth
 from slimbench.tasks import _scenes, camvid, cityscapes, texture_digits, voc
 from slimbench.tasks._networks import segmentation
 from slimbench.tasks._pixels import Pixels
@@ -347,6 +350,25 @@ def test_a_cell_deploys_without_its_auxiliary_heads_and_the_next_starts_with_the
     assert not any("auxiliary" in name for name in artifact.load(store.artifact(first.id)).state_dict)
     start = task.build()
     start.load_state_dict(weights)  # nothing is missing
+
+
+@pytest.mark.parametrize(
+    ("method", "budget"),
+    [
+        (MagnitudeWeights("global"), Budget(0.2, "prunable_nonzero", epochs=0.5)),
+        (MagnitudeWeights("layer"), Budget(0.2, "prunable_nonzero", epochs=0.5)),
+        (ResConv(), Budget(0.7, epochs=1)),
+        (UniformWidth(), Budget(0.5, epochs=0.5)),
+    ],
+)
+def test_budgets_are_met_by_what_is_deployed(store, method, budget):
+    """Auxiliary heads are trained, and neither count nor go."""
+    task: Any = Squares()
+    dense = Cell(task, Dense(), Budget(1.0), 0)
+    compress(dense, store)
+    record = compress(Cell(task, method, budget, 0, Settings(), dense), store)
+    assert record.status == "ok", record.reason
+    assert any(name.startswith("auxiliary_head") for name in artifact.load_weights(store.artifact(record.id)))
 
 
 # --------------------------------------------------------------------------------------------------- the metric

@@ -28,7 +28,7 @@ def test_the_quick_suite_has_every_method_and_profile():
 
 
 # Headline on test: chance (mIoU of "all texture"; bicubic's PSNR-Y), and the least for dense and compressed networks.
-LEAST = {"digits": (10.0, 95.0, 70.0), "texture_digits": (7.7, 40.0, 15.0), "photos": (29.80, 30.4, 30.1)}
+LEAST = {"digits": (10.0, 95.0, 70.0), "texture_digits": (7.7, 40.0, 17.0), "photos": (29.80, 30.4, 30.1)}
 SPLITS = {"digits": (1200, 197, 400), "texture_digits": (240, 60, 180)}
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 from torch import nn
 
 from slimbench import artifact, cost
-from slimbench.core import MissingDataError, Settings, UserError, unpack
+from slimbench.core import Budget, MissingDataError, Settings, UserError, unpack
+from slimbench.methods import _choice, _surgery
 from slimbench.tasks import _basicsr, _image_folders, _images, _luma, _pairs, _published, _restoration, div2k, photos
 from slimbench.tasks._networks import super_resolution as networks
 from slimbench.tasks._networks.bicubic import Bicubic
@@ -343,6 +344,36 @@ def test_networks_enlarge_and_are_counted(name, scale):
     counted = cost.count(model, x)
     assert counted.params == sum(p.numel() for p in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("edsr-tiny", 2),
+        ("edsr-tiny", 3),
+        ("edsr-tiny", 4),
+        ("msrresnet", 3),
+        ("msrresnet", 4),
+        ("vdsr", 2),
+        ("rlfn", 4),
+    ],
+)
+def test_channels_are_removed_exactly(name, scale):
+    """Through shuffles, gates and sums with the image: what is left computes what was masked, at the asked budget."""
+    torch.manual_seed(0)
+    model = networks.build(name, scale).double().eval()
+    example = torch.rand(1, 3, 18, 20, dtype=torch.float64)
+    every = _surgery.widths(model, example)
+    scores = [torch.rand(width.channels) for width in every]
+    removed = _choice.choose(model, example, every, scores, budget=Budget(0.4), how=_choice.How())
+    masked = _surgery.mask(copy.deepcopy(model), every, removed)
+    smaller = _surgery.remove(copy.deepcopy(model), every, removed)
+    inputs = torch.rand(2, 3, 20, 18, dtype=torch.float64)
+    with torch.no_grad():
+        expected, got = masked(inputs), smaller(inputs)
+    assert got.shape == (2, 3, 20 * scale, 18 * scale)
+    assert float((expected - got).abs().max() / expected.abs().max()) < 1e-10
+    assert cost.count(smaller, example).macs / cost.count(model, example).macs == pytest.approx(0.4, rel=0.01)
 
 
 @pytest.mark.parametrize("name", networks.NAMES)
