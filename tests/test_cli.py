@@ -400,7 +400,7 @@ def test_your_own_network(tmp_path):
 
 def test_your_own_method_joins_the_suite(tmp_path):
     """At the suite's operating points, without a fork of the repository; named, it alone is run."""
-    plan = ["plan", "smoke", "--plugin", str(HERE / "more_fakes.py"), "--json"]
+    plan = ["plan", "smoke", "--task", "digits", "--plugin", str(HERE / "more_fakes.py"), "--json"]
     whole = json.loads(bench(*plan, cwd=tmp_path).stdout)["cells"]
     assert len(whole) > 3
     assert [row["cell"].split(maxsplit=1)[1] for row in whole].count("disturbs 0.5 macs seed 0") == 1

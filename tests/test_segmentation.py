@@ -597,7 +597,7 @@ def test_texture_digits_are_the_same_everywhere():
     """The digest holds; splits have their sizes; every class occurs; nothing is ignored."""
     texture_digits._splits.cache_clear()
     task = TextureDigits()
-    assert [task.size(split) for split in ("train", "val", "test")] == [480, 96, 192]
+    assert [task.size(split) for split in ("train", "val", "test")] == [240, 60, 180]
     for split in ("train", "val", "test"):
         assert task.load(split).labels.values.unique().tolist() == list(range(11))
     assert {name for name, _ in _regions()} == {"train", "val", "test"}

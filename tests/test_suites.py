@@ -42,7 +42,7 @@ def test_every_method_of_the_quick_suite_beats_chance_by_a_wide_margin(store, na
     chance, dense, least = LEAST[name]
     for record in store.records():
         if record.status == "unsupported":
-            assert (name, record.cell["method"]["name"]) == ("photos", "resconv"), record.reason
+            assert (name, record.cell["method"]["is"]) == ("photos", "resconv"), record.reason
             continue
         assert record.status == "ok", (record.label, record.reason)
         score = next(iter(record.quality.values()))
@@ -75,9 +75,8 @@ def test_every_suite_plans(real_data):
 def test_a_filter_keeps_what_it_names():
     """Methods by class with the suite's budgets, shares, seeds; an unknown mix of them is still planned."""
     quick = discover.suite("quick")
-    part = Filter(methods=(discover.make("methods", "l1_channels(round_to=8)"),), keeps=(0.3, 0.6), seeds=(5,)).of(
-        quick
-    )
+    rounded, digits = discover.make("methods", "l1_channels(round_to=8)"), discover.make("tasks", "digits")
+    part = Filter(methods=(rounded,), keeps=(0.3, 0.6), seeds=(5,), tasks=(digits,)).of(quick)
     cells = plan(part, Settings())
     assert [identity.cell_label(cell).split(" ", 1)[1] for cell in cells] == [
         "dense dense seed 5",
