@@ -310,7 +310,12 @@ def check(data: str | None, store: str, plugin: Any, task: Any, write: str | Non
 
 @main.command()
 @_options("data", "store", "plugin", "device", "precision", "threads", "json")
-@click.option("--model", "network", default=None, help="Your network, module:function(channels, classes).")
+@click.option(
+    "--model",
+    "network",
+    default=None,
+    help="Your network, module:function; it may take (channels, classes), or (scale).",
+)
 @click.option("--task", required=True, help="Data, loss and metric; its network unless --model names yours.")
 @click.option("--method", required=True, help="How to compress.")
 @click.option("--keep", type=float, required=True, help="Share that is left, in (0, 1].")
