@@ -70,8 +70,10 @@ def dataset(source: Source, root: Path | None) -> Any:
             pipeline=list(_PIPELINE),
             reduce_zero_label=False,
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"The {task} data in {base} cannot be listed ({error}): fetch them again.") from error
+    except (OSError, ValueError, AssertionError) as error:  # mmsegmentation asserts that the listing is there
+        what = f"its listing {layout.listing}" if layout.listing else "its folders"
+        why = str(error) or "missing"
+        raise UserError(f"The {task} data in {base} cannot be listed ({what}: {why}): fetch them again.") from error
     finally:
         silent.level = level
     for path in (path for pair in paths(made) for path in pair):

@@ -12,6 +12,8 @@ from slimbench.core import Budget, Cell, Settings
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv
+from slimbench.tasks.photos import Photos
+from slimbench.tasks.texture_digits import TextureDigits
 from slimbench.train import Loop
 
 pytestmark = pytest.mark.gpu
@@ -31,6 +33,23 @@ def test_a_cell_runs_and_ends_in_a_network_for_any_device(store, method):
     with torch.inference_mode():
         expected, found = program(inputs), program.to("cuda")(inputs.cuda()).cpu()
     assert float((expected - found).abs().max() / expected.abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("task", [TextureDigits(), Photos()], ids=["segmentation", "super resolution"])
+def test_batches_and_losses_of_every_family_are_the_devices(task):
+    """Windows and patches are gathered there, and equal those of the CPU."""
+    model = task.build().cuda().eval()
+    rng = (seeding.generator(0, "batch") for _ in range(2))
+    indices = torch.arange(4)
+    inputs, targets = task.batch("train", indices.cuda(), next(rng))
+    expected, labels = task.batch("train", indices, next(rng))
+    torch.testing.assert_close(inputs.cpu(), expected)
+    torch.testing.assert_close(targets.cpu(), labels)
+    assert task.loss(model(inputs), targets).isfinite()
+    scores = task.evaluate(model, "val")
+    found = task.evaluate(model.cpu(), "val")
+    for name, score in scores.items():
+        assert score.value == pytest.approx(found[name].value, rel=1e-2)
 
 
 def test_training_resumes_on_the_gpu(tmp_path, monkeypatch):

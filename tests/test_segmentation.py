@@ -571,6 +571,14 @@ def test_voc_trains_on_the_augmented_list_where_it_is(root):
     assert task.data_checksum() != first
 
 
+def test_a_missing_listing_is_named(root):
+    """VOC's folders without its lists."""
+    made_voc(root, {"train": 104, "val": 3})
+    (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()
+    with pytest.raises(UserError, match=r"voc2012 data in .*VOC2012 cannot be listed .*Segmentation/val.txt"):
+        VOC2012().check()
+
+
 def test_cityscapes_is_seen_at_half_size_and_scored_at_full(root):
     """Images are averaged over 2 x 2 pixels; label maps keep their size."""
     raw = {}
