@@ -196,10 +196,15 @@ def _beside(group: list[Row]) -> str:
     if not metrics:
         return ""
     table = [
-        [_method(row.first), _asked(row), *(_scores.shown(_scores.summary(row.counted, m), m) for m in metrics)]
+        [
+            _method(row.first),
+            _asked(row),
+            *(_scores.shown(_scores.summary(row.counted, m), m) for m in metrics),
+            _status(row, []).partition(" [")[0],
+        ]
         for row in group
     ]
-    text = tabulate(table, ["method", "keep asked", *metrics], tablefmt="github", disable_numparse=True)
+    text = tabulate(table, ["method", "keep asked", *metrics, "status"], tablefmt="github", disable_numparse=True)
     return f"Beside the headline, mean ± sd (n):\n\n{text}\n\n"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench.artifact import sha256
 from slimbench.core import MissingDataError, UserError
+from slimbench.tasks._images import split_off
 from slimbench.tasks._mmseg import mmseg
 
 if TYPE_CHECKING:
@@ -100,6 +101,20 @@ def paths(made: Any) -> list[tuple[Path, Path]]:
     """Image and label map of each sample."""
     infos = (made.get_data_info(index) for index in range(len(made)))
     return [(Path(info["img_path"]), Path(info["seg_map_path"])) for info in infos]
+
+
+def part(split: str, made: Any, test: Any, held: int) -> list[int]:
+    """Which samples of the official training list are train and which, ``held`` of them, val.
+
+    Raises: UserError where the list shares an image with ``test``, or is too short.
+    """
+    both = {image.stem for image, _ in paths(made)} & {image.stem for image, _ in paths(test)}
+    if both:
+        raise UserError(f"The image {min(both)} is in the lists of both train and test: take it out of the former.")
+    if len(made) <= held:
+        raise UserError(f"The training list has {len(made)} images: give more than the {held} that validate.")
+    rest, kept = split_off(len(made), held)
+    return (rest if split == "train" else kept).tolist()
 
 
 def digest(splits: Mapping[str, Any]) -> str:

@@ -200,6 +200,11 @@ def _normalised(task: Segmentation, pixels: Tensor, outside: Tensor | None = Non
 def loss(task: Segmentation, outputs: Outputs, targets: Tensor) -> Tensor:
     """Cross-entropy of every head, mean over labelled pixels (weighed where classes are balanced)."""
     heads = outputs if isinstance(outputs, tuple) else (outputs,)
+    size = targets.shape[1:]
+    heads = tuple(  # networks of one's own may put out fewer pixels
+        head if head.shape[2:] == size else F.interpolate(head, size, mode="bilinear", align_corners=False)
+        for head in heads
+    )
     weights = torch.ones(len(task.class_names))
     if task.balanced:
         weights = class_weights(task)

@@ -123,6 +123,8 @@ class T91(Folders):
         from slimbench.tasks._pairs import File
 
         places = [_image_folders.folder(name, root, self.name) for name in self.folders]
+        if len({place.resolve() for place in places}) < len(places):
+            raise UserError(f"folders={list(self.folders)} names one folder twice: its images would be in two splits.")
         every = [File(path) for place in places for path in _image_folders.images(place)]
         if len(every) <= _HELD:
             raise UserError(f"The folders of {self.name} hold {len(every)} images: give more than the {_HELD} of val.")
@@ -136,7 +138,7 @@ def _load(task: Folders, root: Path | None, split: Split) -> Pairs:
     if split == "test":
         return _read(tests, task.scale, 1, True)
     files = task.files(split, root)
-    if both := {file.hr for file in files} & {file.hr for file in tests}:
+    if both := {file.hr.resolve() for file in files} & {file.hr.resolve() for file in tests}:
         raise UserError(f"{min(both)} would be learnt from and tested on: take its folder out of folders or test_sets.")
     return _read(files, task.scale, task.patch, split == "val")
 

@@ -61,13 +61,12 @@ class VOC2012(Segmentation):
 
 @functools.cache
 def _load(root: Path | None, split: Split) -> Scenes:
-    from slimbench.tasks import _images, _scenes
+    from slimbench.tasks import _scene_files, _scenes
 
     dataset = _dataset(root, split)
     chosen = None
     if split != "test":
-        rest, held = _images.split_off(len(dataset), _HELD)
-        chosen = (rest if split == "train" else held).tolist()
+        chosen = _scene_files.part(split, dataset, _dataset(root, "test"), _HELD)
     return _scenes.read(dataset, len(VOC2012.class_names), chosen=chosen)
 
 

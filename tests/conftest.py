@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ ROOT = HERE.parent
 FAKES = HERE / "fakes.py"
 DATA = os.environ.pop("BENCH_DATA", "") or (str(ROOT.parent / "shared" / "data"))
 os.environ.pop("BENCH_STORE", None)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 discover.load_plugin(str(FAKES))

@@ -259,8 +259,8 @@ def test_every_other_metric_stands_in_a_second_table():
     first, second = table.markdown(records, []).split("Beside the headline")
     assert "psnr_y set5 mean ± sd (n)" in first
     assert "ssim_y" not in first
-    assert row_of(second, "dense") == ["dense", "", "0.9000 ± 0.0000 (2)"]
-    assert row_of(second, "l1_channels") == ["l1_channels", "0.5 macs", "0.8050 ± 0.0071 (2)"]
+    assert row_of(second, "dense") == ["dense", "", "0.9000 ± 0.0000 (2)", "ok"]
+    assert row_of(second, "l1_channels") == ["l1_channels", "0.5 macs", "0.8050 ± 0.0071 (2)", "ok"]
     flat = next(r for r in csv.DictReader(io.StringIO(table.as_csv(records, []))) if r["method"] == "l1_channels")
     assert float(flat["mean of ssim_y set5"]) == 0.805
     assert "Beside" not in table.markdown([record(Dense())], [])

@@ -571,6 +571,43 @@ def test_voc_trains_on_the_augmented_list_where_it_is(root):
     assert task.data_checksum() != first
 
 
+def test_lists_that_overlap_or_are_short_are_refused(root):
+    """A hand-made trainaug.txt may hold images of val; a subset may be smaller than what is held out."""
+    made_voc(root, {"train": 100, "val": 3, "trainaug": 110})
+    listing = root / "VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt"
+    listing.write_text(listing.read_text() + "val1\n")
+    put(root / "VOCdevkit/VOC2012/SegmentationClassAug", "val1.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(UserError, match="val1 is in the lists of both train and test"):
+        VOC2012().load("train")
+    listing.unlink()
+    with pytest.raises(UserError, match="has 100 images: give more than the 100"):
+        VOC2012().load("train")
+
+
+def test_a_network_of_ones_own_may_put_out_fewer_pixels_and_be_bound_to_its_size(tmp_path):
+    """Its logits are enlarged, in the loss as in the scores; its program takes the size that it takes."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, stride=2, padding=1)
+            self.auxiliary_head = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return y * int(y.shape[2]) * (1 if x.shape[2] == 24 else 2)
+
+    model, task = Own(), Squares()
+    inputs, targets = task.batch("train", torch.arange(4), None)
+    assert task.loss(model(inputs), targets).isfinite()
+    assert task.deploy(model) is model
+    assert "mIoU" in task.evaluate(model, "val")
+    artifact.save(model.eval(), task.example(), tmp_path / "a", dynamic_size=True)
+    with torch.no_grad():
+        outputs = artifact.load(tmp_path / "a").module()(torch.cat([task.example()] * 3))
+        assert torch.allclose(outputs, model(torch.cat([task.example()] * 3)), rtol=1e-4, atol=1e-5)
+
+
 def test_a_missing_listing_is_named(root):
     """VOC's folders without its lists."""
     made_voc(root, {"train": 104, "val": 3})
@@ -584,7 +621,8 @@ def test_cityscapes_is_seen_at_half_size_and_scored_at_full(root):
     raw = {}
     for split, number in (("train", 102), ("val", 2)):
         for index in range(number):
-            stem, city = f"ulm_{index:06d}_000019", "ulm"
+            city = "ulm" if split == "train" else "bonn"
+            stem = f"{city}_{index:06d}_000019"
             raw[split, index] = RNG.randint(0, 255, (8, 12, 3)).astype(np.uint8)
             put(root / f"cityscapes/leftImg8bit/{split}/{city}", f"{stem}_leftImg8bit.png", raw[split, index])
             label = RNG.choice([*range(19), IGNORED], (8, 12)).astype(np.uint8)

@@ -646,6 +646,15 @@ def test_what_is_learnt_from_is_not_tested_on(task):
         replace(task, test_sets=("T91",)).load("train")
 
 
+def test_one_folder_by_two_names_is_refused(root, task):
+    """Else an image could be in train and in val, or in test."""
+    with pytest.raises(UserError, match="names one folder twice"):
+        replace(task, folders=("T91", str(root / "T91"))).load("train")
+    (root / "alias").symlink_to(root / "T91")
+    with pytest.raises(UserError, match="would be learnt from and tested on"):
+        replace(task, test_sets=("alias",)).load("train")
+
+
 def test_missing_data_are_named(root, task, monkeypatch):
     """Test sets, folders and DIV2K: where they were looked for, and what to do."""
     with pytest.raises(MissingDataError, match=f"'urban100' is missing .{root} has no .*leave it out of test_sets"):

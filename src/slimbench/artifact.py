@@ -78,7 +78,8 @@ def program(model: nn.Module, example: Tensor, *, dynamic_size: bool = False) ->
     """The network as a ``torch.export`` program. An example of batch 2: a batch of 1 would be baked in."""
     dynamic: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
     if dynamic_size:
-        dynamic |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+        # a network of the user's own may be bound to one size: that shall not cost it its training
+        dynamic |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     inputs = example.expand(2, *example.shape[1:]).contiguous()
     with torch.no_grad():
         exported = torch.export.export(model, (inputs,), dynamic_shapes=(dynamic,))

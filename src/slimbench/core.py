@@ -275,7 +275,7 @@ class Trainer(Protocol):
         """Train ``model`` in place and return it."""
         ...
 
-    def batches(self, split: Split, size: int = 256, limit: int | None = None) -> Iterator[Batch]:
+    def batches(self, split: Split, size: int | None = None, limit: int | None = None) -> Iterator[Batch]:
         """Batches of train or val in order, not augmented; looking is not training, and is not metered."""
         ...
 

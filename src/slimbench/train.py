@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 60.0
 _REPORT_SECONDS = 0.5
+_LOOKED_AT_PIXELS = 2**20  # of a batch that is only looked at: 6 images of 360 x 480
 
 
 class OverspentError(RuntimeError):
@@ -81,8 +82,16 @@ class Loop:
         """Keep a JSON value (or a tensor) in the record; numbers that are not finite are kept as text."""
         self.notes[name] = _plain(value)
 
-    def batches(self, split: Split, size: int = 256, limit: int | None = None) -> Iterator[Batch]:
-        """Batches of train or val in order, not augmented; at most ``limit`` samples."""
+    def batches(self, split: Split, size: int | None = None, limit: int | None = None) -> Iterator[Batch]:
+        """Batches of train or val in order, not augmented; at most ``limit`` samples.
+
+        Args:
+            size: of a batch; None: 256, or fewer where images are large.
+
+        """
+        if size is None:
+            pixels = math.prod(self.task.example().shape[2:])
+            size = min(256, max(1, _LOOKED_AT_PIXELS // pixels))
         count = min(limit or sys.maxsize, self.task.size(split))
         for indices in torch.arange(count, device=self.device).split(size):
             yield self.task.batch(split, indices, None)

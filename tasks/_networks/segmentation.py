@@ -164,7 +164,8 @@ def _nothing(x: Tensor) -> None:
 
 def without_auxiliary_heads(model: nn.Module) -> nn.Module:
     """A copy of the network as it is used; a network without such heads is returned as it is."""
-    if not len(getattr(model, "auxiliary_head", ())):
+    heads = getattr(model, "auxiliary_head", None)
+    if not isinstance(heads, nn.ModuleList) or not len(heads):
         return model
     deployed = copy.deepcopy(model)
     deployed.auxiliary_head = nn.ModuleList()
