@@ -1,4 +1,4 @@
-"""The quick suite's shape in under a minute: a smaller network, few epochs, one seed. For CI."""
+"""The quick suite's shape in two or three minutes: smaller networks, few epochs, one seed. For CI."""
 
 from dataclasses import replace
 
