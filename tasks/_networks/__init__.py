@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 NAMES = (
     "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b", "resnet110-b",
-    "vgg16-bn", "mobilenetv2", "lenet5",
-    "imagenet-resnet18", "imagenet-resnet50", "imagenet-mobilenetv2",
+    "preresnet20", "preresnet32", "preresnet56", "vgg16-bn", "mobilenetv2", "lenet5",
+    "imagenet-resnet18", "imagenet-resnet50", "imagenet-preresnet18", "imagenet-preresnet50", "imagenet-mobilenetv2",
 )  # fmt: skip
 
 
@@ -31,11 +31,15 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
     """
     if ":" in name:
         return own(name, channels, classes)
-    from slimbench.tasks._networks import imagenet, lenet, mobilenet, resnet, vgg
+    from slimbench.tasks._networks import imagenet, lenet, mobilenet, preresnet, resnet, vgg
 
     model: nn.Module
     if found := re.fullmatch(r"resnet(\d+)(-b)?", name):
         model = resnet.CifarResNet(int(found[1]), channels, classes, option="B" if found[2] else "A")
+    elif found := re.fullmatch(r"preresnet(\d+)", name):
+        model = preresnet.cifar(int(found[1]), channels, classes)
+    elif found := re.fullmatch(r"imagenet-preresnet(18|50)", name):
+        model = preresnet.imagenet(int(found[1]), classes)
     elif name == "vgg16-bn":
         model = vgg.VGG(channels, classes)
     elif name == "mobilenetv2":
