@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from slimbench.core import Budget, Resource
     from slimbench.cost import Layer
 
-Ranking = Literal["layer", "global"]
+Ranking = Literal["layer", "global", "as scored"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class How:
 
     Attributes:
         ranking: "layer" empties all widths at the same pace; "global" ranks scores across widths, each divided by
-            its width's mean.
+            its width's mean; "as scored" ranks them across widths as they are.
         round_to: channels go in blocks, so that this many, or a multiple, are left.
 
     """
@@ -38,7 +38,7 @@ class How:
 
     def __post_init__(self) -> None:
         """Refuse what no order can be made by."""
-        if self.ranking not in {"layer", "global"} or self.round_to < 1:
+        if self.ranking not in get_args(Ranking) or self.round_to < 1:
             raise UserError(f"ranking={self.ranking!r}, round_to={self.round_to}: use layer or global, and at least 1.")
 
 
@@ -110,7 +110,7 @@ def _order(every: Sequence[Width], scores: Sequence[Tensor], how: How) -> list[t
         odd = width.channels % how.round_to
         starts = [0, *range(odd or how.round_to, width.channels, how.round_to)]
         blocks = [ascending[a:b] for a, b in zip(starts, [*starts[1:], width.channels], strict=True)]
-        mean = float(score.double().mean()) or 1.0
+        mean = (float(score.double().mean()) or 1.0) if how.ranking == "global" else 1.0
         gone = 0
         for block in blocks[:-1]:
             gone += len(block)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimbench.cost import evaluating, watching
+from slimbench.methods import _fx
 from slimbench.methods._surgery import put
-from slimbench.tasks._networks.shortcut import PaddedShortcut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -137,7 +137,7 @@ class Nothing(nn.Module):
 def sites(model: nn.Module) -> list[Site]:
     """Every eligible convolution: stride 1, as many channels out as in, odd kernel, same padding, not grouped."""
     with evaluating(model):  # auxiliary heads are not deployed: nothing is gained by pruning them
-        graph = _Tracer().trace(model)
+        graph = _fx.graph(model)
     modules = dict(model.named_modules())
     found = []
     for node in graph.nodes:
@@ -230,11 +230,6 @@ def identity_kernel(conv: nn.Conv2d) -> Tensor:
     rows = torch.arange(conv.out_channels)
     delta[rows, rows if conv.groups == 1 else 0, centre[0], centre[1]] = 1.0
     return delta
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, PaddedShortcut) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _is_eligible(conv: nn.Conv2d) -> bool:

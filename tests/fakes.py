@@ -49,6 +49,37 @@ def _stripes(split: Split) -> _images.Images:
     return _images.images(pixels, labels)
 
 
+class OneUseless(nn.Module):
+    """Stripes (N, 1, 8, 8) -> (N, 4): the two layers of ``useless`` cost as much as the rest, and add nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = self._layer(1, 16)
+        self.useful = nn.Sequential(self._layer(16, 16), self._layer(16, 16))
+        self.useless = nn.Sequential(self._layer(16, 16), self._layer(16, 16))
+        self.linear = nn.Linear(16, 4)
+
+    @staticmethod
+    def _layer(ins: int, outs: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(ins, outs, 3, padding=1, bias=False), nn.BatchNorm2d(outs), nn.ReLU())
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.linear((self.useful(x) + 0.0 * self.useless(x)).mean((2, 3)))
+
+
+class Untraceable(nn.Module):
+    """Its forward pass depends on what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(1, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        return self.linear(x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3)))
+
+
 CARD = Card(title="A fake", fidelity={"all tasks": "control"}, granularity="none")
 
 

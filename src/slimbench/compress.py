@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from slimbench import artifact, identity, seeding
-from slimbench.core import Cell, Cost, Record, Settings, Split, Task, UserError
+from slimbench.core import Cell, Cost, Record, Settings, Split, UserError
 from slimbench.cost import Layer, count, layers
 from slimbench.environment import environment
+from slimbench.sealed import SealedTask
 from slimbench.train import Loop
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from slimbench.store import Store
-
-
-class SealedError(RuntimeError):
-    """A method reached for the test split."""
 
 
 def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = lambda message: None) -> Record:
@@ -71,7 +67,7 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         val_quality=val_quality,
         cost=cost,
         dense_cost=dense_cost,
-        spent=replace(loop.spent, dense_epochs=inherited(cell, dense)),
+        spent=replace(loop.spent_in_all, dense_epochs=inherited(cell, dense)),
         notes=loop.notes,
         artifact=checksum,
     )
@@ -180,24 +176,3 @@ def judge(cell: Cell, cost: Cost, dense: Cost, dense_layers: dict[str, Layer]) -
         if abs(got - keep) > slack + 1e-12:
             return "off_budget", f"asked to keep {keep:g} of {resource}, kept {got:.4f} (tolerance {slack:.4f})"
     return "ok", ""
-
-
-@dataclass(frozen=True)
-class SealedTask:
-    """A task whose test split is out of reach: no method of it takes "test"."""
-
-    _task: Task
-
-    def __getattr__(self, name: str) -> Any:
-        """The task's own attribute; a method is wrapped."""
-        value = getattr(self._task, name)
-        if not callable(value):
-            return value
-
-        @functools.wraps(value)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            if any(isinstance(arg, str) and arg == "test" for arg in (*args, *kwargs.values())):
-                raise SealedError("the test split is sealed: methods see train and val, and the engine opens test once")
-            return value(*args, **kwargs)
-
-        return guarded

@@ -9,7 +9,7 @@ import base64
 import math
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -283,18 +283,27 @@ class Trainer(Protocol):
         """Keep what a method has to show (a number, series, table or text) in the record."""
         ...
 
+    def elsewhere(self, task: Task) -> Trainer:
+        """The same loop on another task, metered with this one; the method's spec must hold that task."""
+        ...
+
 
 @dataclass(frozen=True)
 class Step:
     """What hooks are told about one step of the training loop."""
 
     index: int
-    progress: float  # in [0, 1): share of this fit's steps that are done
+    total: int  # steps of this fit
     lr: float
     inputs: Tensor
     targets: Tensor
     outputs: Tensor | None  # None before the forward pass; of auxiliary heads nothing
     held_out: Callable[[], Batch]  # a random batch of the held-out part of train
+
+    @property
+    def progress(self) -> float:
+        """Share of this fit's steps that are done, in [0, 1)."""
+        return self.index / self.total
 
 
 class Method(Protocol):
@@ -310,6 +319,12 @@ class Method(Protocol):
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
         """The smaller network. ``model`` may be changed in place; the test split is out of reach."""
         ...
+
+
+def sources(method: Method) -> tuple[Task, ...]:
+    """The tasks that a method's fields hold: it trains on them before it turns to the cell's own."""
+    values = (getattr(method, field.name) for field in fields(method))  # type: ignore[arg-type]
+    return tuple(value for value in values if hasattr(value, "data_checksum"))
 
 
 class HardwareProfile(Protocol):

@@ -17,7 +17,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimbench.core import Suite, UserError
+from slimbench.core import Suite, Task, UserError
 from slimbench.identity import PLUGIN_PREFIX
 
 if TYPE_CHECKING:
@@ -105,8 +105,13 @@ def make(kind: str, text: str) -> Any:
 
 
 def _refined(cls: type, field: str, value: Any) -> Any:
-    """A dictionary for a field that holds a spec changes that spec's fields: ``recipe={"epochs": 30}``."""
+    """A dictionary for a field that holds a spec changes that spec's fields: ``recipe={"epochs": 30}``.
+
+    Text for a field that holds a task is what would be typed after ``--task``.
+    """
     default = getattr(cls, field, None)
+    if isinstance(value, str) and Task in typing.get_args(_hints(cls).get(field)):
+        return make("tasks", value)
     if not isinstance(value, dict) or not dataclasses.is_dataclass(default) or isinstance(default, type):
         return value
     known = [f.name for f in dataclasses.fields(default)]
@@ -118,15 +123,20 @@ def _refined(cls: type, field: str, value: Any) -> Any:
 
 def _build(name: str, cls: type, values: dict[str, Any]) -> Any:
     """``cls(**values)``, once each value is of its field's type. Raises: UserError."""
-    try:
-        hints = typing.get_type_hints(cls)
-    except NameError:  # a user's file that imports its types for the type checker only
-        hints = {}
+    hints = _hints(cls)
     for field, value in values.items():
         if field in hints and not _fits(value, hints[field]):
             wanted = str(getattr(hints[field], "__name__", hints[field])).replace("typing.", "")
             raise UserError(f"{name}({field}={value!r}) is impossible: {field} must be {wanted}.")
     return cls(**values)
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of a class's fields; none for a user's file that imports its types for the type checker only."""
+    try:
+        return typing.get_type_hints(cls)
+    except NameError:
+        return {}
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -139,6 +149,8 @@ def _fits(value: Any, hint: Any) -> bool:
             return any(_fits(value, one) for one in inner)
         case builtins.tuple:
             return isinstance(value, (tuple, list))
+    if hint is Task:
+        return is_plugin(type(value), "tasks")
     if not isinstance(hint, type):
         return True
     number = (int, float) if hint is float else hint

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimbench.core import UserError
+from slimbench.core import UserError, sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,8 +109,14 @@ def cell_id(cell: Cell) -> str:
             "settings": describe(cell.settings),
             "reference": cell_id(cell.reference) if cell.reference else None,
         }
+        | ({"sources": foreign} if (foreign := _of_other_tasks(cell)) else {})
         | ({"user": users} if (users := _of_the_user(cell)) else {})
     )
+
+
+def _of_other_tasks(cell: Cell) -> list[list[Any]]:
+    """Versions and data of the tasks that the method's fields hold."""
+    return [[task.version, task.data_checksum()] for task in sources(cell.method)]
 
 
 def source_hash(text: str) -> str:
@@ -141,10 +147,10 @@ def users_source(module: str) -> str:
 
 def _of_the_user(cell: Cell) -> dict[str, str]:
     """Hashes of the user's own files that decide a cell's result: plug-ins, and a network's module:function."""
-    modules = {type(part).__module__ for part in (cell.task, cell.method)}
+    tasks = (cell.task, *sources(cell.method))
+    modules = {type(part).__module__ for part in (*tasks, cell.method)}
     modules = {name for name in modules if name.startswith(PLUGIN_PREFIX)}
-    if ":" in cell.task.network:
-        modules.add(cell.task.network.partition(":")[0])
+    modules |= {task.network.partition(":")[0] for task in tasks if ":" in task.network}
     return {name: users_source(name) for name in sorted(modules)}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from slimbench import identity
-from slimbench.core import Level, Record, Settings, Suite, UserError
+from slimbench.core import Level, Record, Settings, Suite, UserError, sources
 from slimbench.environment import environment
 from slimbench.execute import Event, Job, run_local
 from slimbench.measure import empty_record, measurement_id
@@ -113,7 +113,7 @@ def _tell(store: Store, view: View) -> None:
 
 def _check_data(cells: Any, store: Store, options: Options) -> None:
     """Look at every task's files first: nothing is trained on half of them."""
-    tasks = dict.fromkeys(cell.task for cell in cells)
+    tasks = dict.fromkeys(task for cell in cells for task in (cell.task, *sources(cell.method)))
     jobs = [
         Job(
             f"check-{index}",

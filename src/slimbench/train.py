@@ -25,6 +25,7 @@ from torch import Generator, Tensor, nn
 
 from slimbench import seeding
 from slimbench.core import Batch, Recipe, Settings, Spent, Split, Step, Task, UserError
+from slimbench.sealed import SealedTask
 from slimbench.store import full
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Loop:
     teacher: nn.Module | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     spent: Spent = Spent()
+    _others: list[Loop] = field(default_factory=list)  # on other tasks
     _fits: int = 0
     _saved: dict[int, int] = field(default_factory=dict)  # fit -> step of its newest checkpoint
 
@@ -76,7 +78,25 @@ class Loop:
     @property
     def epochs_left(self) -> float:
         """Passes over train that may still be spent."""
-        return self.allowance - self.spent.search_epochs - self.spent.compression_epochs
+        spent = self.spent_in_all
+        return self.allowance - spent.search_epochs - spent.compression_epochs
+
+    @property
+    def spent_in_all(self) -> Spent:
+        """Training here and on other tasks."""
+        every = [self.spent, *(other.spent_in_all for other in self._others)]
+        sums = ("search_epochs", "compression_epochs", "examples", "steps", "seconds")
+        peaks = [spent.peak_bytes for spent in every if spent.peak_bytes is not None]
+        totals: dict[str, Any] = {name: sum(getattr(spent, name) for spent in every) for name in sums}
+        return replace(self.spent, **totals, peak_bytes=max(peaks, default=None))
+
+    def elsewhere(self, task: Task) -> Loop:
+        """The same loop on another task, its test split sealed as well. Its passes are passes over its own train."""
+        sealed: Any = SealedTask(task)
+        work = self.work and self.work / f"elsewhere-{len(self._others)}"
+        other = Loop(sealed, self.seed, self.settings, self.epochs_left, work, self.say, notes=self.notes)
+        self._others.append(other)
+        return other
 
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON value (or a tensor) in the record; numbers that are not finite are kept as text."""
@@ -163,7 +183,7 @@ class Loop:
                 group["lr"] = base * rate
             indices = order.batch(step)
             inputs, targets = self._batch(indices, recipe, fit, "train", step)
-            told = Step(step, step / total, bases[0] * rate, inputs, targets, None, held_out)
+            told = Step(step, total, bases[0] * rate, inputs, targets, None, held_out)
             if before_step:
                 with self.autocast():
                     before_step(told)

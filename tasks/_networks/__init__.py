@@ -19,8 +19,10 @@ NAMES = (
     "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b", "resnet110-b",
     "preresnet20", "preresnet32", "preresnet56", "vgg16-bn", "mobilenetv2", "lenet5",
+    "edsr-tiny", "edsr-small", "edsr-baseline",
     "imagenet-resnet18", "imagenet-resnet50", "imagenet-preresnet18", "imagenet-preresnet50", "imagenet-mobilenetv2",
 )  # fmt: skip
+_EDSR = {"edsr-tiny": (4, 16), "edsr-small": (8, 32), "edsr-baseline": (16, 64)}  # blocks, features
 
 
 def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
@@ -44,6 +46,10 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
         model = vgg.VGG(channels, classes)
     elif name == "mobilenetv2":
         model = mobilenet.MobileNetV2(channels, classes)
+    elif name in _EDSR:
+        from slimbench.tasks._networks import residual_sr
+
+        model = residual_sr.EDSRClassifier(*_EDSR[name], channels, classes)
     elif name == "lenet5":
         model = lenet.LeNet5(channels, classes, size)
     elif name.startswith("imagenet-"):
@@ -57,11 +63,15 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
 def initialise(model: nn.Module) -> None:
     """Draw fresh weights in place: He's normal (fan in) for products, every other layer as it resets itself.
 
+    Networks that declare ``he_gain`` have their convolutions' weights times that.
+
     Raises: ValueError for parameters that no layer can draw anew: they would stay as they were trained.
     """
     for name, module in model.named_modules():
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if not isinstance(module, nn.Linear):
+                module.weight.data *= getattr(model, "he_gain", 1.0)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif hasattr(module, "reset_parameters"):

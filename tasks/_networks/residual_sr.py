@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import torch.nn.functional as F
+from torch import nn
+
 from slimbench.tasks import _basicsr
 
 if TYPE_CHECKING:
@@ -24,6 +27,27 @@ class EDSR(_basicsr.architecture("EDSR")):  # type: ignore[misc]
         first = self.conv_first((x - self.mean) * self.img_range)
         features = first + self.conv_after_body(self.body(first))
         return self.conv_last(self.upsample(features)) / self.img_range + self.mean
+
+
+class EDSRClassifier(nn.Module):
+    """EDSR up to its upsampler, then a mean over the image and a linear layer: (N, C, H, W) -> (N, classes).
+
+    Layers have EDSR's names, so that widths searched on a classification task can be carried over.
+    """
+
+    he_gain: ClassVar[float] = 0.1  # sums of blocks without batch norm would grow; see ``_networks.initialise``
+
+    def __init__(self, blocks: int, features: int, channels: int, classes: int) -> None:
+        super().__init__()
+        edsr = EDSR(blocks, features, 2)
+        self.conv_first = nn.Conv2d(channels, features, 3, padding=1)
+        self.body, self.conv_after_body = edsr.body, edsr.conv_after_body
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        first = self.conv_first(x)
+        return self.linear(F.relu(first + self.conv_after_body(self.body(first))).mean((2, 3)))
 
 
 class MSRResNet(_basicsr.architecture("MSRResNet")):  # type: ignore[misc]
