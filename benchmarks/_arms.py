@@ -1,6 +1,7 @@
 """What the suites on real data share: every method and control at five operating points."""
 
 from slimbench.core import Arm, Budget
+from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
@@ -21,6 +22,7 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         L1Channels(ranking="global"),
         UniformWidth("scratch-E"),
         UniformWidth("scratch-B"),
+        DCSS(),
         ResConv(),
     )
     sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"))

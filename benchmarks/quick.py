@@ -6,6 +6,7 @@ nothing between methods.
 
 from slimbench.core import Arm, Budget, Suite
 from slimbench.hardware_profiles.cpu import CPU
+from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
@@ -29,6 +30,7 @@ suite = Suite(
                 L1Channels(ranking="global"),
                 UniformWidth("scratch-E"),
                 UniformWidth("scratch-B"),
+                DCSS(),
                 ResConv(),
             ),
             budgets=(Budget(0.5, epochs=8),),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from slimbench.core import Arm, Budget, Recipe, Suite
 from slimbench.hardware_profiles.cpu import CPU
+from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
@@ -25,7 +26,14 @@ suite = Suite(
     reference=Dense(),
     arms=(
         Arm(
-            methods=(RandomChannels(), L1Channels(), UniformWidth("scratch-E"), UniformWidth("scratch-B"), ResConv()),
+            methods=(
+                RandomChannels(),
+                L1Channels(),
+                UniformWidth("scratch-E"),
+                UniformWidth("scratch-B"),
+                DCSS(),
+                ResConv(),
+            ),
             budgets=(Budget(0.5, epochs=3),),
         ),
         Arm(methods=(MagnitudeWeights(),), budgets=(Budget(0.2, "prunable_nonzero", epochs=3),)),

@@ -1,7 +1,8 @@
-"""Method cards go in; the table of methods for the README comes out. A card is the only place for a method's facts."""
+"""Method cards go in; what documents say of methods comes out. A card is the only place for a method's facts."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -11,38 +12,58 @@ from slimbench import discover
 if TYPE_CHECKING:
     from pathlib import Path
 
-BEGIN, END = "<!-- methods: written by `bench check --write` -->", "<!-- end of methods -->"
+_BLOCK = re.compile(
+    r"(<!-- (methods|cards): written by `bench check --write` -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL
+)
 
 
 def methods_table() -> str:
-    """Every method that ships: what it is, where it comes from, how faithful it is, what it does otherwise."""
-    cards: dict[str, Any] = {
-        n: c for n, c in discover.found("methods").items() if c.__module__.startswith("slimbench.")
-    }
-    rows = [
-        (
-            f"`{name}`",
-            f"[{c.card.title}]({c.card.link})" if c.card.link else c.card.title,
-            ", ".join(f"{part}: {kind}" for part, kind in c.card.fidelity.items()),
-            "; ".join(c.card.deviations) or "none",
+    """Every method that ships: what it is, where it comes from, how faithful it is."""
+    rows = [(f"`{name}`", _title(card), _fidelity(card)) for name, card in _cards().items()]
+    return tabulate(rows, ["name", "method", "fidelity"], tablefmt="github")
+
+
+def methods_cards() -> str:
+    """Every card in full."""
+    return "\n\n".join(
+        "\n".join(
+            [
+                f"### `{name}`\n",
+                f"{card.paper or card.title}{f'; {card.section}' if card.section else ''}. Version {card.version}.\n",
+                f"- fidelity: {_fidelity(card)}",
+                f"- removes: {card.granularity}; starts from: {card.starts_from}",
+                *(["- deviations:", *(f"  - {deviation}" for deviation in card.deviations)] if card.deviations else []),
+            ]
         )
-        for name, c in cards.items()
-    ]
-    return tabulate(rows, ["name", "method", "fidelity", "deviations"], tablefmt="github")
+        for name, card in _cards().items()
+    )
+
+
+def _cards() -> dict[str, Any]:
+    found: dict[str, Any] = discover.found("methods")
+    return {name: cls.card for name, cls in found.items() if cls.__module__.startswith("slimbench.")}
+
+
+def _title(card: Any) -> str:
+    return f"[{card.title}]({card.link})" if card.link else str(card.title)
+
+
+def _fidelity(card: Any) -> str:
+    return ", ".join(f"{part}: {kind}" for part, kind in card.fidelity.items())
 
 
 def written_into(text: str) -> str:
-    """``text`` with the table between its markers. Raises: ValueError where the markers are missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the text lacks the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{methods_table()}\n{END}{after}"
+    """``text`` with table or cards between their markers. Raises: ValueError where there are no markers."""
+    kinds = {"methods": methods_table, "cards": methods_cards}
+    new, count = _BLOCK.subn(lambda block: f"{block[1]}{kinds[block[2]]()}{block[3]}", text)
+    if not count:
+        raise ValueError("the text lacks the markers of what is written into it")
+    return new
 
 
-def write(readme: Path) -> bool:
-    """Write the table into a file; whether anything changed."""
-    old = readme.read_text()
+def write(document: Path) -> bool:
+    """Write the blocks of a document; whether anything changed."""
+    old = document.read_text()
     new = written_into(old)
-    readme.write_text(new)
+    document.write_text(new)
     return old != new

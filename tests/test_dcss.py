@@ -266,7 +266,7 @@ def test_gates_move_and_weights_do_not_in_the_gates_step():
 
 
 def test_the_controller_holds_the_cost_and_pulls_by_the_sign_of_the_miss():
-    """Within the tolerance the gates' gradient leaves the cost as it is; beyond it points back; a fixed one is fixed."""
+    """Within the tolerance the gates' gradient leaves the cost as it is; beyond it points back; or lambda is fixed."""
     found = search()
     found.task_pull = 3.0
     task, cost = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.5, 1.0, 0.0])

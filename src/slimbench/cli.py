@@ -291,7 +291,9 @@ def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
 @_options("data", "store", "plugin")
 @click.option("--task", multiple=True, help="Tasks whose data to verify (else every task whose data are found).")
 @click.option(
-    "--write", type=click.Path(exists=True, dir_okay=False), help="Write the table of methods into this file."
+    "--write",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Write the table or the cards of methods into this file.",
 )
 def check(data: str | None, store: str, plugin: Any, task: Any, write: str | None) -> None:
     """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong."""

@@ -82,9 +82,10 @@ def plugin_methods() -> dict[str, type]:
 
 @functools.cache
 def suites() -> dict[str, Suite]:
-    """Every suite in ``benchmarks/``, by name."""
-    pairs = ((module, getattr(module, "suite", None)) for module in _modules("benchmarks"))
-    return {suite.name: suite for _, suite in pairs if isinstance(suite, Suite)}
+    """Every suite in ``benchmarks/``, by name: a file's ``suite``, or its ``suites``."""
+    modules = list(_modules("benchmarks"))
+    given = [suite for module in modules for suite in (getattr(module, "suite", None), *getattr(module, "suites", ()))]
+    return {suite.name: suite for suite in given if isinstance(suite, Suite)}
 
 
 def suite(name: str) -> Suite:

@@ -11,28 +11,29 @@ from torch import Tensor, nn
 
 from slimbench.core import UserError
 
-# depth -> blocks of each stage, convolutions of a block, width of the last over that of the others
-_IMAGENET = {18: ((2, 2, 2, 2), 2, 1), 50: ((3, 4, 6, 3), 3, 4)}
+_Stages = tuple[
+    tuple[int, ...], int, int
+]  # blocks of each, convolutions of a block, width of the last over the others'
+_IMAGENET: dict[int, _Stages] = {18: ((2, 2, 2, 2), 2, 1), 50: ((3, 4, 6, 3), 3, 4)}
 
 
 class PreActResNet(nn.Module):
     """(N, C, H, W) -> (N, classes)."""
 
-    def __init__(
-        self, stem: nn.Module, width: int, blocks: tuple[int, ...], convolutions: int, expansion: int, classes: int
-    ) -> None:
+    def __init__(self, stem: nn.Module, width: int, stages: _Stages, classes: int) -> None:
         super().__init__()
         self.stem = stem
-        stages: list[nn.Module] = []
+        blocks, convolutions, expansion = stages
+        layers: list[nn.Module] = []
         width_in = width
         for stage, count in enumerate(blocks):
             inner, outer = width * 2**stage, width * 2**stage * expansion
             for index in range(count):
                 stride = 2 if stage and not index else 1
                 widths = [*[inner] * (convolutions - 1), outer]
-                stages.append(PreActBlock(width_in, widths, stride, project=not index))
+                layers.append(PreActBlock(width_in, widths, stride, project=not index))
                 width_in = outer
-        self.blocks = nn.Sequential(*stages)
+        self.blocks = nn.Sequential(*layers)
         self.norm = nn.BatchNorm2d(width_in)
         self.linear = nn.Linear(width_in, classes)
 
@@ -72,10 +73,10 @@ def cifar(depth: int, channels: int, classes: int) -> PreActResNet:
     count, rest = divmod(depth - 2, 6)
     if rest or count < 1:
         raise UserError(f"A CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, 44, 56, 110, ...), not {depth}.")
-    return PreActResNet(nn.Conv2d(channels, 16, 3, padding=1, bias=False), 16, (count,) * 3, 2, 1, classes)
+    return PreActResNet(nn.Conv2d(channels, 16, 3, padding=1, bias=False), 16, ((count,) * 3, 2, 1), classes)
 
 
 def imagenet(depth: int, classes: int) -> PreActResNet:
     """For images of 224 pixels, depth 18 or 50."""
     stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.MaxPool2d(3, 2, 1))
-    return PreActResNet(stem, 64, *_IMAGENET[depth], classes)
+    return PreActResNet(stem, 64, _IMAGENET[depth], classes)

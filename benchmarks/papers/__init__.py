@@ -1,0 +1,1 @@
+"""Reproductions, one paper a file."""
