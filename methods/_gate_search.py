@@ -81,7 +81,8 @@ class Search:
 
     def draw_gates(self, step: Step) -> None:
         """Before the weights' step: gates with Gumbel noise, which get no gradient."""
-        temperature = self.method.weight_temperature or _temperature(step)
+        fixed = self.method.weight_temperature
+        temperature = _temperature(step) if fixed is None else fixed
         self.masks.fill(
             self.gates.masks(self.gates.probabilities(temperature, noise=True)).detach(), step.inputs.device
         )

@@ -12,26 +12,31 @@ behind a convolution (a mask before it would be divided out again), else into th
 
 from __future__ import annotations
 
+import copy
 import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils import parametrize
 
 from slimbench.cost import NORMS, PRODUCTS, evaluating, is_depthwise
-from slimbench.methods import _fx
+from slimbench.methods import _fx, _surgery
 from slimbench.tasks._networks.shortcut import PaddedShortcut
+from slimbench.train import main
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from slimbench.core import Resource
     from slimbench.cost import Layer
     from slimbench.methods._graph import Side, Width
 
+_PASSABLE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.modules.dropout._DropoutNd, nn.Identity)
+_PASSABLE_FUNCTIONS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.dropout)
 _ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
@@ -104,18 +109,13 @@ def channels(model: nn.Module, every: Sequence[Width]) -> Channels:
     for width in every:
         for member in width.members:
             layer = model.get_submodule(member.layer)
-            side: Side = "out" if passes(layer) else member.side
+            side: Side = "out" if _surgery.passes(layer) else member.side
             size = _size(layer, side)
             places = found.setdefault((member.layer, side), torch.full((size,), free))
             for channel, indices in enumerate(member.indices):
                 places[list(indices)] = first + channel
         first += width.channels
     return found
-
-
-def passes(layer: nn.Module) -> bool:
-    """Whether a layer's channels out are its channels in."""
-    return isinstance(layer, NORMS) or is_depthwise(layer)
 
 
 def _size(layer: nn.Module, side: Side) -> int:
@@ -169,6 +169,10 @@ class Masks:
 
     places: Channels
     now: dict[str, Tensor] = field(default_factory=dict)
+
+    def __deepcopy__(self, memo: object) -> Masks:
+        """Itself: a copied network has the same gates."""
+        return self
 
     def fill(self, masks: Tensor, device: torch.device | None = None) -> None:
         """Take masks as ``Gates.masks`` gives them; gradients flow back where they require them."""
@@ -231,11 +235,21 @@ def gated(model: nn.Module, example: Tensor, places: Channels, masks: Masks) -> 
 
 
 def _only_normed(nodes: list[fx.Node], layers: Mapping[str, nn.Module]) -> bool:
-    """Whether all results of a layer go into gated batch norms and nowhere else."""
-    users = [user for node in nodes for user in node.users]
+    """Whether all results of a layer go into gated batch norms and nowhere else, pooled or not."""
+    users = [user for node in nodes for user in _readers(node)]
     return bool(users) and all(
         user.op == "call_module" and isinstance(layers.get(str(user.target)), NORMS) for user in users
     )
+
+
+def _readers(node: fx.Node) -> Iterator[fx.Node]:
+    """Who reads a result, looking through pooling and dropout, which the mask may pass."""
+    for user in node.users:
+        module = user.graph.owning_module.get_submodule(str(user.target)) if user.op == "call_module" else None  # type: ignore[union-attr]
+        if isinstance(module, _PASSABLE) or user.target in _PASSABLE_FUNCTIONS:
+            yield from _readers(user)
+        else:
+            yield user
 
 
 def _mask_layer(network: fx.GraphModule, name: str, layer: nn.Module, nodes: list[fx.Node], masks: Masks) -> None:
@@ -287,12 +301,30 @@ def _channels(node: fx.Node) -> int | None:
 
 def _multiply(network: fx.GraphModule, node: fx.Node, users: list[fx.Node], layer: str, masks: Masks) -> None:
     """Put a mask between a result and those who read it."""
-    name = f"mask_{len(network.graph.nodes)}"
-    network.add_submodule(name, _Masked(masks, layer))
-    with network.graph.inserting_after(node):
-        again = network.graph.call_module(name, (node,))
     for user in users:
-        user.replace_input_with(node, again)
+        name = f"mask_{len(network.graph.nodes)}"
+        network.add_submodule(name, _Masked(masks, layer))
+        with network.graph.inserting_before(user):  # what works in place may come in between
+            user.replace_input_with(node, network.graph.call_module(name, (node,)))
+
+
+def why_not(model: nn.Module, example: Tensor, name: str) -> str | None:
+    """Why a network cannot be gated, or None: gates that are open must leave what it computes as it is."""
+    copied = copy.deepcopy(model).train()
+    try:
+        every = _surgery.widths(model, example)
+        masks = Masks(channels(model, every))
+        masks.fill(torch.ones(sum(width.channels for width in every)), next(model.parameters()).device)
+        network = gated(copied, example, masks.places, masks)
+    except Exception as error:  # noqa: BLE001  tracing runs the network's code
+        return f"the graph of {name} cannot be taken, so its sums cannot be masked ({error})"
+    if not every:
+        return f"{name} has no width that may shrink"
+    with evaluating(model), evaluating(network), torch.no_grad():
+        expected, got = (main(m(example.to(next(model.parameters())))) for m in (model, network))
+    if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        return f"the graph of {name} computes something else: it works in place or asks for the mode it is in"
+    return None
 
 
 def held_bytes(model: nn.Module, inputs: Tensor) -> int:

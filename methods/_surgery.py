@@ -60,7 +60,7 @@ def filters(layer: nn.Module) -> Tensor:
     return weight.transpose(0, 1) if transposed else weight
 
 
-def _passes(layer: nn.Module) -> bool:
+def passes(layer: nn.Module) -> bool:
     """Whether a layer's channels out are its channels in."""
     return isinstance(layer, NORMS) or is_depthwise(layer)
 
@@ -70,7 +70,7 @@ def _indices(model: nn.Module, every: Sequence[Width], removed: Sequence[set[int
     gone: dict[tuple[str, Side], set[int]] = {}
     for width, channels in zip(every, removed, strict=True):
         for member in width.members:
-            side = "out" if _passes(model.get_submodule(member.layer)) else member.side
+            side = "out" if passes(model.get_submodule(member.layer)) else member.side
             gone.setdefault((member.layer, side), set()).update(i for c in channels for i in member.indices[c])
     return {key: indices for key, indices in gone.items() if indices}
 

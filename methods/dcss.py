@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from slimbench.core import Card, Task, UserError
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from slimbench.core import Budget, Trainer
     from slimbench.methods._graph import Width
+
+
+Discretise = Literal["expectation", "argmax"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class DCSS:
     """
 
     candidates: int = 8
-    discretise: Literal["expectation", "argmax"] = "expectation"
+    discretise: Discretise = "expectation"
     penalty: float | None = None
     pull: float = 0.5
     warm_up: float = 1.0
@@ -77,6 +81,8 @@ class DCSS:
             "learning rates of weights fall by the recipe's schedule; the authors' by steps, as the gates' do here",
             "batch norm's momentum in the search is 0.1; the authors' 0.01 is too slow for short searches",
             "gates of short searches learn up to 30 times as fast, to travel as far as in the authors' 26,400 steps",
+            "super resolution: residual blocks keep the network's own scale; the authors' gated ones have 0.1",
+            "super resolution: held-out patches are of the images that weights learn from, as the authors' are",
             "transfer, segmentation: no code; a carried width keeps its share, others get the mean share",
         ),
     )
@@ -84,31 +90,45 @@ class DCSS:
     def __post_init__(self) -> None:
         """Refuse what no search can be made of."""
         least = {"warm_up": 0.0, "search": 1e-9, "train": 1e-9, "search_lr": 0.0, "gate_lr": 0.0, "pull": 1e-9}
+        least |= {"weight_temperature": 1e-9, "penalty": 0.0}
         for name, smallest in least.items():
-            if not getattr(self, name) >= smallest:
-                raise UserError(f"dcss: {name}={getattr(self, name)} is impossible: give at least {smallest:g}.")
+            value = getattr(self, name)
+            if value is not None and not smallest <= value < math.inf:
+                raise UserError(f"dcss: {name}={value} is impossible: give a number of at least {smallest:g}.")
         if self.candidates < 2 or not 0 < self.hold_out < 1 or not 0 < self.norm_momentum <= 1:
             raise UserError("dcss: candidates must be at least 2, hold_out within (0, 1), norm_momentum within (0, 1].")
+        if self.discretise not in get_args(Discretise):
+            raise UserError(
+                f"dcss: discretise={self.discretise!r} is impossible: use {' or '.join(get_args(Discretise))}."
+            )
 
     def unsupported(self, task: Task, budget: Budget) -> str | None:
-        """Budgets below the smallest candidates, networks that cannot be traced, other tasks without such layers."""
-        from slimbench.methods import _choice, _fx, _surgery
+        """Budgets below the smallest candidates, networks that cannot be gated, other tasks without such layers."""
+        from slimbench.methods import _choice, _surgery
 
         model = task.build()
-        if reason := _choice.why_not(model, task.example(), budget):
-            return reason
-        try:
-            _fx.graph(model.train())
-        except Exception as error:  # noqa: BLE001  torch.fx raises many kinds
-            return f"torch.fx cannot trace {task.network}, so its sums cannot be masked ({error})"
         every = _surgery.widths(model, task.example())
+        if reason := _choice.why_not(model, task.example(), budget) or self._why_not_searched(self.source or task):
+            return reason
         least = _least(model, task, budget, every, self.candidates)
         if budget.keep < least:
             return f"keep {budget.keep:g} of {budget.resource} is below what the smallest candidates leave, {least:.4f}"
-        theirs = _surgery.widths(self.source.build(), self.source.example()) if self.source else []
-        if self.source and not _carried(every, {maker.layer: 1.0 for width in theirs for maker in width.makers}):
-            return f"no layer of {task.network} has the name of one of {self.source.network}, on which was searched"
+        if self.source:
+            theirs = _surgery.widths(self.source.build(), self.source.example())
+            found = _carried(every, {maker.layer: 1.0 for width in theirs for maker in width.makers})
+            if 2 * len(found) < len(theirs):
+                return (
+                    f"{len(found)} of {len(theirs)} widths of {self.source.network} have a namesake in {task.network}"
+                )
         return None
+
+    def _why_not_searched(self, task: Task) -> str | None:
+        from slimbench.methods import _gates
+
+        size = task.size("train")
+        if not 0 < round(self.hold_out * size) < size:
+            return f"hold_out={self.hold_out:g} of {size} training samples leaves nothing to gates or weights"
+        return _gates.why_not(task.build(), task.example(), task.network)
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
         """Search, cut the network to the widths found, draw its weights anew, train."""
@@ -121,6 +141,7 @@ class DCSS:
             other = self.source.build()
             found = self._shares(other, self.source, budget, trainer.elsewhere(self.source), unit)
             shares = _carried(every, found)
+            trainer.note("carried widths", f"{len(shares)} of {len(every)}")
         else:
             shares = self._shares(model, task, budget, trainer, unit)
         removed = self._cut(model, task, budget, every, shares)

@@ -68,6 +68,20 @@ class OneUseless(nn.Module):
         return self.linear((self.useful(x) + 0.0 * self.useless(x)).mean((2, 3)))
 
 
+class InPlace(nn.Module):
+    """A sum in place that is not assigned: what a traced graph with masks would lose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.linear = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        y = self.b(x)
+        y.add_(x)
+        return self.linear(y.relu().mean((2, 3)))
+
+
 class Untraceable(nn.Module):
     """Its forward pass depends on what it sees."""
 

@@ -24,7 +24,7 @@ from slimbench.tasks._networks import segmentation, super_resolution
 from slimbench.tasks.digits import Digits
 from slimbench.tasks.photos import Photos
 from slimbench.tasks.texture_digits import TextureDigits
-from slimbench.train import Loop
+from slimbench.train import Loop, OverspentError
 
 NETWORKS = (
     *(f"{name} 3 16" for name in ("resnet20", "resnet20-b", "resnet56", "preresnet20", "mobilenetv2", "edsr-tiny")),
@@ -159,6 +159,26 @@ def test_one_hot_gates_are_the_slim_network(text, training):
     weights = sum(weight.numel() for weight in prunable(slim).values())
     for resource, counted in (("macs", cost.macs), ("params", cost.params), ("prunable_nonzero", weights)):
         assert float(_gates.Expectation(rows, gated.places, resource)(masks)) == counted
+
+
+def test_the_record_says_what_the_gates_step_really_keeps():
+    """Of the search's own network, with gates that learn: option A's shortcuts make it a little more."""
+    task = fakes.Stripes("resnet14")
+    found = search(task)
+    trainer = Loop(task, 0, Settings(), 1.0)
+    noted = found.kept_bytes(task.build(), trainer)
+    inputs = task.batch("train", torch.arange(8), None)[0]
+    found.masks.fill(found.gates.masks(found.gates.probabilities(1.0)))
+    more, fewer = (_gates.held_bytes(found.network.eval(), part) for part in (inputs, inputs[:4]))
+    assert noted["gates"] == (more - fewer) // 4
+    assert noted["plain"] == noted["weights"] < noted["gates"] < 1.1 * noted["plain"]
+
+
+def test_pooling_before_batch_norm_is_looked_through():
+    """ImageNet's pre-activation stem: masked behind its norm alone."""
+    gated = Gated("imagenet-preresnet18 3 64", training=True)
+    assert not hasattr(gated.network.stem._modules["0"], "parametrizations")
+    assert hasattr(gated.network.blocks._modules["0"].norms._modules["0"], "parametrizations")
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
@@ -402,19 +422,17 @@ def test_widths_are_carried_over_at_the_same_cost(task, source):
     assert trainer.epochs_left >= -1e-6
 
 
-def test_another_task_decides_the_id():
+def test_another_task_decides_the_id(monkeypatch):
     """Its fields, its version, its data; methods without one keep theirs."""
     dense = Cell(STRIPES, Dense(), Budget(1.0), 0)
     cell = Cell(STRIPES, DCSS(source=Digits()), Budget(0.5), 0, reference=dense)
     ids = {identity.cell_id(cell), identity.cell_id(replace(cell, method=DCSS()))}
     ids.add(identity.cell_id(replace(cell, method=DCSS(source=Digits("resnet14")))))
-    version = Digits.version
-    try:
-        Digits.version = version + 1
-        ids.add(identity.cell_id(cell))
-    finally:
-        Digits.version = version
-    assert len(ids) == 4
+    for name, value in (("version", Digits.version + 1), ("content", "other images")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Digits, name, value)
+            ids.add(identity.cell_id(cell))
+    assert len(ids) == 5
 
 
 def test_another_task_is_typed_as_text():
@@ -465,12 +483,28 @@ def test_a_search_elsewhere_is_resumed(store, monkeypatch):
     assert resumed.spent.examples == straight.spent.examples
 
 
-def test_the_other_tasks_test_split_is_sealed_too():
-    """As the cell's own."""
+def test_the_other_tasks_test_split_is_sealed_too(store, monkeypatch):
+    """As the cell's own: in the loop, and in the method's field."""
     from slimbench.sealed import SealedError
 
     with pytest.raises(SealedError, match="sealed"):
         next(iter(Loop(STRIPES, 0, Settings(), 1.0).elsewhere(Digits()).batches("test")))
+    dense = Cell(STRIPES, Dense(), Budget(1.0), 0)
+    compress(dense, store)
+    peeks = lambda self, model, task, budget, trainer: self.source.evaluate(model, "test")  # noqa: E731
+    monkeypatch.setattr(DCSS, "compress", peeks)
+    with pytest.raises(SealedError, match="sealed"):
+        compress(Cell(STRIPES, DCSS(source=fakes.Stripes("resnet8")), Budget(0.5), 0, reference=dense), store)
+
+
+def test_epochs_elsewhere_are_of_the_same_allowance():
+    """Two loops cannot spend it twice."""
+    trainer = Loop(STRIPES, 0, Settings(), 2.0)
+    others = trainer.elsewhere(STRIPES), trainer.elsewhere(STRIPES)
+    others[0].fit(STRIPES.build(), 2, name="one", phase="search")
+    assert trainer.epochs_left == others[1].epochs_left == pytest.approx(0.0)
+    with pytest.raises(OverspentError):
+        others[1].fit(STRIPES.build(), 2, name="two", phase="search")
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
@@ -479,14 +513,31 @@ def test_the_other_tasks_test_split_is_sealed_too():
 def test_impossible_cells_are_named():
     """Narrower than the smallest candidates; a source without such layers; a network that cannot be traced."""
     assert "the smallest candidates leave, 0.0" in DCSS().unsupported(STRIPES, Budget(0.012))
-    assert "has the name of one of edsr-tiny" in DCSS(source=Digits("edsr-tiny")).unsupported(STRIPES, Budget(0.5))
-    untraceable = fakes.Stripes(f"{fakes.__name__}:Untraceable")
-    assert "torch.fx cannot trace" in DCSS().unsupported(untraceable, Budget(0.5))
+    assert "0 of 5 widths of edsr-tiny have a namesake" in DCSS(source=Digits("edsr-tiny")).unsupported(
+        STRIPES, Budget(0.5)
+    )
+    assert DCSS(source=Digits("resnet14")).unsupported(STRIPES, Budget(0.5)) is None
+    for network, why in (("Untraceable", "cannot be taken"), ("InPlace", "computes something else")):
+        own = fakes.Stripes(f"{fakes.__name__}:{network}")
+        assert why in DCSS().unsupported(own, Budget(0.5))
+        assert why in DCSS(source=own).unsupported(STRIPES, Budget(0.5))
+    assert "leaves nothing to gates" in DCSS(hold_out=0.001).unsupported(STRIPES, Budget(0.5))
     assert DCSS().unsupported(STRIPES, Budget(0.5)) is None
 
 
+@pytest.mark.parametrize("text", NETWORKS)
+def test_open_gates_leave_every_network_as_it_is(text):
+    """The zoo passes the check that networks of one's own must pass."""
+    model, example = network(text)
+    assert _gates.why_not(model, example, text) is None
+
+
 @pytest.mark.parametrize(
-    "fields", [{"candidates": 1}, {"hold_out": 0.0}, {"hold_out": 1.0}, {"train": 0.0}, {"pull": -1.0}]
+    "fields",
+    [
+        *({"candidates": 1}, {"hold_out": 0.0}, {"hold_out": 1.0}, {"train": 0.0}, {"pull": -1.0}),
+        *({"weight_temperature": 0.0}, {"penalty": -5.0}, {"warm_up": float("inf")}, {"discretise": "arg"}),
+    ],
 )
 def test_impossible_searches_are_refused(fields):
     """In one sentence."""

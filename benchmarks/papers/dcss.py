@@ -36,7 +36,7 @@ VOC = replace(VOC2012.recipe, epochs=80)
 
 ON_CIFAR = DCSS(norm_momentum=0.01)
 ON_IMAGENET = DCSS(warm_up=50, search=50, train=120, hold_out=0.04, norm_momentum=0.01)
-ON_EDSR = DCSS(warm_up=20, search=20, train=120, search_lr=0.25, weight_temperature=1.0)
+ON_EDSR = DCSS(warm_up=20, search=20, train=120, search_lr=0.25, gate_lr=5e-5, weight_temperature=1.0)
 
 
 def beyond(method: DCSS, epochs: float) -> float:
@@ -68,7 +68,6 @@ def edsr(recipe: Recipe) -> tuple[Task, ...]:
 
 
 REDUCED = replace(CIFAR10.recipe, epochs=12)
-ON_T91 = DCSS(search_lr=0.25, weight_temperature=1.0)
 IMAGENETS = tuple(ImageNet(f"imagenet-preresnet{depth}", IMAGENET) for depth in (18, 50))
 
 suites = (
@@ -100,7 +99,7 @@ suites = (
         "dcss-edsr-reduced",
         "EDSR-small x2 and x4 on T91 and BSDS500, 4 : 4 : 16 epochs",
         tuple(T91(scale=scale, recipe=replace(T91.recipe, epochs=16)) for scale in (2, 4)),
-        (ON_T91,),
+        (DCSS(),),
         *CONTROLS,
     ),
     suite(
@@ -128,7 +127,7 @@ suites = (
         "dcss-super-resolution-reduced",
         "widths for EDSR-tiny on photos searched there, and on digits",
         (Photos(),),
-        carried(ON_T91, Digits("edsr-tiny")),
+        carried(DCSS(), Digits("edsr-tiny")),
         *CONTROLS,
     ),
 )

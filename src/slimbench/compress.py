@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from slimbench import artifact, identity, seeding
-from slimbench.core import Cell, Cost, Record, Settings, Split, UserError
+from slimbench.core import Cell, Cost, Record, Settings, Split, UserError, sources
 from slimbench.cost import Layer, count, layers
 from slimbench.environment import environment
 from slimbench.sealed import SealedTask
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from slimbench.core import Method
     from slimbench.store import Store
 
 
@@ -45,7 +46,7 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         dense_layers = layers(model, cell.task.example())
         sealed: Any = SealedTask(cell.task)
         loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store))
-        smaller = cell.method.compress(model, sealed, cell.budget, loop).cpu().eval()
+        smaller = with_sealed_sources(cell.method).compress(model, sealed, cell.budget, loop).cpu().eval()
 
     say({"stage": "evaluate"})
     network = cell.task.deploy(smaller)
@@ -72,6 +73,13 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         artifact=checksum,
     )
     return finish(record, started, store)
+
+
+def with_sealed_sources(method: Method) -> Method:
+    """The method, whose other tasks have their test splits sealed too."""
+    given = {f.name: getattr(method, f.name) for f in fields(method)}  # type: ignore[arg-type]
+    sealed = {name: SealedTask(value) for name, value in given.items() if value in sources(method)}
+    return replace(method, **sealed) if sealed else method  # type: ignore[type-var]
 
 
 def set_up(settings: Settings) -> None:

@@ -111,7 +111,8 @@ def _refined(cls: type, field: str, value: Any) -> Any:
     Text for a field that holds a task is what would be typed after ``--task``.
     """
     default = getattr(cls, field, None)
-    if isinstance(value, str) and Task in typing.get_args(_hints(cls).get(field)):
+    hint = _hints(cls).get(field)
+    if isinstance(value, str) and Task in (hint, *typing.get_args(hint)):
         return make("tasks", value)
     if not isinstance(value, dict) or not dataclasses.is_dataclass(default) or isinstance(default, type):
         return value

@@ -66,6 +66,7 @@ class Loop:
     teacher: nn.Module | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     spent: Spent = Spent()
+    _parent: Loop | None = None  # of a loop on another task: their epochs are one allowance
     _others: list[Loop] = field(default_factory=list)  # on other tasks
     _fits: int = 0
     _saved: dict[int, int] = field(default_factory=dict)  # fit -> step of its newest checkpoint
@@ -78,6 +79,8 @@ class Loop:
     @property
     def epochs_left(self) -> float:
         """Passes over train that may still be spent."""
+        if self._parent:
+            return self._parent.epochs_left
         spent = self.spent_in_all
         return self.allowance - spent.search_epochs - spent.compression_epochs
 
@@ -94,7 +97,7 @@ class Loop:
         """The same loop on another task, its test split sealed as well. Its passes are passes over its own train."""
         sealed: Any = SealedTask(task)
         work = self.work and self.work / f"elsewhere-{len(self._others)}"
-        other = Loop(sealed, self.seed, self.settings, self.epochs_left, work, self.say, notes=self.notes)
+        other = Loop(sealed, self.seed, self.settings, self.allowance, work, self.say, notes=self.notes, _parent=self)
         self._others.append(other)
         return other
 
