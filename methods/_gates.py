@@ -224,9 +224,10 @@ def gated(model: nn.Module, example: Tensor, places: Channels, masks: Masks) -> 
     bare = [n for n, layer in layers.items() if not isinstance(layer, NORMS) and _only_normed(nodes[n], layers)]
     for name in bare:
         del layers[name]  # masked behind its batch norm
-    for node in list(graph.nodes):
-        if node.target in _ADDS:
-            _mask_sum(network, node, layers, masks)
+    sums = [(node, *_masked_again(node, layers)) for node in graph.nodes if node.target in _ADDS]
+    for node, layer, operands in sums:  # found before any is masked: a mask would hide what lies behind it
+        for operand in operands:
+            _multiply(network, operand, [node], layer, masks)
     for name, layer in layers.items():
         _mask_layer(network, name, layer, nodes[name], masks)
     graph.lint()
@@ -263,15 +264,14 @@ def _mask_layer(network: fx.GraphModule, name: str, layer: nn.Module, nodes: lis
         parametrize.register_parametrization(layer, "bias", _Folded(masks, name, 0))
 
 
-def _mask_sum(network: fx.GraphModule, node: fx.Node, layers: Mapping[str, nn.Module], masks: Masks) -> None:
+def _masked_again(node: fx.Node, layers: Mapping[str, nn.Module]) -> tuple[str, list[fx.Node]]:
+    """The layer whose mask a sum takes, and the operands that do not come straight from their layers."""
     operands = node.all_input_nodes
-    if len(operands) < 2:
-        return
     made = [_made_by(operand, layers) for operand in operands]
     layer = next((name for name, _ in made if name), None)
-    for operand, (_, fresh) in zip(operands, made, strict=True):
-        if layer and not fresh:
-            _multiply(network, operand, [node], layer, masks)
+    if layer is None or len(operands) < 2:
+        return "", []
+    return layer, [operand for operand, (_, fresh) in zip(operands, made, strict=True) if not fresh]
 
 
 def _made_by(node: fx.Node, layers: Mapping[str, nn.Module]) -> tuple[str | None, bool]:

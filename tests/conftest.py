@@ -27,6 +27,17 @@ discover.load_plugin(str(FAKES))
 fakes = sys.modules["slimbench_plugin_fakes"]
 
 
+def lively(model: torch.nn.Module) -> torch.nn.Module:
+    """The network, with batch norms that do something."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias)
+            torch.nn.init.normal_(module.running_mean)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty store."""

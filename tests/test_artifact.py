@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import lively
 from slimbench import artifact, cost, export
 from slimbench.core import UserError
 from slimbench.hardware_profiles import _program
@@ -31,13 +32,7 @@ def network(name: str) -> nn.Module:
     torch.manual_seed(0)
     channels, size, _ = SHAPES[name]
     model = _networks.build(name, channels, 10, size).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return model
+    return lively(model)
 
 
 def pruned() -> nn.Module:

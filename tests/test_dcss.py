@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import fakes
+from conftest import fakes, lively
 from slimbench import discover, identity, seeding
 from slimbench.compress import compress
 from slimbench.core import Budget, Cell, Recipe, Settings, Step, UserError
@@ -49,13 +49,7 @@ def network(text: str) -> tuple[nn.Module, torch.Tensor]:
     else:
         channels, side = map(int, rest)
         model, size = _networks.build(name, channels, 10, side), (channels, side, side)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return model.double().eval(), torch.randn(1, *size, dtype=torch.float64)
+    return lively(model).double().eval(), torch.randn(1, *size, dtype=torch.float64)
 
 
 class Gated:
@@ -210,6 +204,31 @@ def authors_forward(model: nn.Module, x: torch.Tensor, masks: dict[str, torch.Te
         m_st = m(f"blocks.{index}.convs.1")
         x, m_in = (block.convs[1](h) + s) * m_st, m_st
     return model.linear(F.relu(model.norm(x) * m_in).mean((2, 3)))
+
+
+class Nested(nn.Module):
+    """A sum in a sum: (N, 3, H, W) -> (N, 2, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(3, 8, 1) for _ in range(3))
+        self.last = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.a(x) + (self.b(x) + self.c(x)))
+
+
+def test_every_sum_masks_what_was_masked():
+    """a m + (b m + c m) m: fresh results once, the inner sum again."""
+    torch.manual_seed(0)
+    model, x = Nested().double(), torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    (width,) = _surgery.widths(model, x[:1])
+    masks = _gates.Masks(_gates.channels(model, [width]))
+    m = torch.linspace(1.0, 0.125, 8, dtype=torch.float64)
+    masks.fill(m)
+    network = _gates.gated(copy.deepcopy(model), x[:1], masks.places, masks)
+    a, b, c = (layer(x) * m[:, None, None] for layer in (model.a, model.b, model.c))
+    torch.testing.assert_close(network(x), model.last(a + (b + c) * m[:, None, None]), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("text", [*NORMED, "edsr-tiny x2", "rlfn x2", "vdsr x2"])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import fakes
+from conftest import fakes, lively
 from slimbench.core import Budget, UserError
 from slimbench.cost import count
 from slimbench.methods import _channels, _choice, _surgery
@@ -35,13 +35,7 @@ def network(name: str, channels: int, size: int) -> tuple[nn.Module, torch.Tenso
     """The network in float64 with batch norms that do something, and an input."""
     torch.manual_seed(0)
     model = _networks.build(name, channels, 10, size).double().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return model, torch.randn(1, channels, size, size, dtype=torch.float64)
+    return lively(model), torch.randn(1, channels, size, size, dtype=torch.float64)
 
 
 def gap(one: nn.Module, two: nn.Module, shape: tuple[int, ...]) -> float:
