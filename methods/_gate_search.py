@@ -53,7 +53,7 @@ class Search:
         places = _gates.channels(model, self.every)
         self.expectation = _gates.Expectation(rows, places, budget.resource)
         self.masks = _gates.Masks(places)
-        self.masks.fill(self.gates.masks(self.gates.probabilities(1.0)).detach())
+        self._hold(self.gates.probabilities(1.0))
         self.network = _gates.gated(model, task.example(), places, self.masks)
         self.adam = torch.optim.Adam(self.gates.parameters(), lr=method.gate_lr)
         self.recipe = replace(task.recipe, lr=method.search_lr * task.recipe.lr)
@@ -77,15 +77,17 @@ class Search:
 
     def leave_gates_open(self, step: Step) -> None:
         """Warm-up: every prefix is as likely."""
-        self.masks.fill(self.gates.masks(self.gates.probabilities(1.0)).detach(), step.inputs.device)
+        self._hold(self.gates.probabilities(1.0), step.inputs.device)
 
     def draw_gates(self, step: Step) -> None:
         """Before the weights' step: gates with Gumbel noise, which get no gradient."""
         fixed = self.method.weight_temperature
         temperature = _temperature(step) if fixed is None else fixed
-        self.masks.fill(
-            self.gates.masks(self.gates.probabilities(temperature, noise=True)).detach(), step.inputs.device
-        )
+        self._hold(self.gates.probabilities(temperature, noise=True), step.inputs.device)
+
+    def _hold(self, p: Tensor, device: torch.device | None = None) -> None:
+        """Masks by ``p`` that pass no gradient on to the gates."""
+        self.masks.fill(self.gates.masks(p).detach(), device)
 
     def turn_gates(self, step: Step) -> None:
         """After the weights' step: one step of the gates on held-out samples, in eval mode, without noise."""
@@ -123,8 +125,7 @@ class Search:
 
     def shares(self) -> dict[str, float]:
         """What the cold gates leave, as a share of a layer's channels: of every layer that makes a width's."""
-        with torch.no_grad():
-            p = self.gates.probabilities(_COLD)
+        p = self.gates.probabilities(_COLD).detach()
         left = self.gates.expected(p)
         if self.method.discretise == "argmax":
             left = self.gates.widths.gather(1, p.argmax(1, keepdim=True)).squeeze(1)
@@ -133,8 +134,7 @@ class Search:
 
     def report(self, trainer: Trainer) -> None:
         """Keep the gates and the way to them in the record."""
-        with torch.no_grad():
-            p = self.gates.probabilities(_COLD)
+        p = self.gates.probabilities(_COLD).detach()
         trainer.note(
             "gates", {w.name: [round(x, 4) for x in row.tolist()] for w, row in zip(self.every, p, strict=True)}
         )

@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils import parametrize
 
-from slimbench.cost import NORMS, PRODUCTS, evaluating, is_depthwise
+from slimbench.cost import NORMS, PRODUCTS, evaluating
 from slimbench.methods import _fx, _surgery
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 from slimbench.train import main
@@ -258,8 +258,8 @@ def _mask_layer(network: fx.GraphModule, name: str, layer: nn.Module, nodes: lis
         for node in nodes:
             _multiply(network, node, list(node.users), name, masks)
         return
-    transposed = isinstance(layer, nn.ConvTranspose2d) and not is_depthwise(layer)
-    parametrize.register_parametrization(layer, "weight", _Folded(masks, name, int(transposed)))
+    dim = _surgery.filter_dim(layer)  # before the parametrization changes the layer's class
+    parametrize.register_parametrization(layer, "weight", _Folded(masks, name, dim))
     if layer._parameters.get("bias") is not None:
         parametrize.register_parametrization(layer, "bias", _Folded(masks, name, 0))
 

@@ -55,9 +55,12 @@ def mask(model: nn.Module, every: Sequence[Width], removed: Sequence[set[int]]) 
 
 def filters(layer: nn.Module) -> Tensor:
     """A view of a layer's weight whose first dimension is the channels out."""
-    weight = layer.get_parameter("weight")
-    transposed = isinstance(layer, nn.ConvTranspose2d) and not is_depthwise(layer)
-    return weight.transpose(0, 1) if transposed else weight
+    return layer.get_parameter("weight").transpose(0, filter_dim(layer))
+
+
+def filter_dim(layer: nn.Module) -> int:
+    """The dimension of a layer's weight that is its channels out."""
+    return int(isinstance(layer, nn.ConvTranspose2d) and not is_depthwise(layer))
 
 
 def passes(layer: nn.Module) -> bool:

@@ -22,7 +22,7 @@ NAMES = (
     "edsr-tiny", "edsr-small", "edsr-baseline",
     "imagenet-resnet18", "imagenet-resnet50", "imagenet-preresnet18", "imagenet-preresnet50", "imagenet-mobilenetv2",
 )  # fmt: skip
-_EDSR = {"edsr-tiny": (4, 16), "edsr-small": (8, 32), "edsr-baseline": (16, 64)}  # blocks, features
+EDSR = {"edsr-tiny": (4, 16), "edsr-small": (8, 32), "edsr-baseline": (16, 64)}  # blocks, features
 
 
 def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
@@ -46,10 +46,10 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
         model = vgg.VGG(channels, classes)
     elif name == "mobilenetv2":
         model = mobilenet.MobileNetV2(channels, classes)
-    elif name in _EDSR:
+    elif name in EDSR:
         from slimbench.tasks._networks import residual_sr
 
-        model = residual_sr.EDSRClassifier(*_EDSR[name], channels, classes)
+        model = residual_sr.EDSRClassifier(*EDSR[name], channels, classes)
     elif name == "lenet5":
         model = lenet.LeNet5(channels, classes, size)
     elif name.startswith("imagenet-"):

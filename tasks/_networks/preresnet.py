@@ -9,11 +9,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimbench.core import UserError
+from slimbench.tasks._networks import resnet
 
-_Stages = tuple[
-    tuple[int, ...], int, int
-]  # blocks of each, convolutions of a block, width of the last over the others'
+# blocks of each stage, convolutions of a block, width of its last over that of the others
+_Stages = tuple[tuple[int, ...], int, int]
 _IMAGENET: dict[int, _Stages] = {18: ((2, 2, 2, 2), 2, 1), 50: ((3, 4, 6, 3), 3, 4)}
 
 
@@ -70,10 +69,9 @@ class PreActBlock(nn.Module):
 
 def cifar(depth: int, channels: int, classes: int) -> PreActResNet:
     """For small images. Raises: UserError for a depth that is not 6n + 2."""
-    count, rest = divmod(depth - 2, 6)
-    if rest or count < 1:
-        raise UserError(f"A CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, 44, 56, 110, ...), not {depth}.")
-    return PreActResNet(nn.Conv2d(channels, 16, 3, padding=1, bias=False), 16, ((count,) * 3, 2, 1), classes)
+    return PreActResNet(
+        nn.Conv2d(channels, 16, 3, padding=1, bias=False), 16, ((resnet.blocks_a_stage(depth),) * 3, 2, 1), classes
+    )
 
 
 def imagenet(depth: int, classes: int) -> PreActResNet:

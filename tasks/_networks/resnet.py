@@ -16,9 +16,7 @@ class CifarResNet(nn.Module):
 
     def __init__(self, depth: int, channels: int, classes: int, option: Literal["A", "B"] = "A") -> None:
         super().__init__()
-        blocks, rest = divmod(depth - 2, 6)
-        if rest or blocks < 1:
-            raise UserError(f"A CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, 44, 56, 110, ...), not {depth}.")
+        blocks = blocks_a_stage(depth)
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, blocks, 1, option)
@@ -55,6 +53,14 @@ class BasicBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return F.relu(y + self.shortcut(x))
+
+
+def blocks_a_stage(depth: int) -> int:
+    """n of a network of 6n + 2 layers. Raises: UserError for another depth."""
+    blocks, rest = divmod(depth - 2, 6)
+    if rest or blocks < 1:
+        raise UserError(f"A CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, 44, 56, 110, ...), not {depth}.")
+    return blocks
 
 
 def _stage(width_in: int, width: int, blocks: int, stride: int, option: Literal["A", "B"]) -> nn.Sequential:

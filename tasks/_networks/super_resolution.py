@@ -11,7 +11,7 @@ from slimbench.core import UserError
 from slimbench.discover import suggestion
 from slimbench.tasks import _networks
 
-_RESIDUAL = {"edsr-tiny": (4, 16), "edsr-small": (8, 32), "edsr-baseline": (16, 64), "msrresnet": (16, 64)}
+_RESIDUAL = _networks.EDSR | {"msrresnet": (16, 64)}
 NAMES = (*_RESIDUAL, "vdsr", "rlfn")
 
 
