@@ -80,9 +80,10 @@ def choose(
     return ledger.removed
 
 
-def reachable(model: nn.Module, example: Tensor, resource: Resource, round_to: int = 1) -> float:
+def reachable(
+    model: nn.Module, example: Tensor, every: Sequence[Width], resource: Resource, round_to: int = 1
+) -> float:
     """The smallest keep: one channel (or one block) left in every width."""
-    every = widths(model, example)
     ledger = Ledger(model, example, every)
     dense = ledger.left(resource)
     for width, block in _order(every, [torch.zeros(w.channels) for w in every], How(round_to=round_to)):
@@ -90,11 +91,13 @@ def reachable(model: nn.Module, example: Tensor, resource: Resource, round_to: i
     return ledger.left(resource) / dense
 
 
-def why_not(model: nn.Module, example: Tensor, budget: Budget, round_to: int = 1) -> str | None:
-    """Why removing channels cannot meet a budget, or None."""
+def why_not(
+    model: nn.Module, example: Tensor, budget: Budget, round_to: int = 1, every: Sequence[Width] | None = None
+) -> str | None:
+    """Why removing channels of ``every`` width (None: of all that there are) cannot meet a budget, or None."""
     if budget.params_keep is not None:
         return "removing channels to one budget moves MACs and params together: ask for one of them"
-    least = reachable(model, example, budget.resource, round_to)
+    least = reachable(model, example, widths(model, example) if every is None else every, budget.resource, round_to)
     if budget.keep < least:
         return (
             f"keep {budget.keep:g} of {budget.resource} is below the least that one channel a width leaves, {least:.4f}"

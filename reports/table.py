@@ -92,6 +92,7 @@ def headline(records: Iterable[Record]) -> dict[int, float]:
 
 def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> dict[str, list[Row]]:
     """Rows by heading (task, network, training settings), dense first, then by resource, keep and method."""
+    records = [record for record in records if not record.cell.get("inner")]  # a search's own, never scored on test
     by_id = {record.id: record for record in records}
     timed: dict[str, dict[Column, Measurement]] = defaultdict(dict)
     refused: dict[str, list[str]] = defaultdict(list)

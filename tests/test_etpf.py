@@ -26,13 +26,12 @@ def data(channels=5, samples=60, pixels=4, classes=3, seed=0):
 def layer(maps, labels, filters, *, kept=True, batch=17):
     """What is gathered of the same data, batch by batch."""
     maps, labels = torch.from_numpy(maps), torch.from_numpy(labels)
-    classes = int(labels.max()) + 1
-    moments = scoring.Moments.none(classes, maps.shape[1], maps.shape[2])
+    moments = scoring.Moments.none(maps.shape[1], maps.shape[2], by_class=True)
     for part, theirs in zip(maps.split(batch), labels.split(batch), strict=True):
         moments.add(part, theirs)
     weight = torch.from_numpy(filters)
     weight = weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.T
-    return scoring.Layer(moments, weight, scoring.Maps.of(maps, labels) if kept else None)
+    return scoring.Layer(weight, moments, scoring.Maps.of(maps, labels) if kept else None)
 
 
 # ---------------------------------------------------------------------------------------------------------- formulas

@@ -109,7 +109,7 @@ def test_round_to_leaves_multiples():
 def test_no_width_is_emptied():
     """The least that can be reached leaves a channel everywhere, and less is refused with that figure."""
     model, example = network("resnet8", 1, 8)
-    least = _choice.reachable(model, example, "macs")
+    least = _choice.reachable(model, example, _surgery.widths(model, example), "macs")
     assert 0 < least < 0.05
     assert _choice.why_not(model, example, Budget(least * 1.01)) is None
     assert f"{least:.4f}" in _choice.why_not(model, example, Budget(least * 0.9))

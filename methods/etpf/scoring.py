@@ -3,12 +3,13 @@
     score(k) = sum over classes of  function(P, Q, N, X, mX, mP, mQ, WI, W)
 
 All channels are scored at once, class by class. What a function asks of P, Q and X is mostly sums, which are kept while
-the data pass by (``Moments``): then nothing but classes x channels numbers are held. Functions that work on the maps
-themselves are given those of a subset (``maps``), and get channels in pieces that fit into memory.
+the data pass by (``Moments``): then little more than classes x channels numbers are held. Functions that work on the
+maps themselves are given those of a subset (``maps``), and get channels in pieces that fit into memory.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,27 +29,51 @@ _SUMMED = {"g_mean", "sum", "std", "var", "num", "mean"}  # what moments tell of
 
 @dataclass
 class Moments:
-    """Sums by class: samples (classes,), their maps (classes, channels, D), all squares (classes, channels)."""
+    """Sums while the data pass by, in float64: classes x channels numbers, and the sum of all maps.
+
+    Attributes:
+        numbers: samples by class, (classes,).
+        sums, squares: of the values of the maps and of their squares, (classes, channels).
+        total: sum of all maps, (channels, D).
+        maps: sums of maps by class, (classes, channels, D), where a function asks for mean maps of classes.
+
+    """
 
     numbers: Tensor
-    maps: Tensor
+    sums: Tensor
     squares: Tensor
+    total: Tensor
+    maps: Tensor | None = None
 
     @classmethod
-    def none(cls, classes: int, channels: int, pixels: int, device: torch.device | None = None) -> Moments:
-        """Of no samples yet."""
-        zeros = (torch.zeros(s, dtype=torch.float64, device=device) for s in ((), (channels, pixels), (channels,)))
-        numbers, maps, squares = (z.expand(classes, *z.shape).clone() for z in zeros)
-        return cls(numbers, maps, squares)
+    def none(cls, channels: int, pixels: int, *, by_class: bool, device: torch.device | None = None) -> Moments:
+        """Of no samples yet, and of no classes: they come as they are met."""
+        zeros = functools.partial(torch.zeros, dtype=torch.float64, device=device)
+        maps = zeros(0, channels, pixels) if by_class else None
+        return cls(zeros(0), zeros(0, channels), zeros(0, channels), zeros(channels, pixels), maps)
 
     def add(self, maps: Tensor, labels: Tensor) -> None:
         """Take samples (n, channels, D) with their classes (n,); those of class -1 are left out."""
-        kept = labels >= 0
-        maps, labels = maps[kept].double(), labels[kept]
-        one_hot = torch.nn.functional.one_hot(labels, len(self.numbers)).double()
-        self.numbers += one_hot.sum(0)
-        self.maps += torch.einsum("nk,ncd->kcd", one_hot, maps)
-        self.squares += torch.einsum("nk,nc->kc", one_hot, maps.square().sum(2))
+        if bool((labels < 0).any()):
+            maps, labels = maps[labels >= 0], labels[labels >= 0]
+        if not len(labels):
+            return
+        maps = maps.double()
+        self._grow(int(labels.max()) + 1 - len(self.numbers))
+        one_hot = torch.nn.functional.one_hot(labels, len(self.numbers)).double().T
+        self.numbers += one_hot.sum(1)
+        self.sums += one_hot @ maps.sum(2)
+        self.squares += one_hot @ torch.linalg.vecdot(maps, maps)
+        self.total += maps.sum(0)
+        if self.maps is not None:
+            self.maps += (one_hot @ maps.flatten(1)).reshape(self.maps.shape)
+
+    def _grow(self, more: int) -> None:
+        if more > 0:
+            for name in ("numbers", "sums", "squares", "maps"):
+                value = getattr(self, name)
+                if value is not None:
+                    setattr(self, name, torch.cat([value, value.new_zeros(more, *value.shape[1:])]))
 
 
 @dataclass
@@ -66,11 +91,20 @@ class Maps:
 
 @dataclass
 class Layer:
-    """Moments of a layer's maps, its filters (channels, ...), and the maps of the same samples where asked for."""
+    """What is known of the channels of one layer.
 
-    moments: Moments
+    Attributes:
+        filters: that make them, (channels, C_in, kh, kw), or (channels, C_in).
+        moments: of their maps.
+        maps: themselves, of the same samples or of a part of them, where a function works on them.
+        gains: of the batch norm that scales them, (channels,); None where there is none.
+
+    """
+
     filters: Tensor
+    moments: Moments
     maps: Maps | None = None
+    gains: Tensor | None = None
 
     @property
     def all_filters(self) -> Tensor:
@@ -93,6 +127,14 @@ def needs_maps(expression: Expression) -> bool:
     return any(needs_maps(argument) for argument in arguments)
 
 
+def needs_classes(expression: Expression) -> bool:
+    """Whether a function asks for the mean maps of classes."""
+    if isinstance(expression, str):
+        return expression in {"mP", "mQ"}
+    name, *arguments = expression
+    return (name == "mean" and arguments[0] in {"P", "Q"}) or any(needs_classes(argument) for argument in arguments)
+
+
 def score(expression: Expression, layer: Layer) -> Tensor:
     """The score of each channel, (channels,) float64.
 
@@ -102,8 +144,8 @@ def score(expression: Expression, layer: Layer) -> Tensor:
     moments = layer.moments
     if needs_maps(expression) and layer.maps is None:
         raise InvalidExpressionError("the function works on maps, and none were kept")
-    channels = moments.maps.shape[1]
-    total = torch.zeros(channels, dtype=torch.float64, device=moments.maps.device)
+    channels = len(moments.total)
+    total = torch.zeros(channels, dtype=torch.float64, device=moments.total.device)
     piece, first = 1 if needs_maps(expression) else channels, 0
     while first < channels:
         chosen = slice(first, min(first + piece, channels))
@@ -124,23 +166,24 @@ class _Terms:
         self.most_bytes_a_channel = 1
         self._shared: dict[Expression, Tensor] = {}
         self._own: dict[Expression, Tensor] = {}
-        moments = layer.moments
-        self._maps, self._squares = moments.maps[:, channels], moments.squares[:, channels]
 
     def sum_over_classes(self, expression: Expression) -> Tensor:
-        """Of the classes that have samples, and others beside them."""
-        total = torch.zeros((), dtype=torch.float64, device=self._maps.device)
+        """Of the classes that have samples, and others beside them; without any data once, of filters."""
+        if not operands(expression) - {"W", "WI"} and not len(self.layer.moments.numbers):
+            return self._checked(self._value(expression, 0)).expand(len(self.layer.filters[self.channels]))
+        total = torch.zeros((), dtype=torch.float64, device=self.layer.moments.total.device)
         everyone = self.layer.moments.numbers.sum()
         for label, number in enumerate(self.layer.moments.numbers.tolist()):
             if 0 < number < everyone:
                 self._own = {}
-                term = self._value(expression, label)
-                if term.ndim > 1:
-                    raise InvalidExpressionError(
-                        f"the function gives no number but an array of {term.ndim - 1} dimensions"
-                    )
-                total = total + term
-        return total.expand(self._maps.shape[1])
+                total = total + self._checked(self._value(expression, label))
+        return total.expand(len(self.layer.moments.total[self.channels]))
+
+    @staticmethod
+    def _checked(term: Tensor) -> Tensor:
+        if term.ndim > 1:
+            raise InvalidExpressionError(f"the function gives no number but an array of {term.ndim - 1} dimensions")
+        return term
 
     def _value(self, expression: Expression, label: int) -> Tensor:
         known = self._own if operands(expression) & {"P", "Q", "N", "mP", "mQ"} else self._shared
@@ -158,26 +201,35 @@ class _Terms:
             return self._summed(name, arguments[0], label)
         return algebra.apply(name, *(self._value(argument, label) for argument in arguments))
 
-    def _sums(self, which: str, label: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Number, sum of maps (channels, D), sum of squares (channels,) of P, Q or X."""
-        numbers = self.layer.moments.numbers
-        every = numbers.sum(), self._maps.sum(0), self._squares.sum(0)
-        own = numbers[label], self._maps[label], self._squares[label]
-        if which == "Q":
-            return tuple(a - b for a, b in zip(every, own, strict=True))  # type: ignore[return-value]
-        return own if which == "P" else every
+    def _of(self, which: str, sums: Tensor, label: int) -> Tensor:
+        """Of P, Q or X: what is summed by class, (classes, ...)."""
+        if which == "X":
+            return sums.sum(0)
+        return sums[label] if which == "P" else sums.sum(0) - sums[label]
+
+    def _mean_map(self, which: str, label: int) -> Tensor:
+        """(channels, D)."""
+        moments = self.layer.moments
+        if which == "X":
+            return moments.total[self.channels] / moments.numbers.sum()
+        assert moments.maps is not None
+        own = moments.maps[label, self.channels]
+        summed = own if which == "P" else moments.total[self.channels] - own
+        return summed / self._of(which, moments.numbers, label)
 
     def _summed(self, name: str, which: str, label: int) -> Tensor:
-        number, maps, squares = self._sums(which, label)
+        moments = self.layer.moments
+        number, pixels = self._of(which, moments.numbers, label), moments.total.shape[1]
         if name == "num":
             return number[None]
-        if name == "mean" and maps.shape[1] > 1:
-            return maps / number
-        total, count = maps.sum(1), number * maps.shape[1]
+        if name == "mean" and pixels > 1:
+            return self._mean_map(which, label)
+        total, count = self._of(which, moments.sums[:, self.channels], label), number * pixels
         if name == "sum":
             return total
         if name in {"g_mean", "mean"}:
             return total / count
+        squares = self._of(which, moments.squares[:, self.channels], label)
         variance = (squares / count - (total / count).square()).clamp(min=0)
         return variance if name == "var" else variance.sqrt()
 
@@ -185,8 +237,7 @@ class _Terms:
         if name == "N":
             return self.layer.moments.numbers[label][None]
         if name in {"mX", "mP", "mQ"}:
-            number, maps, _ = self._sums(name[1], label)
-            return maps / number
+            return self._mean_map(name[1], label)
         if name == "WI":
             return self.layer.each_filter[self.channels]
         if name == "W":

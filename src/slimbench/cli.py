@@ -20,7 +20,16 @@ _KINDS = {"methods": "methods", "tasks": "tasks", "profiles": "hardware_profiles
 
 
 class _Cli(click.Group):
-    """Turns bad input into one sentence on stderr and exit status 2, an interrupt into 130."""
+    """Turns bad input into one sentence on stderr and exit status 2, an interrupt into 130.
+
+    Plug-ins add commands of their own: see ``discover.commands``.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *discover.commands()])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or discover.command(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,7 +46,7 @@ class _Cli(click.Group):
             ctx.exit(130)
 
 
-def _options(*names: str) -> Callable[[Any], Any]:
+def options(*names: str) -> Callable[[Any], Any]:
     """Options that several commands share."""
     known = {
         "store": click.option(
@@ -72,7 +81,7 @@ def _warn(store: Store | None) -> None:
         click.echo(f"bench: {warning}", err=True)
 
 
-def _prepare(data: str | None, plugin: Sequence[str]) -> None:
+def prepare(data: str | None, plugin: Sequence[str]) -> None:
     """Name the data folder for every process, and load the user's files."""
     if data is not None:
         os.environ["BENCH_DATA"] = str(Path(data).expanduser().absolute())
@@ -95,12 +104,12 @@ def main() -> None:
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["methods", "tasks", "profiles", "suites"]), required=False)
-@_options("plugin", "json")
+@options("plugin", "json")
 def list_(kind: str | None, plugin: tuple[str, ...], *, as_json: bool) -> None:
     """List methods, tasks, hardware profiles and suites."""
     from slimbench import listing
 
-    _prepare(None, plugin)
+    prepare(None, plugin)
     click.echo(listing.listing([kind] if kind else ["methods", "tasks", "profiles", "suites"], as_json=as_json))
 
 
@@ -138,13 +147,13 @@ def _suite(
     methods = tuple(discover.make("methods", text) for text in method)
     if mine and not methods:
         chosen = replace(chosen, arms=chosen.arms + Filter(methods=mine).of(chosen).arms)
-    part = Filter(tuple(discover.make("tasks", text) for text in task), methods, tuple(keep), _seeds(seeds))
+    part = Filter(tuple(discover.make("tasks", text) for text in task), methods, tuple(keep), seeds_of(seeds))
     if profile:
         chosen = replace(chosen, profiles=tuple(discover.make("hardware_profiles", text) for text in profile))
     return part.of(chosen)
 
 
-def _seeds(text: str | None) -> tuple[int, ...]:
+def seeds_of(text: str | None) -> tuple[int, ...]:
     if not text:
         return ()
     try:
@@ -161,14 +170,14 @@ def _seeds(text: str | None) -> tuple[int, ...]:
 
 @main.command()
 @_select
-@_options("data", "store", "plugin", "device", "precision", "threads", "json")
+@options("data", "store", "plugin", "device", "precision", "threads", "json")
 def plan(
     *, data: str | None, store: str, plugin: Any, device: str, precision: str, threads: int, as_json: bool, **part: Any
 ) -> None:
     """Show the cells of a suite, which are done, and what the rest will take."""
     from slimbench import listing
 
-    _prepare(data, plugin)
+    prepare(data, plugin)
     known = Store(store, create=False) if (Path(store) / "records").is_dir() else None
     settings = environment.resolve(precision, device, threads)
     text = listing.planned(_suite(**part), settings, known, as_json=as_json)
@@ -178,7 +187,7 @@ def plan(
 
 @main.command()
 @_select
-@_options("data", "store", "plugin", "device", "precision", "threads", "jobs", "json")
+@options("data", "store", "plugin", "device", "precision", "threads", "jobs", "json")
 @click.option("--limit", type=click.IntRange(1), default=None, help="At most so many cells this time.")
 @click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
 @click.option(
@@ -211,13 +220,13 @@ def run(
     """
     from slimbench.run import Options
 
-    _prepare(data, plugin)
+    prepare(data, plugin)
     settings = environment.resolve(precision, device, threads)
-    options = Options(_jobs(jobs, threads, device), level, limit, fail_fast, time_limit, tuple(plugin))
-    sys.exit(_run(_suite(**part), settings, options, store, as_json=as_json))
+    how = Options(jobs_of(jobs, threads, device), level, limit, fail_fast, time_limit, tuple(plugin))
+    sys.exit(_run(_suite(**part), settings, how, store, as_json=as_json))
 
 
-def _jobs(jobs: int | None, threads: int, device: str) -> int:
+def jobs_of(jobs: int | None, threads: int, device: str) -> int:
     return jobs or (1 if device != "cpu" else max(1, environment.physical_cores() // threads))
 
 
@@ -246,7 +255,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
 
 @main.command()
 @click.argument("id")
-@_options("store", "json")
+@options("store", "json")
 def show(id: str, store: str, *, as_json: bool) -> None:  # noqa: A002  it is an id
     """Show one record: settings, scores, costs, training, notes, measurements, where it was made."""
     from slimbench import listing
@@ -260,7 +269,7 @@ def show(id: str, store: str, *, as_json: bool) -> None:  # noqa: A002  it is an
 
 @main.command()
 @click.argument("suite", required=False)
-@_options("store")
+@options("store")
 @click.option(
     "--format", "kind", type=click.Choice(["md", "csv"]), default="md", show_default=True, help="Markdown or CSV."
 )
@@ -288,7 +297,7 @@ def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
 
 
 @main.command()
-@_options("data", "store", "plugin")
+@options("data", "store", "plugin")
 @click.option("--task", multiple=True, help="Tasks whose data to verify (else every task whose data are found).")
 @click.option(
     "--write",
@@ -300,7 +309,7 @@ def check(data: str | None, store: str, plugin: Any, task: Any, write: str | Non
     from slimbench import checking
     from slimbench.reports import cards
 
-    _prepare(data, plugin)
+    prepare(data, plugin)
     if write:
         click.echo(f"{write}: {'written' if cards.write(Path(write)) else 'is up to date'}")
         return
@@ -311,7 +320,7 @@ def check(data: str | None, store: str, plugin: Any, task: Any, write: str | Non
 
 
 @main.command()
-@_options("data", "store", "plugin", "device", "precision", "threads", "json")
+@options("data", "store", "plugin", "device", "precision", "threads", "json")
 @click.option(
     "--model",
     "network",
@@ -352,7 +361,7 @@ def compress(
     """Compress one network, your own too, with one method."""
     from slimbench.run import Options
 
-    _prepare(data, plugin)
+    prepare(data, plugin)
     chosen = _on(task, network)
     budget = Budget(keep, resource, epochs=chosen.recipe.epochs / 4 if epochs is None else epochs)
     suite = _one(chosen, (Arm((discover.make("methods", method),), (budget,)),), seed)
@@ -361,7 +370,7 @@ def compress(
 
 
 @main.command()
-@_options("data", "store", "plugin", "device", "precision", "threads", "json")
+@options("data", "store", "plugin", "device", "precision", "threads", "json")
 @click.argument("task")
 @click.option("--network", default=None, help="The task's network (else its default).")
 @click.option("--epochs", type=float, default=None, help="Else the recipe's.")
@@ -385,7 +394,7 @@ def train(
 
     from slimbench.run import Options
 
-    _prepare(data, plugin)
+    prepare(data, plugin)
     chosen = _on(task, network)
     if epochs is not None:
         wanted = Budget(1.0, epochs=epochs).epochs  # refuses what is impossible
@@ -409,7 +418,7 @@ def _one(task: Any, arms: tuple[Arm, ...], seed: int) -> Suite:
 
 @main.command()
 @click.argument("id")
-@_options("store")
+@options("store")
 @click.option("--format", "kind", type=click.Choice(["onnx", "pt2"]), required=True, help="Of the file.")
 @click.option(
     "--out", type=click.Path(dir_okay=False), default=None, help="File to write (else ID.onnx or ID.pt2 here)."
@@ -430,10 +439,10 @@ def export(id: str, store: str, kind: Any, out: str | None) -> None:  # noqa: A0
 @main.command()
 @click.argument("task")
 @click.option("--data", required=True, help="Folder to put the data in.")
-@_options("plugin")
+@options("plugin")
 def download(task: str, data: str, plugin: Any) -> None:
     """Fetch a task's data with its library's own downloader."""
-    _prepare(None, plugin)
+    prepare(None, plugin)
     chosen = discover.make("tasks", task)
     if not hasattr(chosen, "download"):
         raise UserError(f"The task {chosen.name!r} needs no download: its data are installed with SlimBench.")

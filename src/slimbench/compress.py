@@ -53,10 +53,12 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
     check_outputs(network, cell)
     cost = count(network, cell.task.example())
     val_quality = cell.task.evaluate(network, "val")
-    quality = cell.task.evaluate(network, "test")  # opened once a cell, here
-    say({"stage": "store"})
-    example, folder = cell.task.example(), store.artifact(blank.id)
-    checksum = artifact.save(network, example, folder, trained=smaller, dynamic_size=cell.task.any_size)
+    quality, checksum = {}, ""
+    if not cell.inner:
+        quality = cell.task.evaluate(network, "test")  # opened once a cell, here
+        say({"stage": "store"})
+        example, folder = cell.task.example(), store.artifact(blank.id)
+        checksum = artifact.save(network, example, folder, trained=smaller, dynamic_size=cell.task.any_size)
     dense_cost = (dense and dense.cost) or cost
     status, reason = judge(cell, cost, dense_cost, dense_layers)
     record = replace(
@@ -68,7 +70,9 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         val_quality=val_quality,
         cost=cost,
         dense_cost=dense_cost,
-        spent=replace(loop.spent_in_all, dense_epochs=inherited(cell, dense)),
+        spent=replace(
+            loop.spent_in_all, dense_epochs=inherited(cell, dense), offline=getattr(cell.method, "offline", "")
+        ),
         notes=loop.notes,
         artifact=checksum,
     )
@@ -122,7 +126,7 @@ def finish(record: Record, started: float, store: Store) -> Record:
 
 def why_unsupported(cell: Cell) -> str | None:
     """Why a cell cannot exist, or None."""
-    if cell.method.card.selects_on_val and uses_published(cell):
+    if (cell.method.card.selects_on_val or cell.inner) and uses_published(cell):
         return "the method chooses on the validation split, which these published weights have seen: use `bench train`"
     return cell.method.unsupported(cell.task, cell.budget)
 

@@ -307,7 +307,10 @@ class Step:
 
 
 class Method(Protocol):
-    """One way of compressing a network. Implementations are frozen dataclasses; fields are hyper-parameters."""
+    """One way of compressing a network. Implementations are frozen dataclasses; fields are hyper-parameters.
+
+    What a method owes to work outside any cell (an evolution, done once) it says in ``offline``, where it has that.
+    """
 
     name: ClassVar[str]
     card: ClassVar[Card]
@@ -356,7 +359,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work: a method on a task at a budget with a seed. ``reference`` is the dense network's cell."""
+    """One piece of work: a method on a task at a budget with a seed.
+
+    Attributes:
+        reference: the dense network's cell.
+        inner: an evaluation inside a search: scored on val alone, test stays shut, and its network is not kept.
+
+    """
 
     task: Task
     method: Method
@@ -364,6 +373,7 @@ class Cell:
     seed: int
     settings: Settings = Settings()
     reference: Cell | None = None
+    inner: bool = False
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,18 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+@functools.cache
+def commands() -> dict[str, str]:
+    """What plug-ins add to the command line, by name: ``module:function`` of each, from a module's ``commands``."""
+    return {name: where for module in _modules("methods") for name, where in getattr(module, "commands", {}).items()}
+
+
+def command(name: str) -> Any:
+    """One of ``commands``, imported; None where there is none of this name."""
+    module, _, function = commands().get(name, "").partition(":")
+    return getattr(importlib.import_module(module), function) if module else None
+
+
 def _modules(kind: str) -> Iterator[types.ModuleType]:
     package = importlib.import_module(f"slimbench.{kind}")
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):

@@ -110,6 +110,7 @@ def cell_id(cell: Cell) -> str:
             "reference": cell_id(cell.reference) if cell.reference else None,
         }
         | ({"sources": foreign} if (foreign := _of_other_tasks(cell)) else {})
+        | ({"inner": True} if cell.inner else {})
         | ({"user": users} if (users := _of_the_user(cell)) else {})
     )
 
@@ -170,7 +171,7 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
         "settings": describe(settings),
         "reference": cell.reference is None,
         "engine": ENGINE_VERSION,
-    }
+    } | ({"inner": True} if cell.inner else {})
 
 
 def measurement_id(

@@ -46,9 +46,9 @@ def outcome(event: Event) -> str:
     if event.kind != "done":
         return f"failed: {event.value}"
     result = event.value
-    if getattr(result, "quality", None):
-        name, scores = next(iter(result.quality.items()))
-        reached = f"{name} {scores.value:.2f}"
+    if quality := getattr(result, "quality", None) or getattr(result, "val_quality", None):
+        name, scores = next(iter(quality.items()))
+        reached = f"{name} {scores.value:.2f}" + ("" if result.quality else " on val")
         return f"{result.status}, {reached}" + (f" ({result.reason})" if result.reason else "")
     if getattr(result, "measurement", None):
         m = result.measurement

@@ -15,7 +15,7 @@ from slimbench.measure import empty_record, measurement_id
 from slimbench.plan import FINAL, estimate, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from slimbench.core import Cell, HardwareProfile
     from slimbench.progress import View
@@ -71,17 +71,33 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
             with _timed(seconds, "check"):
                 _check_data(todo.values(), store, options)
             with _timed(seconds, "compress"):
-                failed += _compress(todo, suite, options, store, view)
+                limit_s = suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
+                failed += _compress(todo, limit_s, options, store, view)
                 # a dense network that came out otherwise than before takes what started from the old one with it
                 stale = {i: c for i, c in left_to_do(cells, store).items() if i not in todo}
                 if stale and not options.limit:
                     view.say(f"{len(stale)} cells started from a dense network that is no longer there: again")
-                    failed += _compress(stale, suite, options, store, view)
+                    failed += _compress(stale, limit_s, options, store, view)
         if failed and options.fail_fast:
             return Outcome(tuple(cells), failed, seconds)
         with _timed(seconds, "measure"):
             failed += _measure(cells, suite, options, store, view)
     return Outcome(tuple(cells), failed, seconds)
+
+
+def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View) -> dict[str, Record]:
+    """Compress what is left of a search's cells and of their references, and give all their records by id.
+
+    Nothing is measured. The caller holds the store. Raises: StoppedError.
+    """
+    every = {identity.cell_id(c): c for cell in cells for c in (cell.reference, cell) if c}
+    todo = left_to_do(every, store)
+    _tell(store, view)
+    if todo:
+        store.sweep()
+        _check_data(todo.values(), store, options)
+        _compress(todo, options.time_limit_s or Suite.time_limit_s, options, store, view)
+    return {cell_id: record for cell_id in every if (record := store.record(cell_id))}
 
 
 def left_to_do(cells: dict[str, Cell], store: Store) -> dict[str, Cell]:
@@ -97,7 +113,7 @@ def is_done(cell_id: str, records: dict[str, Record], store: Store) -> bool:
         return record is not None and record.status == "unsupported"
     dense = records.get(record.reference)
     current = dense is None or dense.artifact in {"", record.reference_artifact}
-    return current and has_artifact(cell_id, store)
+    return current and (bool(record.cell.get("inner")) or has_artifact(cell_id, store))
 
 
 def has_artifact(cell_id: str, store: Store) -> bool:
@@ -129,9 +145,8 @@ def _check_data(cells: Any, store: Store, options: Options) -> None:
             raise StoppedError(str(event.value))
 
 
-def _compress(todo: dict[str, Cell], suite: Suite, options: Options, store: Store, view: View) -> int:
+def _compress(todo: dict[str, Cell], limit_s: float, options: Options, store: Store, view: View) -> int:
     chosen = list(todo.items())[: options.limit]
-    limit_s = suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
     jobs = [
         Job(
             cell_id,
