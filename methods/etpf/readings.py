@@ -154,7 +154,7 @@ def _order(model: nn.Module, example: Tensor) -> dict[str, int]:
     """When a forward pass first calls each layer."""
     called: list[str] = []
     with watching(model, (*PRODUCTS, NORMS), lambda name, *_: called.append(name)), evaluating(model), torch.no_grad():
-        model(example.to(next(model.parameters()).device))
+        model(example.to(next(model.parameters())))
     return {name: turn for turn, name in enumerate(dict.fromkeys(called))}
 
 

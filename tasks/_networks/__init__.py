@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAMES = (
     "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b", "resnet110-b",
-    "preresnet20", "preresnet32", "preresnet56", "vgg16-bn", "mobilenetv2", "lenet5",
+    "preresnet20", "preresnet32", "preresnet56", "vgg16-bn", "vgg16-bn-fc", "vgg16-relu-bn-fc", "mobilenetv2", "lenet5",
     "edsr-tiny", "edsr-small", "edsr-baseline",
     "imagenet-resnet18", "imagenet-resnet50", "imagenet-preresnet18", "imagenet-preresnet50", "imagenet-mobilenetv2",
 )  # fmt: skip
@@ -42,8 +42,8 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
         model = preresnet.cifar(int(found[1]), channels, classes)
     elif found := re.fullmatch(r"imagenet-preresnet(18|50)", name):
         model = preresnet.imagenet(int(found[1]), classes)
-    elif name == "vgg16-bn":
-        model = vgg.VGG(channels, classes)
+    elif name in {"vgg16-bn", "vgg16-bn-fc", "vgg16-relu-bn-fc"}:
+        model = vgg.VGG(channels, classes, hidden="fc" in name, relu_first="relu" in name)
     elif name == "mobilenetv2":
         model = mobilenet.MobileNetV2(channels, classes)
     elif name in EDSR:
