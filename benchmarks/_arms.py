@@ -3,6 +3,7 @@
 from slimbench.core import Arm, Budget
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
+from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
@@ -23,6 +24,8 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         UniformWidth("scratch-E"),
         UniformWidth("scratch-B"),
         DCSS(),
+        ETPF(),
+        ETPF(rule="budget"),
         ResConv(),
     )
     sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"))

@@ -8,6 +8,7 @@ from slimbench.core import Arm, Budget, Suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
+from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
@@ -31,6 +32,8 @@ suite = Suite(
                 UniformWidth("scratch-E"),
                 UniformWidth("scratch-B"),
                 DCSS(),
+                ETPF(),
+                ETPF(rule="budget"),
                 ResConv(),
             ),
             budgets=(Budget(0.5, epochs=8),),

@@ -6,6 +6,7 @@ from slimbench.core import Arm, Budget, Recipe, Suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
+from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
@@ -32,6 +33,7 @@ suite = Suite(
                 UniformWidth("scratch-E"),
                 UniformWidth("scratch-B"),
                 DCSS(),
+                ETPF(),
                 ResConv(),
             ),
             budgets=(Budget(0.5, epochs=3),),

@@ -36,32 +36,48 @@ def _fitness(axes: Axes, course: Mapping[str, Any]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     everyone, generations = course["individuals"], course["generations"]
-    for generation, numbers in enumerate(generations):
-        newborn = [everyone[n]["fitness"] for n in numbers if everyone[n]["born"] == generation]
-        kept = [everyone[n]["fitness"] for n in numbers if everyone[n]["born"] < generation]
-        axes.scatter([generation] * len(kept), kept, color="0.6", s=22, label="survivor" if generation == 1 else None)
-        axes.scatter(
-            [generation] * len(newborn), newborn, color="C0", s=22, label=None if generation else "born there", zorder=3
-        )
     best = [max(everyone[n]["fitness"] for n in numbers) for numbers in generations]
+    floor = _floor(everyone, generations)
+    for born_there, color, label in ((False, "0.6", "survivors"), (True, "C0", "born there")):
+        dots = [
+            (generation, everyone[n]["fitness"])
+            for generation, numbers in enumerate(generations)
+            for n in numbers
+            if (everyone[n]["born"] == generation) == born_there
+        ]
+        for marker, is_low, size in (("o", False, 22), ("v", True, 30)):
+            drawn = [(x, max(y, floor)) for x, y in dots if (y < floor) == is_low]
+            across, up = zip(*drawn, strict=True) if drawn else ((), ())
+            axes.scatter(across, up, color=color, s=size, marker=marker, label=None if is_low else label, zorder=3)
     axes.plot(range(len(best)), best, color="C3", label="best so far")
     axes.axhline(best[0], color="C3", linestyle=":", label="best of the first generation")
-    seen = [one["fitness"] for one in everyone if one["fitness"] > 0]
-    if seen:
-        axes.set_ylim(min(seen) - 0.03 * (max(seen) - min(seen) + 1), max(seen) + 0.03 * (max(seen) - min(seen) + 1))
+    low = sum(one["fitness"] < floor for one in everyone)
     failed = sum(one["fitness"] == 0 for one in everyone)
+    axes.set_title(f"{len(everyone)} functions; {low} lie below the picture (triangles), {failed} of them failed")
     axes.set_xlabel("generation")
     axes.set_ylabel("fitness: geometric mean of the scores on val")
-    axes.set_title(f"{len(everyone)} functions; {failed} that failed (fitness 0) are not shown" if failed else "")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
+
+
+def _floor(everyone: Sequence[Mapping[str, Any]], generations: Sequence[Sequence[int]]) -> float:
+    """Where the picture ends: the worst of the first generation, and whoever survived, are in it."""
+    seen = [everyone[n]["fitness"] for n in generations[0]]
+    seen += [
+        everyone[n]["fitness"]
+        for turn, numbers in enumerate(generations)
+        for n in numbers
+        if everyone[n]["born"] < turn
+    ]
+    tried = [fitness for fitness in seen if fitness > 0] or [0.0]
+    return min(tried) - 0.05 * (max(seen) - min(tried))
 
 
 def _genealogy(axes: Axes, course: Mapping[str, Any]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     everyone, best = course["individuals"], _best(course)
-    places = _places(everyone)
+    places, floor = _places(everyone), _floor(everyone, course["generations"])
     line = _ancestors(everyone, best["number"])
     for one in everyone:
         for parent in one["parents"]:
@@ -74,7 +90,7 @@ def _genealogy(axes: Axes, course: Mapping[str, Any]) -> None:
             )
     tried = [one for one in everyone if one["fitness"]]
     across, up = zip(*(places[one["number"]] for one in tried), strict=True)
-    dots = axes.scatter(across, up, c=[one["fitness"] for one in tried], s=40, zorder=3)
+    dots = axes.scatter(across, up, c=[one["fitness"] for one in tried], vmin=floor, s=40, zorder=3)
     for one in everyone:
         if not one["fitness"]:
             axes.scatter(*places[one["number"]], marker="x", color="0.5", s=24, zorder=3)

@@ -28,7 +28,7 @@ from slimbench.train import Loop, OverspentError
 
 NETWORKS = (
     *(f"{name} 3 16" for name in ("resnet20", "resnet20-b", "resnet56", "preresnet20", "mobilenetv2", "edsr-tiny")),
-    *("vgg16-bn 3 32", "lenet5 1 28", "imagenet-preresnet18 3 64", "imagenet-resnet18 3 64"),
+    *("vgg16-bn 3 32", "vgg16-relu-bn-fc 3 32", "lenet5 1 28", "imagenet-preresnet18 3 64", "imagenet-resnet18 3 64"),
     *("imagenet-resnet50 3 64", "imagenet-preresnet50 3 64", "imagenet-mobilenetv2 3 64"),
     *("fcn-resnet14", "pspnet-resnet14", "deeplabv3-resnet14", "deeplabv3-resnet50", "fast-scnn", "bisenetv2"),
     *("unet-8", "unet-deconv-8"),

@@ -11,6 +11,7 @@ from slimbench.compress import compress
 from slimbench.core import Budget, Cell, Settings
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
+from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv
 from slimbench.tasks.photos import Photos
@@ -22,7 +23,9 @@ TASK = fakes.Stripes("resnet14")
 CUDA = Settings("bf16", "cuda")
 
 
-@pytest.mark.parametrize("method", [L1Channels(), ResConv(), DCSS()], ids=identity.label)
+@pytest.mark.parametrize(
+    "method", [L1Channels(), ResConv(), DCSS(), ETPF(), ETPF("sum(abs(P - mX))")], ids=identity.label
+)
 def test_a_cell_runs_and_ends_in_a_network_for_any_device(store, method):
     """Trained on the GPU, stored for the CPU, the same outputs on both."""
     dense = Cell(TASK, Dense(), Budget(1.0), 0, CUDA)

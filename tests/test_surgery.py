@@ -23,6 +23,7 @@ NETWORKS = [
     ("resnet20-b", 3, 32),
     ("resnet56", 3, 32),
     ("vgg16-bn", 3, 32),
+    ("vgg16-relu-bn-fc", 3, 32),
     ("mobilenetv2", 3, 32),
     ("lenet5", 1, 28),
     ("imagenet-resnet18", 3, 64),

@@ -5,7 +5,8 @@ algebra      operators on many channels        scoring     a function and a laye
 readings     where a network shows its maps    features    training data -> what functions are told
 baselines    other ways to score               ranking     scores -> the channels that go
 method       the pruning method                schedules   how functions are tried on a task
-evolution    populations, with DEAP            command     the evolution on the command line
+evolution    populations, with DEAP            course      an evolution over cells, kept in a store
+command      the evolution on the command line
 """
 
 from slimbench.methods.etpf.method import ETPF

@@ -99,7 +99,14 @@ class Evolution:
     generations: list[list[int]] = field(default_factory=list)
 
     def run(self, first: Sequence[Expression]) -> Iterator[list[Individual]]:
-        """Each population, evaluated, from ``first`` (repeated up to the population's size) on."""
+        """Each population, evaluated, from ``first`` (repeated up to the population's size) on.
+
+        Raises: UserError where the population cannot hold them.
+        """
+        if len(first) > self.settings.population:
+            raise UserError(
+                f"A population of {self.settings.population} cannot hold the {len(first)} functions to start from."
+            )
         population = [self._born(first[k % len(first)], 0) for k in range(self.settings.population)]
         for generation in range(self.settings.generations + 1):
             if generation:

@@ -4,7 +4,12 @@
 
 All channels are scored at once, class by class. What a function asks of P, Q and X is mostly sums, which are kept while
 the data pass by (``Moments``): then little more than classes x channels numbers are held. Functions that work on the
-maps themselves are given those of a subset (``maps``), and get channels in pieces that fit into memory.
+maps themselves are given those of a subset (``maps``), and get channels in pieces that fit into memory, and on a CPU
+into its cache. Two rules save most of the work there, and change a result by rounding alone:
+
+* what is done to every sample by itself is done once for all classes: ``sum(abs(P - mX))`` is a class's part of the sum
+  of ``abs(X - mX)``;
+* the trace of a product takes no product: tr(AB) is the sum of A * B^T.
 """
 
 from __future__ import annotations
@@ -23,8 +28,15 @@ from slimbench.methods.etpf.space import operands
 if TYPE_CHECKING:
     from slimbench.methods.etpf.space import Expression
 
-PIECE_BYTES = 64 * 2**20  # of the largest array of a piece of channels
+PIECE_BYTES = 64 * 2**20  # at most, of the largest array of a piece of channels or of samples
+CACHE_BYTES = 2 * 2**20  # at most, on a CPU: larger pieces leave its cache, and their memory is mapped anew each time
 _SUMMED = {"g_mean", "sum", "std", "var", "num", "mean"}  # what moments tell of P, Q and X
+_SAMPLE_BY_SAMPLE = {"abs", "pow2", "sqrt", "rho1", "rho5", "add", "sub", "div"}  # on maps, mean maps and numbers
+_BY_CLASS = "X, class after class"
+
+
+def _piece_bytes(values: Tensor) -> int:
+    return min(PIECE_BYTES, CACHE_BYTES) if values.device.type == "cpu" else PIECE_BYTES
 
 
 @dataclass
@@ -58,8 +70,12 @@ class Moments:
             maps, labels = maps[labels >= 0], labels[labels >= 0]
         if not len(labels):
             return
-        maps = maps.double()
         self._grow(int(labels.max()) + 1 - len(self.numbers))
+        samples = max(1, _piece_bytes(maps) // (8 * maps[0].numel()))
+        for part, theirs in zip(maps.split(samples), labels.split(samples), strict=True):
+            self._add(part.double(), theirs)
+
+    def _add(self, maps: Tensor, labels: Tensor) -> None:
         one_hot = torch.nn.functional.one_hot(labels, len(self.numbers)).double().T
         self.numbers += one_hot.sum(1)
         self.sums += one_hot @ maps.sum(2)
@@ -86,7 +102,14 @@ class Maps:
     @classmethod
     def of(cls, maps: Tensor, labels: Tensor) -> Maps:
         """Of samples (n, channels, D); those of class -1 are left out."""
-        return cls(maps[labels >= 0].transpose(0, 1).contiguous(), labels[labels >= 0])
+        if bool((labels < 0).any()):
+            maps, labels = maps[labels >= 0], labels[labels >= 0]
+        return cls(maps.transpose(0, 1).contiguous(), labels)
+
+    @functools.cached_property
+    def order(self) -> Tensor:
+        """Class after class, each in the samples' order."""
+        return self.labels.argsort(stable=True)
 
 
 @dataclass
@@ -135,6 +158,23 @@ def needs_classes(expression: Expression) -> bool:
     return (name == "mean" and arguments[0] in {"P", "Q"}) or any(needs_classes(argument) for argument in arguments)
 
 
+@functools.lru_cache(4096)
+def _has_class(expression: Expression) -> bool:
+    return bool(operands(expression) & {"P", "Q", "N", "mP", "mQ"})
+
+
+@functools.lru_cache(4096)
+def _each_sample(expression: Expression, which: str) -> Expression | None:
+    """The same of all samples, class after class, if it does the same to every sample of P or Q by itself."""
+    if isinstance(expression, str):
+        return {which: _BY_CLASS, "mX": "mX"}.get(expression)
+    name, *arguments = expression
+    if name in {"sum", "g_mean", "std", "var"} and not _has_class(expression):
+        return expression  # a number
+    changed = [_each_sample(argument, which) for argument in arguments]
+    return (name, *changed) if name in _SAMPLE_BY_SAMPLE and None not in changed else None  # type: ignore[return-value]
+
+
 def score(expression: Expression, layer: Layer) -> Tensor:
     """The score of each channel, (channels,) float64.
 
@@ -152,7 +192,7 @@ def score(expression: Expression, layer: Layer) -> Tensor:
         terms = _Terms(layer, chosen)
         total[chosen] = terms.sum_over_classes(expression)
         first += piece
-        piece = max(1, PIECE_BYTES // terms.most_bytes_a_channel)
+        piece = max(1, _piece_bytes(total) // terms.most_bytes_a_channel)
     if not bool(torch.isfinite(total).all()):
         raise InvalidExpressionError("a score is not finite")
     return total
@@ -165,6 +205,7 @@ class _Terms:
         self.layer, self.channels = layer, channels
         self.most_bytes_a_channel = 1
         self._shared: dict[Expression, Tensor] = {}
+        self._sums: dict[Expression, Tensor] = {}  # by class
         self._own: dict[Expression, Tensor] = {}
 
     def sum_over_classes(self, expression: Expression) -> Tensor:
@@ -186,10 +227,10 @@ class _Terms:
         return term
 
     def _value(self, expression: Expression, label: int) -> Tensor:
-        known = self._own if operands(expression) & {"P", "Q", "N", "mP", "mQ"} else self._shared
+        known = self._own if _has_class(expression) else self._shared
         if expression not in known:
             value = self._computed(expression, label)
-            self.most_bytes_a_channel = max(self.most_bytes_a_channel, 8 * value[0].numel())
+            self.most_bytes_a_channel = max(self.most_bytes_a_channel, 8 * value.numel() // len(value))
             known[expression] = value
         return known[expression]
 
@@ -199,6 +240,12 @@ class _Terms:
         name, *arguments = expression
         if name in _SUMMED and isinstance(arguments[0], str) and arguments[0] in {"P", "Q", "X"}:
             return self._summed(name, arguments[0], label)
+        if name == "sum" and _has_class(expression) and self._all_samples_fit():
+            for which in ("P", "Q"):
+                if each := _each_sample(arguments[0], which):
+                    return self._summed_by_sample(which, each, label)
+        if name == "m_trace" and arguments[0][0] == "mmul":
+            return _trace_of_product(*(self._value(argument, label) for argument in arguments[0][1:]))
         return algebra.apply(name, *(self._value(argument, label) for argument in arguments))
 
     def _of(self, which: str, sums: Tensor, label: int) -> Tensor:
@@ -233,6 +280,26 @@ class _Terms:
         variance = (squares / count - (total / count).square()).clamp(min=0)
         return variance if name == "var" else variance.sqrt()
 
+    def _all_samples_fit(self) -> bool:
+        """Whether what is valid of the samples of a class is valid of all."""
+        maps = self.layer.maps
+        return maps is not None and 8 * maps.values[0].numel() <= algebra.LARGEST_BYTES
+
+    def _summed_by_sample(self, which: str, expression: Expression, label: int) -> Tensor:
+        """Of P or Q; ``expression`` is of all samples, class after class."""
+        if expression not in self._sums:
+            parts = self._value(expression, label).split(self._counts(), 1)
+            self._sums[expression] = torch.stack([part.flatten(1).sum(1) for part in parts])
+        sums = self._sums[expression]
+        if which == "P":
+            return sums[label]
+        return sums[:label].sum(0) + sums[label + 1 :].sum(0)  # a difference would lose digits
+
+    def _counts(self) -> list[int]:
+        """Samples among the maps by class."""
+        assert self.layer.maps is not None
+        return torch.bincount(self.layer.maps.labels, minlength=len(self.layer.moments.numbers)).tolist()
+
     def _operand(self, name: str, label: int) -> Tensor:
         if name == "N":
             return self.layer.moments.numbers[label][None]
@@ -243,6 +310,17 @@ class _Terms:
         if name == "W":
             return self.layer.all_filters
         assert self.layer.maps is not None
-        values = self.layer.maps.values[self.channels].double()
+        if name == "X":
+            return self.layer.maps.values[self.channels].double()
+        if name == _BY_CLASS:
+            return self._value("X", label).index_select(1, self.layer.maps.order)
         own = self.layer.maps.labels == label
-        return values if name == "X" else values[:, own if name == "P" else ~own]
+        # one index of rows, which is faster than a mask
+        return self._value("X", label).index_select(1, (own if name == "P" else ~own).nonzero()[:, 0])
+
+
+def _trace_of_product(a: Tensor, b: Tensor) -> Tensor:
+    if a.ndim == b.ndim == 3 and 8 * a.shape[1] * b.shape[2] <= algebra.LARGEST_BYTES:
+        rows, inner = min(a.shape[1], b.shape[2]), min(a.shape[2], b.shape[1])
+        return (a[:, :rows, :inner] * b[:, :inner, :rows].transpose(1, 2)).sum((1, 2))
+    return algebra.apply("m_trace", algebra.apply("mmul", a, b))
