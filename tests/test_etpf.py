@@ -80,6 +80,9 @@ def test_latex_is_set():
         ("P +", "Cannot read"),
         ("P.mean()", "'P.mean\\(\\)'"),
         ("GA_Func9", "did you mean 'GA_Func"),
+        ("sum(" * 91 + "P" + ")" * 91, "nested too deeply"),
+        ("sum(" + " + ".join(["P"] * 700) + ")", "nested too deeply"),
+        ("-" * 5000 + "P", "nested too deeply|Cannot read"),
     ],
 )
 def test_what_is_no_formula_is_refused(text, says):
@@ -243,6 +246,24 @@ def test_what_gives_no_finite_number_is_invalid(text):
     """Arrays, roots of negative numbers, operators that their operands do not fit."""
     with pytest.raises(InvalidExpressionError):
         scoring.score(parse(text), layer(*data()))
+
+
+@pytest.mark.parametrize("text", ["GA_Func2", "sum(abs(P - mX))"])
+def test_one_class_alone_cannot_be_compared(text):
+    """Rather than scores of 0 that rank by index; functions of filters, or of all samples, do not mind."""
+    maps, labels, filters = data()
+    one = layer(maps, np.zeros_like(labels), filters)
+    with pytest.raises(algebra.OneClassError, match="one class"):
+        scoring.score(functions.function(text), one)
+    for other in ("WL1", "sum(X) / num(X)"):
+        assert scoring.score(functions.function(other), one).unique().numel() == 5
+
+
+def test_large_inverses_are_invalid():
+    """They take the cube of their rows, and nothing else bounds their time."""
+    maps, labels, filters = data(samples=5, pixels=600)
+    with pytest.raises(InvalidExpressionError, match="an inverse of 600 rows"):
+        scoring.score(parse("g_mean(m_inv(tran(P) @ P))"), layer(maps, labels, filters))
 
 
 def test_channels_in_another_order_have_their_scores_in_that_order():

@@ -107,12 +107,21 @@ def test_probabilities_are_those_that_are_set():
 
 
 def test_a_tournament_draws_without_replacement():
-    """Nobody wins twice; the worst of all never wins against two others."""
+    """Nobody wins twice, and no two of the worst ever win."""
     _, populations = course_of(generations=3, selection="tournament", mutation=0.0, crossover=0.0)
     for before, after in itertools.pairwise(populations):
         numbers = [one.number for one in after[:6]]
         assert len(set(numbers)) == 6
         assert set(numbers) <= {one.number for one in before}
+        assert len({one.number for one in sorted(before, key=lambda one: one.fitness)[:2]} & set(numbers)) < 2
+
+
+def test_trees_never_get_deeper_than_formulas_can_be_read(monkeypatch):
+    """A child beyond that is drawn again: it would end the course."""
+    monkeypatch.setattr(space, "DEEPEST", 7)
+    evolved = Evolution(evolution.Settings(generations=5), by_depth)
+    list(evolved.run(evolution.first_population()))
+    assert max(space.depth(one.expression) for one in evolved.everyone) <= 7
 
 
 def test_depth_can_be_limited():
@@ -153,7 +162,10 @@ def test_validity_is_decided_by_evaluation(text, valid):
     assert evolution.is_valid(space.parse(text)) == valid
 
 
-@pytest.mark.parametrize("settings", [{"survivors": 14}, {"survivors": 0}, {"generations": -1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"survivors": 14}, {"survivors": 0}, {"generations": -1}, {"crossover": 5.0}, {"mutation": float("nan")}],
+)
 def test_settings_that_nothing_evolves_by_are_refused(settings):
     """In one sentence."""
     with pytest.raises(UserError, match="impossible"):
@@ -288,6 +300,28 @@ def test_a_killed_course_goes_on_where_it_stopped(finished, tmp_path, monkeypatc
     assert json.loads(resumed.file.read_text()) == json.loads(done.file.read_text())
 
 
+def test_a_shorter_run_leaves_a_longer_course_as_it_is(finished):
+    """Its file has every generation that was ever finished."""
+    done, _, store, _ = finished
+    before = done.file.read_text()
+    course(store, generations=0, tasks=(STRIPES, fakes.Stripes("resnet14"))).run()
+    assert done.file.read_text() == before
+
+
+def test_a_trial_that_failed_is_not_tried_again(store, monkeypatch):
+    """Also where the generation was killed before it was written: the course would go another way."""
+    run = course(store, generations=0)
+    run.first = [functions.function("WL1"), functions.function("sum(WI @ tran(mX)) / sum(sub(W, W))")]
+    run.run()
+    run.file.unlink()
+    view = more_fakes.Recorder()
+    again = course(store, view, generations=0)
+    again.first = run.first
+    again.run()
+    assert not view.events
+    assert json.loads(again.file.read_text())["individuals"][1]["fitness"] == 0
+
+
 def test_seeds_of_trials_are_averaged(store):
     """Fitness is of the mean over seeds."""
     run = course(store, generations=0, seeds=(0, 1))
@@ -377,6 +411,9 @@ def test_evolve_is_a_command(tmp_path, monkeypatch):
         (["--survivors", "20"], "impossible"),
         (["--population", "7", "--survivors", "3", "--keep", "0"], "impossible"),
         (["--seeds", "x"], "Cannot read --seeds"),
+        (["--seeds", ""], "need a seed"),
+        (["--mutation", "-1"], "is a probability"),
+        (["--time-limit", "0"], "--time-limit"),
     ],
 )
 def test_evolve_refuses_bad_input_in_one_sentence(arguments, says, tmp_path, monkeypatch):

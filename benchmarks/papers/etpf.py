@@ -13,8 +13,7 @@ from dataclasses import replace
 
 from slimbench.core import Arm, Budget, Method, Recipe, Suite, Task
 from slimbench.methods.dense import Dense
-from slimbench.methods.etpf.baselines import BASELINES
-from slimbench.methods.etpf.functions import EVOLVED, SEEDS
+from slimbench.methods.etpf.functions import BASELINES, EVOLVED, SEEDS
 from slimbench.methods.etpf.method import ETPF
 from slimbench.methods.etpf.schedules import trial
 from slimbench.tasks.cifar import CIFAR10, CIFAR100

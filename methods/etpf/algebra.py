@@ -19,10 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LARGEST_BYTES = 64 * 2**20  # of one operator's result for one channel and class
+LARGEST_INVERSE = 512  # rows of a matrix: inverses take their cube
 
 
 class InvalidExpressionError(ValueError):
     """An operator's operands do not fit, or its result is too large."""
+
+
+class OneClassError(InvalidExpressionError):
+    """All samples are of one class, so that classes cannot be compared."""
+
+    def __init__(self) -> None:
+        super().__init__("all samples are of one class")
 
 
 def apply(name: str, *arguments: Tensor) -> Tensor:
@@ -77,6 +85,8 @@ def _m_inv(x: Tensor) -> Tensor:
     if x.ndim < 3:
         return 1 / (x if x.ndim == 1 else x[:, 0])
     block = _square(x)
+    if block.shape[1] > LARGEST_INVERSE:
+        raise InvalidExpressionError(f"an inverse of {block.shape[1]} rows is larger than {LARGEST_INVERSE}")
     shifted = block + 1e-4 * torch.eye(block.shape[1], dtype=x.dtype, device=x.device)
     try:
         return torch.linalg.pinv(shifted)

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from slimbench.core import UserError
-from slimbench.discover import suggestion
 from slimbench.methods.etpf import functions, scoring, space
-from slimbench.methods.etpf.algebra import InvalidExpressionError
+from slimbench.methods.etpf.algebra import InvalidExpressionError, OneClassError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,11 +48,8 @@ class Scorer:
 
 def scorer(text: str) -> Scorer:
     """The scorer of a name, or of a formula. Raises: UserError where it is neither."""
-    if text in BASELINES:
-        return BASELINES[text]
-    if text.isidentifier() and text not in {*functions.NAMED, *space.OPERANDS, *space.ARITY}:
-        known = (*functions.NAMED, *BASELINES)
-        raise UserError(f"Unknown function {text!r}{suggestion(text, known)}; known: {', '.join(known)}, or a formula.")
+    if text in functions.BASELINES:
+        return _BASELINES[text]
     expression = functions.function(text)
     return Scorer(
         functools.partial(scoring.score, expression),
@@ -68,7 +63,7 @@ def scorer(text: str) -> Scorer:
 def discriminant_information(layer: Layer) -> Tensor:
     """trace((S + rho I)^-1 B): S scatter around the mean, B = sum over classes of n_c d_c d_c^T, rho = 1e-4."""
     assert layer.maps is not None
-    labels = layer.maps.labels
+    labels = _several(layer.maps.labels)
     scores = []
     for x in layer.maps.values:  # (n, D)
         centred = x.double() - x.double().mean(0)
@@ -85,7 +80,7 @@ def maximum_mean_discrepancy(layer: Layer) -> Tensor:
     In a block the samples stand by turns of class, as far as there are any left.
     """
     assert layer.maps is not None
-    labels = layer.maps.labels
+    labels = _several(layer.maps.labels)
     turn = torch.stack([(labels[: k + 1] == label).sum() for k, label in enumerate(labels)])
     order = (turn * (int(labels.max()) + 1) + labels).argsort()
     blocks = [block for block in order.split(BLOCK) if len(labels[block].unique()) > 1]
@@ -100,6 +95,13 @@ def _mmd(x: Tensor, labels: Tensor) -> Tensor:
     own = torch.stack([labels == label for label in labels.unique()]).double()
     weights = own / own.sum(1, keepdim=True) - (1 - own) / (1 - own).sum(1, keepdim=True)
     return (weights @ kernel * weights).sum()
+
+
+def _several(labels: Tensor) -> Tensor:
+    """Raises: OneClassError where there is nothing to compare."""
+    if len(labels.unique()) < 2:
+        raise OneClassError
+    return labels
 
 
 def _by_class(x: Tensor, labels: Tensor) -> list[Tensor]:
@@ -118,7 +120,7 @@ def at_random(layer: Layer) -> Tensor:
     return torch.rand(len(layer.filters), dtype=torch.float64)
 
 
-BASELINES: Final = {
+_BASELINES: Final = {
     "DI": Scorer(discriminant_information, needs_maps=True),
     "MMD": Scorer(maximum_mean_discrepancy, needs_maps=True),
     "BN": Scorer(gain, needs_data=False, needs_gains=True),

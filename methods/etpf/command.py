@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from slimbench import cli, discover, environment
-from slimbench.core import Budget, Cell
+from slimbench.core import Budget, Cell, UserError
 from slimbench.store import Store
 
 
@@ -40,7 +40,11 @@ from slimbench.store import Store
 @click.option("--epochs", type=float, default=None, help="Of a trial (else a quarter of the dense schedule).")
 @click.option("--images", default=2000, show_default=True, help="Training images that scores are made from.")
 @click.option(
-    "--time-limit", type=float, default=6 * 3600.0, show_default=True, help="Seconds of a trial; then its fitness is 0."
+    "--time-limit",
+    type=click.FloatRange(0, min_open=True),
+    default=6 * 3600.0,
+    show_default=True,
+    help="Seconds of a trial (its fitness is then 0) or dense network.",
 )
 @cli.options("data", "store", "plugin", "device", "precision", "threads", "jobs", "json")
 def evolve(
@@ -76,7 +80,9 @@ def evolve(
     settings = environment.resolve(precision, device, threads)
     dense = discover.suite("quick").reference
     cells = []
-    for text in task:
+    if not cli.seeds_of(seeds):
+        raise UserError("Trials need a seed: write --seeds 0.")
+    for text in dict.fromkeys(task):
         chosen = discover.make("tasks", text)
         method, budget = schedules.trial(chosen, keep, epochs, images)
         for seed in cli.seeds_of(seeds):

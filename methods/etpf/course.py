@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from slimbench.core import Record
+    from slimbench.core import Task
     from slimbench.methods.etpf.evolution import Evolution, Individual
     from slimbench.methods.etpf.space import Expression
     from slimbench.progress import View
@@ -69,7 +69,8 @@ class Course:
         with self.store.one_runner():
             self.known = self._read()
             for generation, _ in enumerate(course.run(self.first)):
-                write_whole(self.file, json.dumps(self._document(course), indent=1) + "\n")
+                if generation >= self.stored:  # a replay never shortens what is there
+                    write_whole(self.file, json.dumps(self._document(course), indent=1) + "\n")
                 self._tell(generation, course)
         draw(self._document(course), self.file.with_suffix(""))
         best = max(course.everyone, key=lambda one: one.fitness or 0.0)
@@ -79,13 +80,15 @@ class Course:
         """Try every function that is new, all its cells at once, and give each individual its fitness."""
         texts = {one.number: space.formula(space.canonical(one.expression)) for one in newcomers}
         new = {text: self._cells(text) for text in dict.fromkeys(texts.values()) if text not in self.known}
-        every = [cell for cells in new.values() for cell in cells]
+        every = [cell for cells in new.values() for cell in cells if not self._has_failed(cell)]
         self.view.say(f"generation {generation}: {len(new)} of {len(newcomers)} functions are new", new=list(new))
-        records = run_inside(every, self.options, self.store, self.view) if every else {}
+        if every:
+            run_inside(every, self.options, self.store, self.view)
         for text, cells in new.items():
-            self.known[text] = self._scores([records.get(identity.cell_id(cell)) for cell in cells])
+            self.known[text] = self._scores(cells)
         if generation == 0 and not any(map(_fitness, self.known.values())):
-            reason = next((record.reason for record in records.values() if record.reason), "")
+            tried = [self.store.record(identity.cell_id(cell)) for cells in new.values() for cell in cells]
+            reason = next((record.reason for record in tried if record and record.reason), "")
             raise UserError(f"No function could be tried ({reason}): see the logs in {self.store.root / 'logs'}.")
         for one in newcomers:
             one.scores = self.known[texts[one.number]]
@@ -95,21 +98,31 @@ class Course:
         methods = [dataclasses.replace(cell.method, function=text) for cell in self.trials]  # type: ignore[type-var]
         return [dataclasses.replace(cell, method=method) for cell, method in zip(self.trials, methods, strict=True)]
 
-    def _scores(self, records: Sequence[Record | None]) -> dict[str, float]:
+    def _has_failed(self, cell: Cell) -> bool:
+        """A trial that failed is not tried again, or the same course would go another way."""
+        record = self.store.record(identity.cell_id(cell))
+        return record is not None and record.status == "failed"
+
+    def _scores(self, cells: Sequence[Cell]) -> dict[str, float]:
         """By task: the mean over seeds of the headline on val; 0 for a trial that failed."""
-        by_task: dict[str, list[float]] = {}
-        for cell, record in zip(self.trials, records, strict=True):
+        by_task: dict[Task, list[float]] = {}
+        for cell in cells:
+            record = self.store.record(identity.cell_id(cell))
             done = record is not None and record.status in {"ok", "off_budget"}
             score = next(iter(record.val_quality.values())).value if record and done else 0.0
-            by_task.setdefault(identity.task_label(cell.task), []).append(score)
-        return {label: statistics.fmean(scores) for label, scores in by_task.items()}
+            by_task.setdefault(cell.task, []).append(score)
+        labels = [identity.task_label(task) for task in by_task]
+        unique = [label if labels.count(label) == 1 else f"{label} ({n + 1})" for n, label in enumerate(labels)]
+        return {label: statistics.fmean(scores) for label, scores in zip(unique, by_task.values(), strict=True)}
 
     def _read(self) -> dict[str, dict[str, float]]:
         """Scores by canonical formula, of an earlier run of the same evolution."""
+        self.stored = 0  # generations in the file
         if not self.file.exists():
             return {}
         try:
-            individuals = json.loads(self.file.read_text())["individuals"]
+            document = json.loads(self.file.read_text())
+            self.stored, individuals = len(document["generations"]), document["individuals"]
             known = {one["expression"]: one["scores"] for one in individuals if one["fitness"] is not None}
             return {space.formula(space.canonical(space.parse(text))): scores for text, scores in known.items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -126,7 +139,6 @@ class Course:
 
     def _tell(self, generation: int, course: Evolution) -> None:
         """The best functions so far."""
-        names = {space.canonical(functions.function(name)): name for name in functions.NAMED}
         unique = {space.canonical(one.expression): one for one in reversed(course.everyone)}
         best = sorted(unique.values(), key=lambda one: -(one.fitness or 0.0))[:_SHOWN]
         rows = [
@@ -134,7 +146,7 @@ class Course:
                 f"{one.fitness:.2f}",
                 *(f"{score:.2f}" for score in one.scores.values()),
                 one.born,
-                names.get(space.canonical(one.expression), space.formula(one.expression)),
+                functions.known_as(space.formula(one.expression)),
             ]
             for one in best
         ]

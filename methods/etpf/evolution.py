@@ -59,6 +59,9 @@ class Settings:
         """Refuse what nothing evolves by."""
         if not 1 <= self.survivors < self.population:
             raise UserError(f"{self.survivors} survivors of {self.population} are impossible: keep 1 to all but one.")
+        for name in ("crossover", "mutation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} is impossible: it is a probability, in [0, 1].")
         if self.generations < 0:
             raise UserError(f"generations={self.generations} is impossible: give 0 or more.")
 
@@ -221,7 +224,8 @@ def _mutate(child: _Child, deepest: int | None) -> None:
 
 
 def _is_fit(tree: gp.PrimitiveTree, deepest: int | None) -> bool:
-    return (deepest is None or tree.height <= deepest) and is_valid(space.parse(str(tree)))
+    limit = space.DEEPEST if deepest is None else min(deepest, space.DEEPEST)
+    return tree.height <= limit and is_valid(space.parse(str(tree)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -229,7 +233,7 @@ def is_valid(expression: Expression) -> bool:
     """Whether a function gives finite numbers on the test argument."""
     try:
         scoring.score(expression, _test_argument())
-    except (InvalidExpressionError, RecursionError):
+    except InvalidExpressionError:
         return False
     return True
 

@@ -1,13 +1,13 @@
-"""A network and training data go in; what functions are told of each reading's channels comes out, in one pass.
+"""A network and training data go in; what functions are told of each reading's channels comes out, layer by layer.
 
-A sample is an image, whose map has one label, or a window of the map, where ``Task.classes`` labels windows. Sums are
-taken over all samples; maps are kept of as many of each class, where a function works on them.
+A sample is an image, whose map has one label, or a window of the map, where ``Task.classes`` labels windows. Functions
+of sums see all samples that there are, in one pass; those that work on maps are given up to 2,000, as many of each
+class, and as many layers a pass as fit into memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,41 +18,65 @@ from slimbench.methods.etpf import readings
 from slimbench.methods.etpf.scoring import Layer, Maps, Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from slimbench.core import Batch, Task, Trainer
     from slimbench.methods.etpf.baselines import Scorer
     from slimbench.methods.etpf.readings import Reading
 
 KEPT = 2000  # samples whose maps are kept
+HELD_BYTES = 2**30  # of maps in one pass
 _LOOKED_AT = 4  # times as many images are looked through for a choice with as many of each class
+_GRID = 8  # windows along a side that a map has at least, as far as it has pixels: large ones all show the background
 
 
 def gather(
-    model: nn.Module, every: Sequence[Reading], task: Task, scorer: Scorer, *, batches: Iterable[Batch], window: int
-) -> list[Layer]:
-    """What ``scorer`` needs to know of each reading's channels.
+    model: nn.Module,
+    every: Sequence[Reading],
+    task: Task,
+    scorer: Scorer,
+    *,
+    batches: Callable[[], Iterable[Batch]],
+    window: int,
+) -> Iterator[Layer]:
+    """What ``scorer`` needs to know of each reading's channels, in their order.
 
     Args:
-        batches: training data, not augmented.
+        batches: training data, not augmented, from the start at each call.
         window: side of the windows of a map, where windows have labels.
 
     """
-    gathered = [_Gathered(model, reading, scorer) for reading in every]
-    if scorer.needs_data:
-        with evaluating(model), torch.no_grad():
-            for inputs, targets in batches:
-                model.to(inputs.device)
-                with _reading(model, every) as read:
-                    model(inputs)
-                for one, values in zip(gathered, read, strict=True):
+    for group in _groups(model, every, task, scorer, window):
+        gathered = [_Gathered(model, reading, scorer) for reading in group]
+        if scorer.needs_data:
+            for inputs, targets in batches():
+                for one, values in zip(gathered, _read(model, group, inputs), strict=True):
                     one.add(*samples(task, values, targets, window))
-    return [one.layer() for one in gathered]
+        while gathered:
+            yield gathered.pop(0).layer()
 
 
-@contextlib.contextmanager
-def _reading(model: nn.Module, every: Sequence[Reading]) -> Iterator[list[Tensor]]:
-    """The maps (N, channels, ...) that each reading's layer reads in the forward pass inside this context."""
+def _groups(
+    model: nn.Module, every: Sequence[Reading], task: Task, scorer: Scorer, window: int
+) -> Iterator[Sequence[Reading]]:
+    """Readings whose maps are held at once."""
+    if not scorer.needs_maps:
+        yield every
+        return
+    group: list[Reading] = []
+    held = 0
+    for reading, values in zip(every, _read(model, every, task.example()), strict=True):
+        size = KEPT * values[0].numel() * values.element_size()  # of whole maps: of windows there is less
+        if group and held + size > HELD_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(reading)
+        held += size
+    yield group
+
+
+def _read(model: nn.Module, every: Sequence[Reading], inputs: Tensor) -> list[Tensor]:
+    """The maps (N, channels, ...) that each reading's layer reads of these inputs."""
     read: list[Tensor] = [torch.empty(0)] * len(every)
 
     def hook(place: int, reading: Reading) -> torch.utils.hooks.RemovableHandle:
@@ -61,29 +85,28 @@ def _reading(model: nn.Module, every: Sequence[Reading]) -> Iterator[list[Tensor
 
         return model.get_submodule(reading.layer).register_forward_pre_hook(keep)
 
-    handles = [hook(place, reading) for place, reading in enumerate(every)]
-    try:
-        yield read
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as stack, evaluating(model), torch.no_grad():
+        for place, reading in enumerate(every):
+            stack.callback(hook(place, reading).remove)
+        model.to(inputs.device)(inputs)
+    return read
 
 
 def samples(task: Task, values: Tensor, targets: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """Samples (n, channels, D) and their classes (n,), of maps (N, channels, h, w) or vectors (N, channels, D)."""
     if values.ndim == 3:
         return values, task.classes(targets, (1, 1)).flatten()
-    high, wide = (max(1, side // window) for side in values.shape[2:])
-    labels = task.classes(targets, (high, wide))
+    side = [min(window, max(1, length // _GRID)) for length in values.shape[2:]]
+    grid = [length // least for length, least in zip(values.shape[2:], side, strict=True)]
+    labels = task.classes(targets, (grid[0], grid[1]))
     if labels.shape[1:] == (1, 1):
         return values.flatten(2), labels.flatten()
-    side = [min(window, length) for length in values.shape[2:]]
     # window i starts where cell i of the labels' grid does
     rows, columns = (
         (torch.arange(count) * length // count)[:, None] + torch.arange(least)
-        for count, length, least in zip((high, wide), values.shape[2:], side, strict=True)
+        for count, length, least in zip(grid, values.shape[2:], side, strict=True)
     )
-    cut = values[:, :, rows[:, None, :, None], columns[None, :, None, :]]  # (N, channels, high, wide, p, p)
+    cut = values[:, :, rows[:, None, :, None], columns[None, :, None, :]]  # (N, channels, rows, columns, p, p)
     cut = cut.permute(0, 2, 3, 1, 4, 5).reshape(-1, values.shape[1], side[0] * side[1])
     return cut, labels.flatten()
 
@@ -96,34 +119,40 @@ class _Gathered:
         self.gains = readings.gains(model, reading)
         self.scorer = scorer
         self.moments: Moments | None = None
-        self.maps: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        self.kept: Counter[int] = Counter()
+        self.maps: dict[int, list[Tensor]] = {}  # by class
 
     def add(self, values: Tensor, labels: Tensor) -> None:
         """Samples (n, channels, D) and their classes (n,)."""
-        if self.scorer.needs_maps:
-            values, labels = self._as_many_of_each(values, labels)
-            self.maps.append(values)
-            self.labels.append(labels)
+        if not self.scorer.needs_maps:
+            self._sum(values, labels)
+            return
+        for label in labels.unique().tolist():
+            kept = self.maps.setdefault(label, [])
+            room = KEPT - sum(map(len, kept))
+            if label >= 0 and room:
+                kept.append(values[(labels == label).nonzero()[:room, 0]])
+
+    def _sum(self, values: Tensor, labels: Tensor) -> None:
         if self.moments is None:
             by_class = self.scorer.needs_classes
             self.moments = Moments.none(*values.shape[1:], by_class=by_class, device=values.device)
         self.moments.add(values, labels)
 
-    def _as_many_of_each(self, values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples of classes that are not full; how many classes there are is known as they come."""
-        chosen = []
-        for place, label in enumerate(labels.tolist()):
-            classes = len(self.kept) + (label not in self.kept)
-            if label >= 0 and self.kept[label] < max(1, KEPT // classes):
-                self.kept[label] += 1
-                chosen.append(place)
-        return values[chosen], labels[chosen]
-
     def layer(self) -> Layer:
-        """All of it."""
-        maps = Maps.of(torch.cat(self.maps), torch.cat(self.labels)) if self.maps else None
+        """All of it; maps of as many samples of each class."""
+        maps = None
+        found = {label: kept for label, kept in sorted(self.maps.items()) if kept}
+        if found:
+            quota = max(1, KEPT // len(found))
+            each = [torch.cat(kept)[:quota] for kept in found.values()]
+            self.maps.clear()
+            values = torch.cat(each)
+            sizes = torch.tensor([len(part) for part in each])
+            labels = torch.tensor(list(found)).repeat_interleave(sizes).to(values.device)
+            turn = torch.cat([torch.arange(len(part)) for part in each]).argsort(stable=True)  # classes by turns
+            values, labels = values[turn], labels[turn]
+            self._sum(values, labels)
+            maps = Maps.of(values, labels)
         moments = self.moments or Moments.none(len(self.filters), 1, by_class=False)
         return Layer(self.filters.to(moments.total.device), moments, maps, self.gains)
 
@@ -133,12 +162,20 @@ def subset(task: Task, trainer: Trainer, images: int) -> Tensor:
 
     As many of each label, where images have one; where windows have labels, the first that are drawn.
     """
-    first, _ = next(iter(trainer.batches("train", limit=1)))
+    first, target = next(iter(trainer.batches("train", limit=1)))
     order = torch.randperm(task.size("train"))[: _LOOKED_AT * images].to(first.device)
-    labels = torch.cat([task.classes(task.batch("train", part, None)[1], (2, 2)) for part in order.split(1000)])
-    if labels.shape[1:] != (1, 1):
+    if task.classes(target, (2, 2)).shape[1:] != (1, 1):
         return order[:images]
-    known = labels.flatten()
-    quota = max(1, images // len(known.unique()))
-    turn = (known[:, None] == known[None, :]).tril().sum(1)  # the how-manieth of its label
-    return order[turn <= quota]
+    parts = order.split(chunk(trainer))
+    labels = torch.cat([task.classes(task.batch("train", part, None)[1], (1, 1)) for part in parts]).flatten()
+    sizes = labels.bincount()
+    quota = max(1, images // int((sizes > 0).sum()))
+    sorted_ = labels.argsort(stable=True)
+    turn = torch.empty_like(sorted_)  # the how-manieth of its label
+    turn[sorted_] = torch.arange(len(labels), device=labels.device) - (sizes.cumsum(0) - sizes)[labels[sorted_]]
+    return order[turn < quota]
+
+
+def chunk(trainer: Trainer) -> int:
+    """How many images are looked at together."""
+    return len(next(iter(trainer.batches("train")))[1])

@@ -6,11 +6,12 @@ from the authors' code by way of their formulas.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from slimbench.core import UserError
 from slimbench.discover import suggestion
-from slimbench.methods.etpf.space import ARITY, OPERANDS, Expression, parse
+from slimbench.methods.etpf.space import ARITY, OPERANDS, Expression, canonical, formula, parse
 
 _SPREAD: Final = "var(P) + var(Q)"
 _SYMMETRIC: Final = "var(P) / (var(Q) + 0.05) + var(Q) / (var(P) + 0.05)"
@@ -42,10 +43,28 @@ EVOLVED: Final = {
 NAMED: Final = SEEDS | EVOLVED
 
 
+BASELINES: Final = ("DI", "MMD", "BN", "random")  # no formulas: see ``baselines``
+
+
 def function(text: str) -> Expression:
     """The expression of a name, or of a formula. Raises: UserError where it is neither."""
     if text in NAMED:
         return parse(NAMED[text])
-    if text.isidentifier() and text not in OPERANDS and text not in ARITY:
-        raise UserError(f"Unknown function {text!r}{suggestion(text, NAMED)}; known: {', '.join(NAMED)}, or a formula.")
+    if text.isidentifier() and text not in {*OPERANDS, *ARITY}:
+        known = (*NAMED, *BASELINES)
+        raise UserError(f"Unknown function {text!r}{suggestion(text, known)}; known: {', '.join(known)}, or a formula.")
     return parse(text)
+
+
+def known_as(text: str) -> str:
+    """One way to write a function, whichever way was typed: its name where it has one. Raises: UserError."""
+    if text in BASELINES:
+        return text
+    expression = function(text)
+    return names().get(canonical(expression)) or formula(expression)
+
+
+@functools.cache
+def names() -> dict[Expression, str]:
+    """Names by canonical expression."""
+    return {canonical(parse(text)): name for name, text in NAMED.items()}

@@ -71,16 +71,24 @@ class ETPF:
             "in residual networks, the filter of a channel of the stream is that of the layer that added to it last",
             "projections on shortcuts read the whole stream; the authors' networks have none",
             "functions of maps see 2,000 training images; the authors' all 50,000 or 60,000",
-            "segmentation and super resolution: samples are windows of 4 x 4, by class or texture of what they show",
+            "segmentation and super resolution: samples are windows, by class or texture of what they show",
+            "a layer of whose samples all show one class is scored by WL1; the record names it",
+            "front to back, filters have no weights any more on channels that were cut before them",
             "of DI and MMD only the outline is known: ridge, kernel, number of samples",
         ),
     )
 
     def __post_init__(self) -> None:
         """Refuse functions that cannot be read, and what nothing can be removed by."""
-        from slimbench.methods.etpf import baselines
+        from slimbench.methods.etpf import functions
 
-        baselines.scorer(self.function)
+        object.__setattr__(self, "function", functions.known_as(self.function))
+        for counts in self.removed:
+            if not isinstance(counts, (tuple, list)) or not all(type(count) is int for count in counts):
+                raise UserError(
+                    "etpf: removed holds whole numbers by round and layer, e.g. removed=((10, 30), (5, 8))."
+                )
+        object.__setattr__(self, "removed", tuple(map(tuple, self.removed)))
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise UserError(
                 f"etpf: ratio={self.ratio} is impossible: it is the share of channels that goes, in (0, 1)."
@@ -94,11 +102,11 @@ class ETPF:
     @property
     def offline(self) -> str:
         """What it took to find the function, once."""
-        from slimbench.methods.etpf import baselines, functions
+        from slimbench.methods.etpf import functions
 
         if self.function in functions.EVOLVED:
             return "function evolved by its authors: 98 GPU-days (claimed at second hand)"
-        if self.function in functions.SEEDS or self.function in baselines.BASELINES:
+        if self.function in functions.SEEDS or self.function in functions.BASELINES:
             return ""
         return "a formula: what it took to find it stands elsewhere"
 
@@ -109,11 +117,15 @@ class ETPF:
 
         model = task.build()
         whole, every = self._widths(model, task)
-        if self.removed:
-            return _why_not_removed(every, self.removed)
-        if self.rounds > 1 and any(isinstance(width, readings.Sampled) for width in every):
+        if max(self.rounds, len(self.removed)) > 1 and any(isinstance(width, readings.Sampled) for width in every):
             return "several rounds on a network with residual streams need rule='budget'"
-        if self.ratio is None and (reason := _choice.why_not(model, task.example(), budget, every=every)):
+        if self.removed:
+            reason = _why_not_removed(every, self.removed)
+        elif self.ratio is None:
+            reason = _choice.why_not(model, task.example(), budget, every=every)
+        else:
+            reason = None
+        if reason:
             return reason
         places = readings.readings(model, task.example(), every, whole)
         if baselines.scorer(self.function).needs_gains and not all(reading.norm for each in places for reading in each):
@@ -146,6 +158,8 @@ class ETPF:
             model = trainer.fit(
                 model, budget.epochs / len(rounds), name=f"fine-tune {number + 1}", recipe=fine_tuning(task.recipe)
             )
+        if ranker.one_class:
+            trainer.note("scored by WL1, all samples being of one class", ranker.one_class)
         if len(rounds) > 1:
             left = {width.name: width.channels for width in self._widths(model, task)[1]}
             trainer.note("widths", {width.name: [width.channels, left[width.name]] for width in dense})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from slimbench.methods.etpf import features, readings
+from slimbench.methods.etpf.algebra import OneClassError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from slimbench.methods._graph import Width
     from slimbench.methods.etpf.baselines import Scorer
     from slimbench.methods.etpf.readings import Reading
+    from slimbench.methods.etpf.scoring import Layer
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Ranker:
     Attributes:
         images: training images that are looked at; None: all, or as many as maps are kept of.
         window: side of the windows of a map that are samples, where windows have labels.
+        one_class: the layers that read maps whose samples are all of one class.
 
     """
 
@@ -37,6 +40,7 @@ class Ranker:
     scorer: Scorer
     images: int | None = None
     window: int = 4
+    one_class: list[str] = field(default_factory=list)
 
     def lowest(
         self, model: nn.Module, every: Sequence[Width], counts: Sequence[int], whole: Sequence[Width]
@@ -44,9 +48,17 @@ class Ranker:
         """``counts`` channels of each of ``every`` width, all scored on the network as it is."""
         places = readings.readings(model, self.task.example(), every, whole)
         flat = [reading for each in places for reading in each]
-        layers = iter(features.gather(model, flat, self.task, self.scorer, batches=self._batches(), window=self.window))
-        scores = [_mean_rank([(reading, self.scorer.score(next(layers))) for reading in each]) for each in places]
+        layers = features.gather(model, flat, self.task, self.scorer, batches=self._batches, window=self.window)
+        scores = [_mean_rank([(reading, self._score(reading, next(layers))) for reading in each]) for each in places]
         return [set(score.argsort(stable=True)[:count].tolist()) for score, count in zip(scores, counts, strict=True)]
+
+    def _score(self, reading: Reading, layer: Layer) -> Tensor:
+        """By the scorer; by the filters' norms where samples are all of one class. Raises: InvalidExpressionError."""
+        try:
+            return self.scorer.score(layer)
+        except OneClassError:
+            self.one_class = sorted({*self.one_class, reading.layer})
+            return layer.filters.double().abs().flatten(1).sum(1)
 
     def lowest_front_to_back(
         self, model: nn.Module, every: Sequence[Width], counts: Sequence[int], whole: Sequence[Width]
@@ -65,7 +77,7 @@ class Ranker:
             return ()
         if self._looked_at is None or self._looked_at >= self.task.size("train"):
             return self.trainer.batches("train")
-        return [self.task.batch("train", part, None) for part in self._subset.split(200)]
+        return [self.task.batch("train", part, None) for part in self._subset.split(features.chunk(self.trainer))]
 
     @property
     def _looked_at(self) -> int | None:

@@ -126,13 +126,19 @@ def remove(model: nn.Module, every: Sequence[Width], removed: Sequence[set[int]]
 
 
 def mask(model: nn.Module, width: Width, gone: set[int]) -> nn.Module:
-    """Hide channels of one width in ``model``, in place: what their removal computes, every layer keeping its size."""
+    """Hide channels of one width in ``model``, in place: what their removal computes, every layer keeping its size.
+
+    Their readers lose the weights on them, so that functions of filters see what is left.
+    """
     if not isinstance(width, Sampled):
-        return _surgery.mask(model, [width], [gone])
-    member = width.members[0]
+        _surgery.mask(model, [width], [gone])
     with torch.no_grad():
-        weight = model.get_submodule(member.layer).get_parameter("weight")
-        weight[:, [place for channel in gone for place in member.indices[channel]]] = 0.0
+        for member in width.members:
+            layer = model.get_submodule(member.layer)
+            if member.side == "in" and isinstance(layer, PRODUCTS) and not _surgery.passes(layer):
+                places = [place for channel in gone for place in member.indices[channel]]
+                weight = layer.get_parameter("weight")
+                weight.transpose(0, 1 - _surgery.filter_dim(layer))[places] = 0.0
     return model
 
 

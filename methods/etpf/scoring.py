@@ -15,6 +15,7 @@ into its cache. Two rules save most of the work there, and change a result by ro
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,12 @@ import torch
 from torch import Tensor
 
 from slimbench.methods.etpf import algebra
-from slimbench.methods.etpf.algebra import InvalidExpressionError
+from slimbench.methods.etpf.algebra import InvalidExpressionError, OneClassError
 from slimbench.methods.etpf.space import operands
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from slimbench.methods.etpf.space import Expression
 
 PIECE_BYTES = 64 * 2**20  # at most, of the largest array of a piece of channels or of samples
@@ -154,6 +157,8 @@ def needs_classes(expression: Expression) -> bool:
     """Whether a function asks for the mean maps of classes."""
     if isinstance(expression, str):
         return expression in {"mP", "mQ"}
+    if parts := _sum_with_mean_map(expression):
+        return needs_classes(parts[0])
     name, *arguments = expression
     return (name == "mean" and arguments[0] in {"P", "Q"}) or any(needs_classes(argument) for argument in arguments)
 
@@ -175,6 +180,27 @@ def _each_sample(expression: Expression, which: str) -> Expression | None:
     return (name, *changed) if name in _SAMPLE_BY_SAMPLE and None not in changed else None  # type: ignore[return-value]
 
 
+def _sum_with_mean_map(expression: Expression) -> tuple[Expression, str] | None:
+    """A number and a mean map whose sum over pixels a function takes: D * number + sum(Q) / num(Q) needs no map."""
+    match expression:
+        case ("sum", ("add", number, ("mP" | "mQ" | "mX") as mean)) if _is_number(number):
+            return number, mean
+        case ("sum", ("add", ("mP" | "mQ" | "mX") as mean, number)) if _is_number(number):
+            return number, mean
+    return None
+
+
+def _is_number(expression: Expression) -> bool:
+    """Whether a function can be seen to give a number."""
+    if isinstance(expression, str):
+        return expression == "N"
+    name, *arguments = expression
+    if name in {"g_mean", "sum", "std", "var", "num"}:
+        return True
+    elementwise = {"add", "sub", "mul", "div", "abs", "pow2", "sqrt", "rho1", "rho5", "mmul"}
+    return name in elementwise and all(map(_is_number, arguments))
+
+
 def score(expression: Expression, layer: Layer) -> Tensor:
     """The score of each channel, (channels,) float64.
 
@@ -189,7 +215,7 @@ def score(expression: Expression, layer: Layer) -> Tensor:
     piece, first = 1 if needs_maps(expression) else channels, 0
     while first < channels:
         chosen = slice(first, min(first + piece, channels))
-        terms = _Terms(layer, chosen)
+        terms = _Terms(layer, chosen, expression)
         total[chosen] = terms.sum_over_classes(expression)
         first += piece
         piece = max(1, _piece_bytes(total) // terms.most_bytes_a_channel)
@@ -198,27 +224,37 @@ def score(expression: Expression, layer: Layer) -> Tensor:
     return total
 
 
+def _subexpressions(expression: Expression) -> Iterator[Expression]:
+    """A function and all its parts, as often as they occur."""
+    yield expression
+    for argument in expression[1:] if isinstance(expression, tuple) else ():
+        yield from _subexpressions(argument)
+
+
 class _Terms:
     """Evaluates a function for some channels, each subexpression once: those without the class once for all classes."""
 
-    def __init__(self, layer: Layer, channels: slice) -> None:
+    def __init__(self, layer: Layer, channels: slice, expression: Expression) -> None:
         self.layer, self.channels = layer, channels
+        self._uses = Counter(_subexpressions(expression))
         self.most_bytes_a_channel = 1
         self._shared: dict[Expression, Tensor] = {}
         self._sums: dict[Expression, Tensor] = {}  # by class
         self._own: dict[Expression, Tensor] = {}
 
     def sum_over_classes(self, expression: Expression) -> Tensor:
-        """Of the classes that have samples, and others beside them; without any data once, of filters."""
-        if not operands(expression) - {"W", "WI"} and not len(self.layer.moments.numbers):
-            return self._checked(self._value(expression, 0)).expand(len(self.layer.filters[self.channels]))
+        """Of the classes that have samples. Raises: OneClassError where a function compares them and there is one."""
+        seen = [label for label, number in enumerate(self.layer.moments.numbers.tolist()) if number > 0]
+        channels = len(self.layer.moments.total[self.channels])
+        if not _has_class(expression):  # the same for all classes; of filters alone, without any data
+            return max(1, len(seen)) * self._checked(self._value(expression, 0)).expand(channels)
+        if len(seen) < 2:
+            raise OneClassError
         total = torch.zeros((), dtype=torch.float64, device=self.layer.moments.total.device)
-        everyone = self.layer.moments.numbers.sum()
-        for label, number in enumerate(self.layer.moments.numbers.tolist()):
-            if 0 < number < everyone:
-                self._own = {}
-                total = total + self._checked(self._value(expression, label))
-        return total.expand(len(self.layer.moments.total[self.channels]))
+        for label in seen:
+            self._own = {}
+            total = total + self._checked(self._value(expression, label))
+        return total.expand(channels)
 
     @staticmethod
     def _checked(term: Tensor) -> Tensor:
@@ -232,6 +268,9 @@ class _Terms:
             value = self._computed(expression, label)
             self.most_bytes_a_channel = max(self.most_bytes_a_channel, 8 * value.numel() // len(value))
             known[expression] = value
+            for argument in expression[1:] if isinstance(expression, tuple) else ():
+                if isinstance(argument, tuple) and self._uses[argument] == 1:  # nobody asks for it again
+                    (self._own if _has_class(argument) else self._shared).pop(argument, None)
         return known[expression]
 
     def _computed(self, expression: Expression, label: int) -> Tensor:
@@ -240,6 +279,10 @@ class _Terms:
         name, *arguments = expression
         if name in _SUMMED and isinstance(arguments[0], str) and arguments[0] in {"P", "Q", "X"}:
             return self._summed(name, arguments[0], label)
+        if parts := _sum_with_mean_map(expression):
+            number, which = self._value(parts[0], label), parts[1][1]
+            pixels = self.layer.moments.total.shape[1]
+            return pixels * number + self._summed("sum", which, label) / self._summed("num", which, label)
         if name == "sum" and _has_class(expression) and self._all_samples_fit():
             for which in ("P", "Q"):
                 if each := _each_sample(arguments[0], which):

@@ -8,6 +8,7 @@ DEAP's prefix notation, ``div(pow2(sub(...)), ...)``: both are Python expression
 from __future__ import annotations
 
 import ast
+import textwrap
 from typing import Final
 
 from slimbench.core import UserError
@@ -23,6 +24,7 @@ ARITY: Final = {
     **dict.fromkeys(("abs", "pow2", "sqrt", "rho1", "rho5", "m_trace", "m_inv", "tran"), 1),
     **dict.fromkeys(("g_mean", "mean", "sum", "std", "var", "num", "geo_median"), 1),
 }
+DEEPEST: Final = 90  # operators in a row; DEAP's own trees go no deeper
 RHO: Final = {"rho1": 1e-4, "rho5": 5e-2}  # x + rho: the only constants
 _SIGNS: Final = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mmul": "@"}
 _INFIX: Final = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.MatMult: "mmul"}
@@ -30,10 +32,17 @@ _INFIX: Final = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div"
 
 def parse(text: str) -> Expression:
     """The expression that ``text`` writes. Raises: UserError where it is none."""
+    short = textwrap.shorten(text, 80, placeholder="...") if len(text) > 80 else text
     try:
-        return _read(ast.parse(text.strip(), mode="eval").body, text)
-    except (SyntaxError, RecursionError, MemoryError) as error:
-        raise UserError(f"Cannot read the formula {text!r}: write e.g. g_mean(P) - g_mean(Q).") from error
+        expression = _read(ast.parse(text.strip(), mode="eval").body, short)
+        deep = depth(expression) > DEEPEST
+    except RecursionError:
+        deep = True
+    except (SyntaxError, MemoryError) as error:
+        raise UserError(f"Cannot read the formula {short!r}: write e.g. g_mean(P) - g_mean(Q).") from error
+    if deep:
+        raise UserError(f"The formula {short!r} is nested too deeply: use at most {DEEPEST} operators in a row.")
+    return expression
 
 
 def _read(node: ast.expr, text: str) -> Expression:

@@ -128,7 +128,9 @@ def _build(name: str, cls: type, values: dict[str, Any]) -> Any:
     hints = _hints(cls)
     for field, value in values.items():
         if field in hints and not _fits(value, hints[field]):
-            wanted = str(getattr(hints[field], "__name__", hints[field])).replace("typing.", "")
+            choices = typing.get_args(hints[field]) if typing.get_origin(hints[field]) is typing.Literal else ()
+            wanted = " or ".join(map(repr, choices))
+            wanted = wanted or str(getattr(hints[field], "__name__", hints[field])).replace("typing.", "")
             raise UserError(f"{name}({field}={value!r}) is impossible: {field} must be {wanted}.")
     return cls(**values)
 

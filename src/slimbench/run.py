@@ -85,10 +85,10 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
     return Outcome(tuple(cells), failed, seconds)
 
 
-def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View) -> dict[str, Record]:
-    """Compress what is left of a search's cells and of their references, and give all their records by id.
+def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View) -> None:
+    """Compress what is left of a search's cells and of their references; nothing is measured.
 
-    Nothing is measured. The caller holds the store. Raises: StoppedError.
+    The caller holds the store. Raises: StoppedError.
     """
     every = {identity.cell_id(c): c for cell in cells for c in (cell.reference, cell) if c}
     todo = left_to_do(every, store)
@@ -96,8 +96,8 @@ def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View
     if todo:
         store.sweep()
         _check_data(todo.values(), store, options)
-        _compress(todo, options.time_limit_s or Suite.time_limit_s, options, store, view)
-    return {cell_id: record for cell_id in every if (record := store.record(cell_id))}
+        limit_s = Suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
+        _compress(todo, limit_s, options, store, view)
 
 
 def left_to_do(cells: dict[str, Cell], store: Store) -> dict[str, Cell]:
