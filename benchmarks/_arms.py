@@ -7,7 +7,7 @@ from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.methods.resconv import ResConv
+from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.methods.uniform_width import UniformWidth
 
 REFERENCE = Dense()
@@ -27,6 +27,7 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         ETPF(),
         ETPF(rule="budget"),
         ResConv(),
+        ResConvFromScratch(),
     )
     sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"))
     return (

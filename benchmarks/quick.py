@@ -12,7 +12,7 @@ from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.methods.resconv import ResConv
+from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.methods.uniform_width import UniformWidth
 from slimbench.tasks.digits import Digits
 from slimbench.tasks.photos import Photos
@@ -35,6 +35,7 @@ suite = Suite(
                 ETPF(),
                 ETPF(rule="budget"),
                 ResConv(),
+                ResConvFromScratch(),
             ),
             budgets=(Budget(0.5, epochs=8),),
         ),

@@ -1,133 +1,166 @@
-"""ResConv: layers are pruned by way of residual convolutions that fuse (Xu et al. 2020), in their simplest form."""
+"""ResConv: layers are pruned by way of residual convolutions that fuse (Xu et al. 2020).
+
+``ResConv`` starts from the trained dense network, ``ResConvFromScratch`` from fresh weights; both train with an L1
+penalty on each layer's scale, remove the layers of smallest scale, fine-tune what is left and fuse it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from slimbench.core import Card
+from slimbench.core import Card, UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from slimbench.core import Budget, Step, Task, Trainer
-    from slimbench.methods._fusible import ResConv as Layer
-    from slimbench.methods._fusible import Site
+    from slimbench.core import Budget, Task, Trainer
 
 _CALIBRATION = 2048  # training images that batch-norm statistics are estimated from
+
+_CARD = Card(
+    title="ResConv: layer pruning via fusible residual convolutional blocks",
+    paper="Xu, Cao, Shang, Sun, Li, Layer Pruning via Fusible Residual Convolutional Block, arXiv 2011.14356, 2020",
+    link="https://arxiv.org/abs/2011.14356",
+    section="abstract (the equations are our derivation, form A)",
+    fidelity={
+        "residual convolution": "re-derived",
+        "removal": "re-derived",
+        "segmentation": "extension",
+        "super resolution": "extension",
+    },
+    granularity="layer",
+    deviations=(
+        "the abstract gives no equations: placement of batch norm, both scalars and the schedule are ours",
+        "a convolution that closes a residual branch has a shortcut of its own of at most 0.1, or the block's doubles",
+        "a removed layer's alpha is folded into a neighbour; behind a gate, ReLU6 or norm it stays a product",
+        "form B: a removed layer leaves its batch norm behind, which is no convolution's to fold",
+    ),
+    version=2,
+)
 
 
 @dataclass(frozen=True)
 class ResConv:
-    """Trains with an L1 penalty on each layer's scale, removes the layers of smallest scale, fine-tunes, fuses.
+    """Converts the trained network, which changes nothing, then makes layers sparse, removes, fine-tunes and fuses.
 
     Attributes:
         shrink: how far the penalty alone would move a scale over the sparse training; it sets rho,
             rho * sum of learning rates = shrink, so that it does not depend on the schedule's length.
         sparse_share: share of the budget's epochs that the sparse training takes; fine-tuning has the rest.
+            1: no retraining after the removal.
+        form: "A": scale * BN(W x) + alpha * x; "B": BN(scale * W x + alpha * x), an ablation.
+        penalty: the same for all layers, or in proportion to a layer's MACs.
+        threshold: remove every layer whose |scale| is at most this, whatever the budget; None: the smallest, as many as
+            come nearest to the budget.
+        closing: the largest alpha of a convolution that closes a residual branch.
 
     """
 
     shrink: float = 1.0
     sparse_share: float = 0.5
+    form: Literal["A", "B"] = "A"
+    penalty: Literal["uniform", "macs"] = "uniform"
+    threshold: float | None = None
+    closing: float = 0.1
 
     name: ClassVar[str] = "resconv"
-    card: ClassVar[Card] = Card(
-        title="ResConv: layer pruning via fusible residual convolutional blocks",
-        paper="Xu, Cao, Shang, Sun, Li, Layer Pruning via Fusible Residual Convolutional Block, arXiv 2011.14356, 2020",
-        link="https://arxiv.org/abs/2011.14356",
-        section="abstract (the equations are our derivation, form A, variant R2)",
-        fidelity={"residual convolution": "re-derived", "removal": "re-derived"},
-        granularity="layer",
+    card: ClassVar[Card] = replace(
+        _CARD,
         deviations=(
-            "the abstract gives no equations: placement of batch norm, both scalars and the schedule are ours",
-            "starts from the trained dense network: scale 1, alpha 1, the identity subtracted from the kernel",
-            "the convolution that closes a residual branch has no shortcut of its own: removed, its branch goes",
-            "a removed layer leaves one scalar multiplication, not yet folded into the next convolution",
+            *_CARD.deviations,
+            "starts from the trained network: alpha 1, the identity subtracted from the kernel; block shortcuts stay",
         ),
     )
 
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be removed by."""
+        _refuse(self.name, shrink=self.shrink, closing=self.closing, threshold=self.threshold)
+        if not 0 <= self.sparse_share <= 1:
+            raise UserError(f"resconv: sparse_share={self.sparse_share} is impossible: it is a share of the epochs.")
+
     def unsupported(self, task: Task, budget: Budget) -> str | None:
         """Networks without eligible layers, and budgets below what removing all of them leaves."""
-        from slimbench.methods import _fusible
+        from slimbench.methods import _layer_pruning
 
-        if budget.params_keep is not None or budget.resource == "prunable_nonzero":
-            return "layers are removed to one budget, of macs or params"
         if not budget.epochs * self.sparse_share:
             return "layers are ranked by scales that sparse training made, and the budget leaves it no epochs"
-        model = task.build()
-        every = _fusible.sites(model)
-        if not every:
-            return f"{task.network} has no convolution with batch norm, stride 1 and as many channels out as in"
-        costs = _costs(model, task, budget)
-        least = 1 - sum(costs[name] for name in _going(every)) / sum(costs.values())
-        if budget.keep < least:
-            return (
-                f"keep {budget.keep:g} of {budget.resource} is below the least that removing layers leaves, {least:.4f}"
-            )
-        return None
+        return _layer_pruning.why_not(task.build(), task, budget)
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
         """Convert, train sparsely, remove, fine-tune, fuse."""
         from slimbench.methods import _fusible
+        from slimbench.methods._layer_pruning import LayerPruning
         from slimbench.train import fine_tuning
 
-        every = _fusible.sites(model)
-        costs = _costs(model, task, budget)
-        convolutions = [name for name, layer in model.named_modules() if type(layer).__name__ == "Conv2d"]
-        layers = _fusible.install(model, every)
-        recipe = fine_tuning(task.recipe)
-        sparse = budget.epochs * self.sparse_share
-        steps = sparse * (task.size("train") // min(recipe.batch_size, task.size("train")))
-        rho = self.shrink / (0.5 * recipe.lr * steps)  # a cosine's rates sum to half its peak a step
-
-        def soften(step: Step) -> None:
-            # scale <- sign(scale) * max(|scale| - lr * rho, 0); alpha >= 0
-            for layer in layers.values():
-                layer.scale.data = layer.scale.sign() * (layer.scale.abs() - step.lr * rho).clamp(min=0)
-                layer.alpha.data.clamp_(min=0)
-
-        shortcuts = [layer for layer in layers.values() if not layer.closes_branch]
-        _fusible.calibrate(model, shortcuts, trainer.batches("train", limit=_CALIBRATION))
-        trainer.fit(model, sparse, name="sparse training", recipe=recipe, params=_groups(model), after_step=soften)
-        trainer.note("scales", {name: layer.scale.item() for name, layer in layers.items()})
-        trainer.note("alphas", {name: layer.alpha.item() for name, layer in layers.items()})
-        removed = _choose(every, layers, costs, budget)
-        for site in removed:
-            _fusible.drop(model, site)
-        trainer.note("removed layers", sorted(name for name in _going(removed) if costs[name] and name in convolutions))
-        trainer.fit(model, budget.epochs - sparse, name="fine-tune", recipe=recipe, params=_groups(model))
-        return _fusible.fuse(model)
+        pruning = LayerPruning(self, model, task, budget, trainer)
+        _fusible.install(model, pruning.every, form=self.form, closing=self.closing)
+        _fusible.calibrate(model, trainer.batches("train", limit=_CALIBRATION))
+        pruning.train_sparsely(budget.epochs * self.sparse_share, fine_tuning(task.recipe))
+        return pruning.finish()
 
 
-def _costs(model: nn.Module, task: Task, budget: Budget) -> dict[str, int]:
-    """Every layer's share of the budget's resource."""
-    from slimbench.cost import layers
+@dataclass(frozen=True)
+class ResConvFromScratch:
+    """Trains the network with residual convolutions from fresh weights; the fields are ``ResConv``'s, and one more.
 
-    return {name: layer.of(budget.resource) for name, layer in layers(model, task.example()).items()}
+    At keep 1 nothing is removed: what is left is the claim that residual convolutions train better.
+
+    Attributes:
+        variant: "R2": the network's own shortcuts stay. "R1": they go, and every convolution is its own residual;
+            fused, the network has no sums.
+
+    """
+
+    shrink: float = 1.0
+    form: Literal["A", "B"] = "A"
+    penalty: Literal["uniform", "macs"] = "uniform"
+    threshold: float | None = None
+    closing: float = 0.1
+    variant: Literal["R2", "R1"] = "R2"
+
+    name: ClassVar[str] = "resconv_scratch"
+    card: ClassVar[Card] = replace(
+        _CARD,
+        title="ResConv from scratch: training with residual convolutions, then layer pruning",
+        starts_from="scratch",
+        deviations=(
+            *_CARD.deviations,
+            "sparse training takes the dense network's epochs, fine-tuning the budget's; at keep 1 there is but one",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be removed by."""
+        _refuse(self.name, shrink=self.shrink, closing=self.closing, threshold=self.threshold)
+
+    def unsupported(self, task: Task, budget: Budget) -> str | None:
+        """As ``ResConv``; without shortcuts also networks with auxiliary heads."""
+        from slimbench.methods import _fusible_sites, _layer_pruning
+
+        model = task.build()
+        if self.variant == "R1":
+            if task.deploy(model) is not model:
+                return "R1 rewrites the network as it is used, and this one has auxiliary heads to train"
+            model = _fusible_sites.without_shortcuts(model)
+        return _layer_pruning.why_not(model, task, budget)
+
+    def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
+        """Draw weights, train sparsely, remove, fine-tune, fuse."""
+        from slimbench.methods import _fusible, _fusible_sites
+        from slimbench.methods._layer_pruning import LayerPruning
+
+        if self.variant == "R1":
+            model = _fusible_sites.without_shortcuts(model)
+        removes = budget.keep < 1
+        pruning = LayerPruning(self if removes else replace(self, shrink=0.0), model, task, budget, trainer)
+        task.initialise(model)
+        _fusible.install(model, pruning.every, form=self.form, closing=self.closing, fresh=True)
+        pruning.train_sparsely(trainer.epochs_left - (budget.epochs if removes else 0.0), task.recipe)
+        return pruning.finish() if removes else _fusible.fuse(model)
 
 
-def _choose(every: list[Site], layers: dict[str, Layer], costs: dict[str, int], budget: Budget) -> list[Site]:
-    """The sites to remove: smallest |scale| first, until no further layer brings the cost nearer to the budget."""
-    dense = left = sum(costs.values())
-    target = budget.keep * dense
-    removed: list[Site] = []
-    for site in sorted(every, key=lambda site: abs(layers[site.conv].scale.item())):
-        after = dense - sum(costs[name] for name in _going([*removed, site]))
-        if abs(after - target) < abs(left - target):
-            removed.append(site)
-            left = after
-    return removed
-
-
-def _going(removed: list[Site]) -> set[str]:
-    """Convolutions that go with the removed sites."""
-    return {name for site in removed for name in (site.conv, *(n for n in site.branch))}
-
-
-def _groups(model: nn.Module) -> list[dict[str, object]]:
-    """Weights as usual; scales and alphas without decay."""
-    named = [(name.rpartition(".")[2], p) for name, p in model.named_parameters() if p.requires_grad]
-    rest = [p for name, p in named if name not in {"scale", "alpha"}]
-    scalars = [p for name, p in named if name in {"scale", "alpha"}]
-    return [{"params": rest}, {"params": scalars, "weight_decay": 0.0}]
+def _refuse(name: str, **fields: float | None) -> None:
+    for field, value in fields.items():
+        if value is not None and not value >= 0:
+            raise UserError(f"{name}: {field}={value} is impossible: give at least 0.")

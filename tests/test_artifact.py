@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import json
@@ -15,11 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import lively
+from conftest import ROOT, lively
 from slimbench import artifact, cost, export
 from slimbench.core import UserError
 from slimbench.hardware_profiles import _program
-from slimbench.methods import _fusible, _surgery
+from slimbench.methods import _fusible, _fusible_sites, _surgery
 from slimbench.tasks import _networks
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 
@@ -47,7 +48,7 @@ def pruned() -> nn.Module:
 def fused() -> nn.Module:
     """A ResNet-8 with fused, scaled and dropped convolutions."""
     model = network("resnet8")
-    sites = _fusible.sites(model)
+    sites = _fusible_sites.sites(model)
     for layer in _fusible.install(model, sites).values():
         nn.init.uniform_(layer.scale, 0.5, 1.5)
     inner, closing = ([site for site in sites if site.closes_branch == closes] for closes in (False, True))
@@ -399,3 +400,16 @@ def test_export_names_a_target_that_cannot_be_written(folder, tmp_path):
 def test_difference_is_relative_to_the_largest_output():
     """0.5 off where the largest is 4."""
     assert export.difference(torch.tensor([1.0, -3.5]), torch.tensor([1.0, -4.0])) == 0.125
+
+
+def test_equal_networks_make_equal_artifacts(tmp_path):
+    """A network that torch.fx has rewritten twice, say; no trace of where it was made is in the file."""
+    model = _networks.build("resnet8", 1, 4, 8).eval()
+    example = torch.randn(1, 1, 8, 8)
+    rewritten = [_fusible_sites.without_shortcuts(copy.deepcopy(model)).eval() for _ in range(2)]
+    one, two = (artifact.save(m, example, tmp_path / str(n)) for n, m in enumerate(rewritten))
+    assert one == two
+    with zipfile.ZipFile(tmp_path / "0/program.pt2") as file:
+        text = b"".join(file.read(name) for name in file.namelist() if name.endswith(".json"))
+    assert str(ROOT).encode() not in text
+    assert b"stack_trace" not in text

@@ -13,7 +13,7 @@ from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
-from slimbench.methods.resconv import ResConv
+from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.tasks.photos import Photos
 from slimbench.tasks.texture_digits import TextureDigits
 from slimbench.train import Loop
@@ -24,7 +24,7 @@ CUDA = Settings("bf16", "cuda")
 
 
 @pytest.mark.parametrize(
-    "method", [L1Channels(), ResConv(), DCSS(), ETPF(), ETPF("sum(abs(P - mX))")], ids=identity.label
+    "method", [L1Channels(), ResConv(), ResConvFromScratch(variant="R1"), DCSS(), ETPF(), ETPF("sum(abs(P - mX))")], ids=identity.label
 )
 def test_a_cell_runs_and_ends_in_a_network_for_any_device(store, method):
     """Trained on the GPU, stored for the CPU, the same outputs on both."""

@@ -145,7 +145,7 @@ def test_a_row_of_failures_has_no_numbers():
 def test_fidelity_and_training_columns():
     """ResConv is re-derived, and the four columns of training are there."""
     text = table.markdown([*PAIR, record(ResConv(), 0.5, macs=500)], [])
-    assert "re-derived" in row_of(text, "resconv")
+    assert "extension, re-derived" in row_of(text, "resconv")
     assert "16.0 / 0.0 / 8.0" in row_of(text, "resconv")
 
 
@@ -264,3 +264,16 @@ def test_every_other_metric_stands_in_a_second_table():
     flat = next(r for r in csv.DictReader(io.StringIO(table.as_csv(records, []))) if r["method"] == "l1_channels")
     assert float(flat["mean of ssim_y set5"]) == 0.805
     assert "Beside" not in table.markdown([record(Dense())], [])
+
+
+def test_notes_that_are_numbers_are_drawn(tmp_path):
+    """Tables of numbers, one picture each; not texts, lists or pairs. The same record, the same bytes."""
+    from slimbench.reports import notes
+
+    told = {"scales": {"a": 0.1, "b": 0.0, "c": 1.0}, "widths": {"a": [16, 8]}, "removed layers": ["a"], "formula": "P"}
+    one = record(ResConv(), notes=told)
+    (drawn,) = notes.draw(one, tmp_path / "pictures")
+    assert drawn.name == f"{one.id}-scales.png"
+    first = drawn.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    assert notes.draw(one, tmp_path / "pictures")[0].read_bytes() == first

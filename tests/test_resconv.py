@@ -1,4 +1,4 @@
-"""Residual convolutions: converting changes nothing, fusing changes nothing, and whole layers go."""
+"""Residual convolutions: converting changes nothing, fusing and folding change nothing, and whole layers go."""
 
 from __future__ import annotations
 
@@ -9,48 +9,76 @@ import torch
 from torch import nn
 
 from conftest import fakes
-from slimbench.core import Budget
+from slimbench import discover, seeding
+from slimbench.core import Budget, Settings, Step, UserError
 from slimbench.cost import count
-from slimbench.methods import _fusible
-from slimbench.methods.resconv import ResConv
+from slimbench.methods import _fusible, _fusible_sites, _layer_pruning
+from slimbench.methods.resconv import ResConv, ResConvFromScratch
+from slimbench.tasks import _networks
+from slimbench.tasks.photos import Photos
+from slimbench.train import Loop
+from test_dcss import network as any_network
 from test_surgery import gap, network
 
+ZOO = (
+    *(f"{name} 3 16" for name in ("resnet20", "resnet20-b", "resnet56", "preresnet20", "mobilenetv2", "edsr-tiny")),
+    *("vgg16-bn 3 32", "imagenet-resnet18 3 64", "imagenet-resnet50 3 64"),
+    *("fcn-resnet14", "pspnet-resnet14", "deeplabv3-resnet14", "fast-scnn", "bisenetv2", "unet-8"),
+    *("edsr-tiny x2", "msrresnet x2", "rlfn x2", "vdsr x2"),
+)
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet20-b", "resnet56", "vgg16-bn", "mobilenetv2", "imagenet-resnet18"])
-def test_conversion_calibration_and_fusing_change_nothing(name):
-    """The dense network, the converted, the calibrated and the fused one put out the same."""
-    size = 64 if name.startswith("imagenet") else 32
-    model, example = network(name, 3, size)
+
+def installed(text, **how):
+    """A network, the same with residual convolutions, its sites, and the shape of its input."""
+    model, example = any_network(text)
     converted = copy.deepcopy(model)
-    layers = _fusible.install(converted, _fusible.sites(converted))
-    converted.double()
-    shape = (3, size, size)
+    sites = _fusible_sites.sites(converted)
+    layers = _fusible.install(converted, sites, **how)
+    return model, converted.double().eval(), sites, layers, tuple(example.shape[1:])
+
+
+# ------------------------------------------------------------------------------------------- converting and fusing
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("text", ZOO)
+def test_conversion_calibration_and_fusing_change_nothing(text, form):
+    """On every network: the dense one, the converted, the calibrated and the fused put out the same."""
+    model, converted, _, layers, shape = installed(text, form=form, closing=0.1)
+    assert layers
     assert gap(model, converted, shape) < 1e-10
-    shortcuts = [layer for layer in layers.values() if not layer.closes_branch]
-    inputs = torch.randn(8, *shape, dtype=torch.float64)
-    _fusible.calibrate(converted, shortcuts, [(inputs, inputs)])
+    inputs = torch.randn(4, *shape, dtype=torch.float64)
+    _fusible.calibrate(converted, [(inputs, inputs)])
     assert gap(model, converted, shape) < 1e-10
     for layer in layers.values():
         nn.init.uniform_(layer.scale, 0.2, 1.0)
-        nn.init.uniform_(layer.alpha, 0.0, 1.0) if not layer.closes_branch else None
+        nn.init.uniform_(layer.alpha, 0.0, 0.1)
     fused = _fusible.fuse(copy.deepcopy(converted))
     assert gap(converted, fused, shape) < 1e-10
     assert not any(isinstance(module, _fusible.ResConv) for module in fused.modules())
-    assert count(fused, example).macs == count(model, example).macs
 
 
-def test_eligible_layers():
-    """ResNet-56: 52 of its 54 block convolutions; VGG-16: nine of thirteen; MobileNetV2: unstrided depthwise ones."""
-    from slimbench.tasks import _networks
-
-    assert len(_fusible.sites(_networks.build("resnet56", 3, 10, 32))) == 52
-    vgg = _fusible.sites(_networks.build("vgg16-bn", 3, 10, 32))
-    assert len(vgg) == 9
-    assert not any(site.closes_branch for site in vgg)
-    mobile = _networks.build("mobilenetv2", 3, 10, 32)
-    convs = [mobile.get_submodule(site.conv) for site in _fusible.sites(mobile)]
-    assert convs
-    assert all(conv.stride == (1, 1) and conv.in_channels == conv.out_channels for conv in convs)
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("normed", [True, False])
+def test_one_layer_computes_its_equation(form, bias, normed):
+    """A: scale * BN(W x) + alpha * x; B: BN(scale * W x + alpha * x); and so does the one convolution it becomes."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 4, 3, padding=1, bias=bias)
+    norm = nn.BatchNorm2d(4) if normed else None
+    if norm:
+        for values in (norm.weight, norm.bias, norm.running_mean):
+            nn.init.normal_(values)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    layer = _fusible.ResConv(copy.deepcopy(conv), copy.deepcopy(norm), form=form, largest_alpha=0.1).double().eval()
+    conv, norm = conv.double(), (norm or nn.Identity()).double().eval()
+    with torch.no_grad():
+        layer.scale.fill_(0.7)
+        layer.alpha.fill_(0.09)
+        x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+        expected = 0.7 * norm(conv(x)) + 0.09 * x if form == "A" else norm(0.7 * conv(x) + 0.09 * x)
+        torch.testing.assert_close(layer(x), expected)
+        torch.testing.assert_close(layer.fused()(x), expected)
 
 
 def test_calibration_gives_the_statistics_of_the_data():
@@ -58,34 +86,99 @@ def test_calibration_gives_the_statistics_of_the_data():
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
-    layer = _fusible.ResConv(conv, norm, closes_branch=False)
+    layer = _fusible.ResConv(conv, norm)
     x = torch.randn(16, 4, 8, 8)
-    _fusible.calibrate(layer, [layer], [(x[:10], x), (x[10:], x)])
+    _fusible.calibrate(layer, [(x[:10], x), (x[10:], x)])
     with torch.no_grad():
         z = layer.conv(x)
     torch.testing.assert_close(norm.running_mean, z.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, z.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-5)
 
 
-def test_a_layer_with_scale_zero_goes_without_a_trace():
-    """Inner: what is left multiplies by alpha. Closing: its branch adds nothing, and its convolutions are gone."""
-    model, example = network("resnet20", 3, 32)
-    sites = _fusible.sites(model)
-    layers = _fusible.install(model, sites)
-    model.double()
-    inner = next(site for site in sites if site.conv == "layer1.1.conv1")
-    closing = next(site for site in sites if site.conv == "layer2.1.conv2")
-    assert closing.closes_branch
-    assert "layer2.1.conv1" in closing.branch
+def test_eligible_layers():
+    """ResNet-56: 52 of 54 block convolutions, ResNet-110: 106 of 108; VGG-16: nine of thirteen; depthwise ones too."""
+    assert len(_fusible_sites.sites(_networks.build("resnet56", 3, 10, 32))) == 52
+    assert len(_fusible_sites.sites(_networks.build("resnet110", 3, 10, 32))) == 106
+    vgg = _fusible_sites.sites(_networks.build("vgg16-bn", 3, 10, 32))
+    assert len(vgg) == 9
+    assert not any(site.closes_branch for site in vgg)
+    mobile = _networks.build("mobilenetv2", 3, 10, 32)
+    convs = [mobile.get_submodule(site.conv) for site in _fusible_sites.sites(mobile)]
+    assert any(conv.groups == conv.in_channels for conv in convs)
+    assert all(conv.stride == (1, 1) and conv.in_channels == conv.out_channels for conv in convs)
+
+
+def test_networks_without_batch_norm_have_sites():
+    """EDSR: both convolutions of each block, the second closing it; not the one that adds the whole body."""
+    found = {site.conv: site for site in _fusible_sites.sites(Photos().build())}
+    assert set(found) == {f"body.{block}.conv{turn}" for block in range(4) for turn in (1, 2)}
+    assert all(site.norm is None and site.closes_branch == site.conv.endswith("2") for site in found.values())
+    assert found["body.0.conv2"].branch == ("body.0.conv1",)
+
+
+# ----------------------------------------------------------------------------------------------------- what goes
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("text", ZOO)
+def test_layers_with_scale_zero_go_without_a_trace(text, form):
+    """Every third layer: the network with zeros, the one without them, and its folded form compute the same."""
+    _, model, sites, layers, shape = installed(text, form=form, closing=0.1)
     with torch.no_grad():
-        layers[inner.conv].scale.zero_()
-        layers[closing.conv].scale.zero_()
-    before, dense = copy.deepcopy(model), count(model, example).macs
-    _fusible.drop(model, inner)
-    _fusible.drop(model, closing)
-    assert gap(before, model, (3, 32, 32)) < 1e-10
-    assert count(model, example).macs == dense - 3 * 2_359_296
-    assert gap(model, _fusible.fuse(copy.deepcopy(model)), (3, 32, 32)) < 1e-10
+        for turn, layer in enumerate(layers.values()):
+            layer.alpha.fill_(0.0 if turn % 2 and layer.largest_alpha < 1 else 0.08)
+    gone = sites[::3]
+    with torch.no_grad():
+        for site in gone:
+            layers[site.conv].scale.zero_()
+    before = copy.deepcopy(model)
+    for site in gone:
+        if isinstance(model.get_submodule(site.conv), _fusible.ResConv):
+            _fusible.drop(model, site)
+    assert gap(before, model, shape) < 1e-10
+    folded = _fusible.fuse(copy.deepcopy(model))
+    _fusible_sites.fold(folded)
+    assert gap(before, folded, shape) < 1e-10
+    example = torch.randn(1, *shape, dtype=torch.float64)
+    assert count(folded, example).macs < count(before, example).macs
+
+
+def test_a_branch_whose_last_layer_leaves_nothing_goes_whole():
+    """Alpha 0: both convolutions and their norms; alpha 0.05: one of both."""
+    for alpha, layers_gone in ((0.0, 2), (0.05, 1)):
+        model, example = network("resnet20", 3, 32)
+        sites = _fusible_sites.sites(model)
+        layers = _fusible.install(model, sites, closing=0.1)
+        model.double()
+        closing = next(site for site in sites if site.conv == "layer2.1.conv2")
+        assert closing.closes_branch
+        with torch.no_grad():
+            layers[closing.conv].scale.zero_()
+            layers[closing.conv].alpha.fill_(alpha)
+        before, dense = copy.deepcopy(model), count(model, example).macs
+        _fusible.drop(model, closing)
+        assert gap(before, model, (3, 32, 32)) < 1e-10
+        assert count(model, example).macs == dense - layers_gone * 2_359_296
+
+
+def test_alpha_is_folded_where_it_can_be():
+    """Into the next convolution through ReLU and pooling, else into the one before; not across ReLU6 or into sums."""
+    torch.manual_seed(0)
+
+    def scaled(*rest):
+        return nn.Sequential(*rest).double().eval()
+
+    factor = torch.tensor(0.3, dtype=torch.float64)
+    next_ = scaled(_fusible.Scale(factor), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3), nn.ReLU())
+    last = scaled(nn.Conv2d(3, 4, 3), nn.ReLU(), _fusible.Scale(factor))
+    never = scaled(nn.Conv2d(3, 4, 3), nn.ReLU6(), _fusible.Scale(factor), nn.ReLU6(), nn.Conv2d(4, 4, 3))
+    x = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    for model, stay in ((next_, []), (last, []), (never, ["2"])):
+        with torch.no_grad():
+            expected = model(x)
+            assert _fusible_sites.fold(model) == stay
+            torch.testing.assert_close(model(x), expected)
+        assert any(isinstance(module, _fusible.Scale) for module in model.modules()) == bool(stay)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +187,7 @@ def test_a_layer_with_scale_zero_goes_without_a_trace():
 def test_every_branch_can_go(name, size):
     """Whatever adds it, in place or not, and whatever shape it changes: what is left runs, and only shortcuts add."""
     model, example = network(name, 3, size)
-    sites = _fusible.sites(model)
+    sites = _fusible_sites.sites(model)
     _fusible.install(model, sites)
     for site in sites:
         if site.closes_branch:
@@ -102,17 +195,106 @@ def test_every_branch_can_go(name, size):
     assert model.double()(example).shape == (1, 10)
 
 
+# ---------------------------------------------------------------------------------------------------- from scratch
+
+
+def spread(model):
+    """Standard deviation of what the last of 54 blocks reads, with the statistics of the batch."""
+    torch.manual_seed(1)
+    seen = []
+    handle = model.get_submodule("layer3.17.conv1").register_forward_pre_hook(
+        lambda _, given: seen.append(given[0].std())
+    )
+    with torch.no_grad():
+        model.train()(torch.randn(16, 3, 32, 32))
+    handle.remove()
+    return float(seen[0])
+
+
+def test_deep_networks_start_as_calmly_as_the_plain_resnet():
+    """110 layers: within 2x with either variant; a naive shortcut on every convolution explodes."""
+    torch.manual_seed(0)
+    plain = _networks.build("resnet110", 3, 10, 32)
+    usual = spread(plain)
+    for variant in ("R2", "R1"):
+        model = _fusible_sites.without_shortcuts(copy.deepcopy(plain)) if variant == "R1" else copy.deepcopy(plain)
+        _fusible.install(model, _fusible_sites.sites(model), closing=0.1, fresh=True)
+        assert usual / 2 < spread(model) < 2 * usual, variant
+    naive = copy.deepcopy(plain)
+    for layer in _fusible.install(naive, _fusible_sites.sites(naive), fresh=True).values():
+        layer.alpha.data.fill_(1.0)
+    assert spread(naive) > 1e6 * usual
+
+
+def test_a_network_without_shortcuts_has_no_sums():
+    """R1: every convolution is its own residual; the layers keep their names; fused, nothing is added."""
+    model, example = network("resnet20-b", 3, 32)
+    plain = _fusible_sites.without_shortcuts(copy.deepcopy(model))
+    sites = _fusible_sites.sites(plain)
+    assert len(sites) == 16
+    assert not any(site.closes_branch for site in sites)
+    assert {name for name, _ in plain.named_parameters()} < {name for name, _ in model.named_parameters()}
+    assert not [name for name, _ in plain.named_modules() if "shortcut" in name]
+    _fusible.install(plain, sites, fresh=True)
+    fused = _fusible.fuse(plain.double().eval())
+    adds = [node for node in torch.fx.symbolic_trace(fused).graph.nodes if node.target in _fusible_sites._ADDS]
+    assert not adds
+    assert fused(example).shape == (1, 10)
+
+
+def test_plain_networks_have_no_sums_and_all_their_layers_are_sites():
+    """plain20 is ResNet-20 without shortcuts: as many layers and MACs, nothing added."""
+    plain, example = network("plain20", 3, 32)
+    assert count(plain, example).macs == count(network("resnet20", 3, 32)[0], example).macs
+    assert not [n for n in torch.fx.symbolic_trace(plain).graph.nodes if n.target in _fusible_sites._ADDS]
+    sites = _fusible_sites.sites(plain)
+    assert len(sites) == 16
+    assert not any(site.closes_branch for site in sites)
+
+
+def test_what_a_network_adds_to_its_input_stays():
+    """VDSR's last sum is no block's."""
+    model, _ = any_network("vdsr x2")
+    plain = _fusible_sites.without_shortcuts(copy.deepcopy(model))
+    assert gap(model, plain, (3, 15, 16)) == 0.0
+
+
+@pytest.mark.parametrize("variant", ["R2", "R1"])
+def test_at_keep_one_nothing_is_removed(variant):
+    """One training of all epochs without a penalty; the fused network has the dense one's layers."""
+    task = fakes.Stripes("resnet14")
+    with seeding.seeded(0):
+        trainer = Loop(task, 0, Settings(), 3.0)
+        model = ResConvFromScratch(variant=variant).compress(task.build(), task, Budget(1.0, epochs=1), trainer)
+    assert trainer.spent.compression_epochs == pytest.approx(3.0)
+    convs = {name for name, layer in model.named_modules() if type(layer) is nn.Conv2d}
+    assert convs == {name for name, layer in task.build().named_modules() if type(layer) is nn.Conv2d}
+    assert min(trainer.notes["scales"].values()) > 0.3
+
+
+def test_fresh_layers_have_gains_of_one_and_keep_their_weights():
+    """From scratch nothing is subtracted: the draw is the task's."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+    nn.init.uniform_(norm.weight, 0.2, 0.5)
+    before = conv.weight.detach().clone()
+    layer = _fusible.ResConv(conv, norm, fresh=True)
+    torch.testing.assert_close(layer.conv.weight.detach(), before)
+    assert layer.norm.weight.tolist() == [1.0] * 4
+    assert not layer.norm.weight.requires_grad
+    assert (layer.scale.item(), layer.alpha.item()) == (1.0, 1.0)
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+
 def test_gain_is_frozen_and_scalars_do_not_decay():
     """Else the penalty on the scale would be escaped, and decay would remove layers by itself."""
-    from slimbench.methods.resconv import _groups
-    from slimbench.tasks import _networks
-
     model, _ = network("resnet8", 3, 32)
-    layers = _fusible.install(model, _fusible.sites(model))
-    _fusible.drop(
-        model, next(site for site in _fusible.sites(_networks.build("resnet8", 3, 10, 32)) if not site.closes_branch)
-    )
-    rest, scalars = _groups(model)
+    sites = _fusible_sites.sites(model)
+    layers = _fusible.install(model, sites, closing=0.1)
+    _fusible.drop(model, next(site for site in sites if not site.closes_branch))
+    rest, scalars = _layer_pruning._groups(model)
     assert scalars["weight_decay"] == 0.0
     left = [layer for layer in model.modules() if isinstance(layer, _fusible.ResConv)]
     scales = {id(layer.scale) for layer in left} | {
@@ -124,28 +306,120 @@ def test_gain_is_frozen_and_scalars_do_not_decay():
     assert not {id(p) for p in rest["params"]} & {id(p) for p in scalars["params"]}
 
 
-def test_networks_without_eligible_layers_are_unsupported():
-    """LeNet-5 has no batch norm; budgets below what removing every layer leaves are refused with that figure."""
-    from slimbench.tasks.mnist import MNIST
+def test_weights_without_a_frozen_gain_keep_their_norm():
+    """No batch norm, or form B: growing weights would undo the scale."""
+    for norm, form in ((None, "A"), (nn.BatchNorm2d(4), "B")):
+        layer = _fusible.ResConv(nn.Conv2d(4, 4, 3, padding=1), norm, form=form)
+        before = float(layer.conv.weight.detach().norm())
+        layer.conv.weight.data.mul_(3.0)
+        layer.alpha.data.fill_(-0.4)
+        layer.settle()
+        assert float(layer.conv.weight.detach().norm()) == pytest.approx(before)
+        assert layer.alpha.item() == 0.0
+    normed = _fusible.ResConv(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), largest_alpha=0.1)
+    normed.conv.weight.data.fill_(2.0)
+    normed.alpha.data.fill_(0.5)
+    normed.settle()
+    assert normed.conv.weight.unique().tolist() == [2.0]
+    assert normed.alpha.item() == pytest.approx(0.1)
 
-    assert "no convolution with batch norm" in ResConv().unsupported(MNIST(), Budget(0.5, epochs=1))
-    assert "below the least that removing layers leaves" in ResConv().unsupported(
-        fakes.Stripes(), Budget(0.01, epochs=1)
-    )
-    assert "no epochs" in ResConv().unsupported(fakes.Stripes(), Budget(0.6))
-    assert ResConv().unsupported(fakes.Stripes(), Budget(0.6, epochs=1)) is None
+
+def pruned(method, budget, task=None, epochs=4.0):
+    task = task or fakes.Stripes("resnet14")
+    with seeding.seeded(0):
+        trainer = Loop(task, 0, Settings(), epochs)
+        model = method.compress(task.build(), task, budget, trainer)
+    return model, trainer.notes
 
 
 def test_the_penalty_makes_exact_zeros():
     """A penalty far above the gradient drives every scale to 0.0 exactly, none below."""
-    from slimbench import seeding
-    from slimbench.core import Settings
-    from slimbench.train import Loop
+    _, notes = pruned(ResConv(shrink=50.0), Budget(0.5, epochs=4))
+    assert set(notes["scales"].values()) == {0.0}
+    assert all(alpha >= 0 for alpha in notes["alphas"].values())
+    assert notes["removed layers"]
 
-    task = fakes.Stripes("resnet14")
-    with seeding.seeded(0):
-        trainer = Loop(task, 0, Settings(), 4.0)
-        ResConv(shrink=50.0).compress(task.build(), task, Budget(0.5, epochs=4), trainer)
-    assert set(trainer.notes["scales"].values()) == {0.0}
-    assert all(alpha >= 0 for alpha in trainer.notes["alphas"].values())
-    assert trainer.notes["removed layers"]
+
+def test_a_penalty_by_macs_presses_dear_layers_harder():
+    """Without any gradient, scales fall as layers cost, or all alike."""
+
+    class Silent(Loop):
+        def fit(self, model, epochs, *, after_step, **_):
+            after_step(Step(0, 1, 1.0, None, None, None, None))
+
+    task = discover.make("tasks", "digits(network='resnet14')")
+    fallen = {}
+    for penalty in ("uniform", "macs"):
+        model = nn.Sequential(*(nn.Conv2d(c, c, 3, padding=1) for c in (1, 1)), nn.MaxPool2d(2), nn.Conv2d(1, 1, 1))
+        pruning = _layer_pruning.LayerPruning(
+            ResConv(penalty=penalty, shrink=1e-3), model, task, Budget(0.5, epochs=1), Silent(task, 0, Settings(), 1.0)
+        )
+        _fusible.install(model, pruning.every)
+        pruning.train_sparsely(1.0, task.recipe)
+        fallen[penalty] = [1 - layer.scale.item() for layer in pruning.layers.values()]
+        macs = [pruning.costs[name]["macs"] for name in pruning.layers]
+    assert fallen["uniform"] == pytest.approx([fallen["uniform"][0]] * 3)
+    assert [f / fallen["macs"][0] for f in fallen["macs"]] == pytest.approx([m / macs[0] for m in macs], rel=1e-2)
+    assert macs[2] < macs[0]
+
+
+def test_threshold_mode_removes_what_lies_below():
+    """Whatever the budget."""
+    _, notes = pruned(ResConv(threshold=0.0, shrink=0.0), Budget(0.5, epochs=2))
+    assert notes["removed layers"] == []
+    _, notes = pruned(ResConv(threshold=10.0), Budget(0.5, epochs=2))
+    assert len(notes["removed layers"]) >= 10
+
+
+def test_the_nearest_whole_layer_is_taken_and_told():
+    """One layer more or less would be further from what was asked."""
+    _, notes = pruned(ResConv(), Budget(0.5, epochs=2))
+    told = notes["nearest whole layers"]
+    assert told["asked"] == {"macs": 0.5}
+    assert abs(told["left"]["macs"] - 0.5) < 0.05
+
+
+def test_two_aims_are_met_at_once():
+    """The headline's mix: 34.5 % of the MACs and 44.5 % of the parameters of ResNet-56 are left, by least |scale|."""
+    task = discover.make("tasks", "cifar10(network='resnet56')")
+    budget = Budget(0.345, params_keep=0.445, epochs=1)
+    assert ResConv().unsupported(task, budget) is None
+    model = task.build()
+    pruning = _layer_pruning.LayerPruning(ResConv(), model, task, budget, None)
+    layers = _fusible.install(model, pruning.every, closing=0.1)
+    rng = torch.Generator().manual_seed(0)
+    for layer in layers.values():
+        layer.scale.data.copy_(torch.rand((), generator=rng))
+        layer.alpha.data.fill_(0.05)
+    removed = pruning.choose()
+    going = pruning.going(removed)
+    for resource, keep in (("macs", 0.345), ("params", 0.445)):
+        total = pruning._of(pruning.costs, resource)
+        largest = max(cost[resource] for cost in pruning.costs.values()) / total
+        assert abs(1 - pruning._of(going, resource) / total - keep) <= largest / 2 + 1e-9
+    kept = [pruning._size(site) for site in pruning.every if site not in removed]
+    assert sum(map(pruning._size, removed)) / len(removed) < sum(kept) / len(kept)
+
+
+def test_networks_without_eligible_layers_are_unsupported():
+    """LeNet-5's convolutions change width; budgets below what removing every layer leaves are refused with that."""
+    from slimbench.tasks.mnist import MNIST
+
+    assert "no convolution of stride 1" in ResConv().unsupported(MNIST(), Budget(0.5, epochs=1))
+    below = ResConv().unsupported(fakes.Stripes(), Budget(0.01, epochs=1))
+    assert "below the least that removing layers leaves, 0." in below
+    few = ResConv().unsupported(fakes.Stripes(), Budget(0.6, params_keep=0.01, epochs=1))
+    assert "0.01 of params is below" in few
+    assert "no epochs" in ResConv().unsupported(fakes.Stripes(), Budget(0.6))
+    assert "macs or params" in ResConv().unsupported(fakes.Stripes(), Budget(0.6, "prunable_nonzero", epochs=1))
+    assert ResConv().unsupported(fakes.Stripes(), Budget(0.6, epochs=1)) is None
+    assert ResConv().unsupported(Photos(), Budget(0.6, epochs=1)) is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"shrink": -1.0}, {"sparse_share": 1.5}, {"closing": float("nan")}, {"threshold": -0.1}]
+)
+def test_impossible_settings_are_refused(arguments):
+    """In one sentence."""
+    with pytest.raises(UserError, match="is impossible"):
+        ResConv(**arguments)

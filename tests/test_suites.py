@@ -41,9 +41,6 @@ def test_every_method_of_the_quick_suite_beats_chance_by_a_wide_margin(store, na
     assert outcome.failed == 0
     chance, dense, least = LEAST[name]
     for record in store.records():
-        if record.status == "unsupported":
-            assert (name, record.cell["method"]["is"]) == ("photos", "resconv"), record.reason
-            continue
         assert record.status == "ok", (record.label, record.reason)
         score = next(iter(record.quality.values()))
         assert score.value > (dense if record.cell["reference"] else least) > chance, (record.label, score.value)

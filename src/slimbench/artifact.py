@@ -84,6 +84,9 @@ def program(model: nn.Module, example: Tensor, *, dynamic_size: bool = False) ->
     with torch.no_grad():
         exported = torch.export.export(model, (inputs,), dynamic_shapes=(dynamic,))
     exported._example_inputs = None  # would be stored as a pickle
+    for node in exported.graph.nodes:  # where and by which objects it was traced would make equal networks differ
+        for name in ("from_node", "stack_trace"):
+            node.meta.pop(name, None)
     return exported
 
 

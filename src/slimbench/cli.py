@@ -256,15 +256,19 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
 @main.command()
 @click.argument("id")
 @options("store", "json")
-def show(id: str, store: str, *, as_json: bool) -> None:  # noqa: A002  it is an id
+@click.option("--pictures", type=click.Path(file_okay=False), help="Folder for histograms of notes that are numbers.")
+def show(id: str, store: str, *, as_json: bool, pictures: str | None) -> None:  # noqa: A002  it is an id
     """Show one record: settings, scores, costs, training, notes, measurements, where it was made."""
     from slimbench import listing
+    from slimbench.reports import notes
 
     opened = Store(store, create=False)
     record = opened.find(id)
     taken = [m for m in opened.measurements() if m.cell_id == record.id]
     _warn(opened)
     click.echo(listing.shown(record, taken, as_json=as_json))
+    for path in notes.draw(record, Path(pictures)) if pictures else ():
+        click.echo(f"drawn: {path}", err=True)
 
 
 @main.command()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 NAMES = (
     "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b", "resnet110-b",
-    "preresnet20", "preresnet32", "preresnet56", "vgg16-bn", "vgg16-bn-fc", "vgg16-relu-bn-fc", "mobilenetv2", "lenet5",
+    "plain20", "plain56", "preresnet20", "preresnet32", "preresnet56",
+    "vgg16-bn", "vgg16-bn-fc", "vgg16-relu-bn-fc", "mobilenetv2", "lenet5",
     "edsr-tiny", "edsr-small", "edsr-baseline",
     "imagenet-resnet18", "imagenet-resnet50", "imagenet-preresnet18", "imagenet-preresnet50", "imagenet-mobilenetv2",
 )  # fmt: skip
@@ -36,8 +37,9 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
     from slimbench.tasks._networks import imagenet, lenet, mobilenet, preresnet, resnet, vgg
 
     model: nn.Module
-    if found := re.fullmatch(r"resnet(\d+)(-b)?", name):
-        model = resnet.CifarResNet(int(found[1]), channels, classes, option="B" if found[2] else "A")
+    if found := re.fullmatch(r"resnet(\d+)(-b)?|plain(\d+)", name):
+        option: resnet.Option = "plain" if found[3] else "B" if found[2] else "A"
+        model = resnet.CifarResNet(int(found[1] or found[3]), channels, classes, option)
     elif found := re.fullmatch(r"preresnet(\d+)", name):
         model = preresnet.cifar(int(found[1]), channels, classes)
     elif found := re.fullmatch(r"imagenet-preresnet(18|50)", name):

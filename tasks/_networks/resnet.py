@@ -1,4 +1,4 @@
-"""CIFAR ResNets (He et al. 2016, section 4.2): depth 6n + 2, widths 16-32-64, shortcut option A or B."""
+"""CIFAR ResNets (He et al. 2016, section 4.2): depth 6n + 2, widths 16-32-64, shortcut option A or B, or none."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from slimbench.core import UserError
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 
+Option = Literal["A", "B", "plain"]
+
 
 class CifarResNet(nn.Module):
-    """(N, C, H, W) -> (N, classes). Layer names are those of the published weights."""
+    """(N, C, H, W) -> (N, classes). Layer names are those of the published weights. "plain" has no shortcuts."""
 
-    def __init__(self, depth: int, channels: int, classes: int, option: Literal["A", "B"] = "A") -> None:
+    def __init__(self, depth: int, channels: int, classes: int, option: Option = "A") -> None:
         super().__init__()
         blocks = blocks_a_stage(depth)
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
@@ -32,16 +34,17 @@ class CifarResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Two 3x3 convolutions and a shortcut, or none."""
 
-    def __init__(self, width_in: int, width: int, stride: int, option: Literal["A", "B"]) -> None:
+    def __init__(self, width_in: int, width: int, stride: int, option: Option) -> None:
         super().__init__()
+        self.is_plain = option == "plain"
         self.conv1 = nn.Conv2d(width_in, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.shortcut: nn.Module = nn.Sequential()
-        if stride != 1 or width_in != width:
+        if (stride != 1 or width_in != width) and not self.is_plain:
             self.shortcut = (
                 PaddedShortcut(width_in, width, stride)
                 if option == "A"
@@ -52,7 +55,7 @@ class BasicBlock(nn.Module):
         """(N, width_in, H, W) -> (N, width, H / stride, W / stride)."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return F.relu(y + self.shortcut(x))
+        return F.relu(y) if self.is_plain else F.relu(y + self.shortcut(x))
 
 
 def blocks_a_stage(depth: int) -> int:
@@ -63,6 +66,6 @@ def blocks_a_stage(depth: int) -> int:
     return blocks
 
 
-def _stage(width_in: int, width: int, blocks: int, stride: int, option: Literal["A", "B"]) -> nn.Sequential:
+def _stage(width_in: int, width: int, blocks: int, stride: int, option: Option) -> nn.Sequential:
     first = BasicBlock(width_in, width, stride, option)
     return nn.Sequential(first, *(BasicBlock(width, width, 1, option) for _ in range(blocks - 1)))
