@@ -33,7 +33,6 @@ suite = Suite(
                 UniformWidth("scratch-B"),
                 DCSS(),
                 ETPF(),
-                ETPF(rule="budget"),
                 ResConv(),
                 ResConvFromScratch(),
             ),

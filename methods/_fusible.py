@@ -150,21 +150,22 @@ class ResConv(nn.Module):
 
     def removed(self) -> nn.Module:
         """What is left without the convolution: alpha x, and in form B its batch norm."""
-        shortcut = Scale(self.alpha)
+        shortcut = Scale(self.alpha, self.largest_alpha)
         return shortcut if self.norm is None or self.form == "A" else nn.Sequential(shortcut, self.norm)
 
 
 class Scale(nn.Module):
     """What is left of a removed layer: ``alpha * x``, alpha at least 0, so that it may cross a ReLU."""
 
-    def __init__(self, alpha: Tensor) -> None:
+    def __init__(self, alpha: Tensor, largest_alpha: float = math.inf) -> None:
         super().__init__()
         self.alpha = nn.Parameter(alpha.detach().clone())
+        self.largest_alpha = largest_alpha
 
     @torch.no_grad()
     def settle(self) -> None:
         """After a step."""
-        self.alpha.clamp_(min=0.0)
+        self.alpha.clamp_(0.0, self.largest_alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale."""

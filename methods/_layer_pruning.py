@@ -7,20 +7,23 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
+from torch import fx
 
-from slimbench.cost import layers
+from slimbench.cost import count, layers
 from slimbench.methods import _fusible, _fusible_sites
 from slimbench.train import fine_tuning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
-    from slimbench.core import Budget, Recipe, Step, Task, Trainer
+    from slimbench.core import Budget, Recipe, Resource, Step, Task, Trainer
     from slimbench.methods._fusible_sites import Site
 
+RESOURCES: tuple[Resource, ...] = ("macs", "params")
 _MISS = 1e3  # what missing an aim costs beside |scale|, which is about 1 at most
+_ADAM = 0.5  # its steps have the size of the rate, whatever the gradient: more than that, and all scales fall alike
 
 
 class How(Protocol):
@@ -36,30 +39,65 @@ class How(Protocol):
     def threshold(self) -> float | None: ...
 
 
-def why_not(model: nn.Module, task: Task, budget: Budget) -> str | None:
+def why_not(model: nn.Module, task: Task, budget: Budget, *, closing: float) -> str | None:
     """Why removing layers cannot meet a budget, or None."""
     if budget.resource == "prunable_nonzero":
         return "layers are removed to a budget of macs or params"
-    every, costs = _fusible_sites.sites(model), costs_of(model, task)
-    if not every:
+    try:
+        costs = Costs(model, task)
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        return f"torch.fx cannot follow {task.network} ({str(error).strip().splitlines()[0]})"
+    if not costs.every:
         return f"{task.network} has no convolution of stride 1 with as many channels out as in"
+    going = {site.conv for site in costs.every}
+    if closing == 0:
+        going = going.union(*(site.branch for site in costs.every if site.closes_branch))
     for resource, keep in aims(budget):
-        total = sum(cost[resource] for cost in costs.values())
-        least = 1 - sum(costs[site.conv][resource] for site in every) / total
+        least, most = (costs.share(names, resource) for names in (going, set()))
+        slack = max(costs.slack(resource), budget.tolerance * keep)
         if keep < least:
             return f"keep {keep:g} of {resource} is below the least that removing layers leaves, {least:.4f}"
+        if keep > most + slack:
+            return f"keep {keep:g} of {resource} is above what the network has without its shortcuts, {most:.4f}"
     return None
 
 
-def costs_of(model: nn.Module, task: Task) -> dict[str, dict[str, int]]:
-    """MACs and parameters of every layer."""
-    rows = layers(model, task.example())
-    return {name: {"macs": row.of("macs"), "params": row.of("params")} for name, row in rows.items()}
-
-
-def aims(budget: Budget) -> list[tuple[str, float]]:
+def aims(budget: Budget) -> list[tuple[Resource, float]]:
     """What a budget asks for: resources, and the share of each that is to be left."""
-    return [(budget.resource, budget.keep), *([("params", budget.params_keep)] if budget.params_keep else [])]
+    found: list[tuple[Resource, float]] = [(budget.resource, budget.keep)]
+    return found if budget.params_keep is None else [*found, ("params", budget.params_keep)]
+
+
+class Costs:
+    """What layers cost: of the dense network in all, and what goes with each layer of ``model`` once all is fused."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        """Look at the network as it is, before ``_fusible.install``."""
+        self.every = _fusible_sites.sites(model)
+        rows = layers(model, task.example())
+        dense = task.build()
+        self.dense = count(task.deploy(dense), task.example())
+        self.largest = {r: max(row.of(r) for row in layers(dense, task.example()).values()) for r in RESOURCES}
+        self.start = count(task.deploy(model), task.example())
+        norms = {site.norm for site in self.every if site.norm}
+        self.going = {name: {r: row.of(r) for r in RESOURCES} for name, row in rows.items() if name not in norms}
+        # a norm has 2 values a channel; fused, the convolution has one, its bias: that is saved in any case
+        self.fused = 0
+        for site in self.every:
+            if site.norm:
+                outs, had_bias = rows[site.conv].outs, rows[site.conv].vectors
+                self.fused += rows[site.norm].of("params") - outs * (1 - had_bias)
+                self.going[site.conv]["params"] += outs * (1 - had_bias)
+
+    def share(self, names: Iterable[str], resource: Resource) -> float:
+        """What is left of the dense network's resource without these layers."""
+        gone = sum(self.going[name][resource] for name in names if name in self.going)
+        saved = self.fused if resource == "params" else 0
+        return (self.start.of(resource) - saved - gone) / self.dense.of(resource)
+
+    def slack(self, resource: Resource) -> float:
+        """Half of the largest layer: what whole layers may miss a share by."""
+        return 0.5 * self.largest[resource] / self.dense.of(resource)
 
 
 @dataclass
@@ -74,8 +112,8 @@ class LayerPruning:
 
     def __post_init__(self) -> None:
         """Look at the network as it is."""
-        self.every = _fusible_sites.sites(self.model)
-        self.costs = costs_of(self.model, self.task)
+        self.costs = Costs(self.model, self.task)
+        self.every = self.costs.every
 
     @cached_property
     def layers(self) -> dict[str, _fusible.ResConv]:
@@ -88,9 +126,11 @@ class LayerPruning:
         size = self.task.size("train")
         steps = epochs * (size // min(recipe.batch_size, size))
         rho = self.how.shrink / max(0.5 * recipe.lr * steps, 1e-12)  # a cosine's rates sum to half its peak a step
-        mean = sum(self.costs[name]["macs"] for name in self.layers) / len(self.layers)
-        by_macs = self.how.penalty == "macs"
-        share = {name: self.costs[name]["macs"] / mean if by_macs else 1.0 for name in self.layers}
+        if recipe.optimizer != "sgd":
+            rho = min(rho, _ADAM)
+        macs = {name: self.costs.going[name]["macs"] for name in self.layers}
+        mean = sum(macs.values()) / len(macs)
+        share = {name: cost / mean if self.how.penalty == "macs" else 1.0 for name, cost in macs.items()}
 
         def soften(step: Step) -> None:
             for name, layer in self.layers.items():
@@ -107,13 +147,12 @@ class LayerPruning:
         """Remove, fine-tune for what is left of the epochs, fuse, fold."""
         removed = self.choose()
         going = self.going(removed)
+        self._end_empty_branches(removed)
         for site in removed:
             if isinstance(self.model.get_submodule(site.conv), _fusible.ResConv):  # else it went with its branch
                 _fusible.drop(self.model, site)
-        self.trainer.note("removed layers", [n for n, cost in self.costs.items() if n in going and cost["macs"]])
-        left = {
-            resource: 1 - self._of(going, resource) / self._of(self.costs, resource) for resource in ("macs", "params")
-        }
+        self.trainer.note("removed layers", [n for n, cost in self.costs.going.items() if n in going and cost["macs"]])
+        left = {resource: self.costs.share(going, resource) for resource in RESOURCES}
         self.trainer.note("nearest whole layers", {"asked": dict(aims(self.budget)), "left": left})
         kinds = (_fusible.ResConv, _fusible.Scale)
         settling = [module for module in self.model.modules() if isinstance(module, kinds)]
@@ -131,23 +170,35 @@ class LayerPruning:
             after_step=settle,
         )
         self.trainer.note("products that stay", _fusible_sites.fold(_fusible.fuse(self.model)))
-        return self.model
+        has_heads = self.task.deploy(self.model) is not self.model  # which a rewritten network would lose
+        return self.model if has_heads else _fusible_sites.without_zeros(self.model)
+
+    def _end_empty_branches(self, removed: Sequence[Site]) -> None:
+        """Where all convolutions of a branch go, what is left of it, at most a tenth of the identity, goes as well."""
+        names = {site.conv for site in removed}
+        for site in removed:
+            convolutions = [name for name in site.branch if self.costs.going.get(name, {}).get("macs")]
+            if site.closes_branch and convolutions and names.issuperset(convolutions):
+                self.layers[site.conv].alpha.data.zero_()
 
     def choose(self) -> list[Site]:
         """The sites to remove: by threshold, by two aims, or smallest |scale| first, to the nearest whole layer."""
         if self.how.threshold is not None:
             return [site for site in self.every if self._size(site) <= self.how.threshold]
         if self.budget.params_keep is not None:
-            return self._meet_both()
-        resource = self.budget.resource
-        dense = left = self._of(self.costs, resource)
+            return self._program()
+        ((resource, keep),) = aims(self.budget)
         removed: list[Site] = []
+        skipped: list[Site] = []
         for site in sorted(self.every, key=self._size):
-            after = dense - self._of(self.going([*removed, site]), resource)
-            if abs(after - self.budget.keep * dense) < abs(left - self.budget.keep * dense):
-                removed.append(site)
-                left = after
-        return removed
+            over = self.costs.share(self.going([*removed, site]), resource) < keep
+            (skipped if over else removed).append(site)
+        misses = {site: keep - self.costs.share(self.going([*removed, site]), resource) for site in skipped}
+        miss = self.costs.share(self.going(removed), resource) - keep
+        nearest = min(misses, key=lambda site: misses[site], default=None)
+        if nearest and misses[nearest] < miss:
+            removed, miss = [*removed, nearest], misses[nearest]
+        return removed if miss <= self.costs.slack(resource) else self._program()
 
     def going(self, removed: Sequence[Site]) -> set[str]:
         """Layers that go with the removed sites."""
@@ -157,17 +208,14 @@ class LayerPruning:
     def _size(self, site: Site) -> float:
         return abs(self.layers[site.conv].scale.item())
 
-    def _of(self, names: Mapping[str, object] | set[str], resource: str) -> int:
-        return sum(self.costs[name][resource] for name in names if name in self.costs)
-
-    def _meet_both(self) -> list[Site]:
-        """The least sum of |scale| whose removal leaves both shares to within half of the largest layer.
+    def _program(self) -> list[Site]:
+        """The least sum of |scale| whose removal meets every aim to within half of the largest layer.
 
         An integer program: x says whether a layer goes; y, one an aim, by how much more than that it is missed.
         """
         from scipy.optimize import Bounds, LinearConstraint, milp
 
-        names, wanted = list(self.costs), aims(self.budget)
+        names, wanted = list(self.costs.going), aims(self.budget)
         column = {name: place for place, name in enumerate(names)}
         length = len(names) + len(wanted)
         price, upper = np.zeros(length), np.zeros(length)
@@ -180,17 +228,17 @@ class LayerPruning:
                 upper[column[name]] = 1
                 rules.append(({column[name]: 1.0, place: -1.0}, 0.0, 0.0 if name not in self.layers else np.inf))
         for turn, (resource, keep) in enumerate(wanted):
-            total = self._of(self.costs, resource)
-            slack = 0.5 * max(cost[resource] for cost in self.costs.values()) / total
+            whole, slack = self.costs.share(set(), resource), 0.98 * self.costs.slack(resource)
+            parts = {column[name]: whole - self.costs.share({name}, resource) for name in names}
             for sign in (1.0, -1.0):  # sign * (removed - aim) <= slack + y
-                row = {column[name]: sign * self.costs[name][resource] / total for name in names}
-                rules.append((row | {len(names) + turn: -1.0}, -np.inf, sign * (1 - keep) + slack))
+                row = {place: sign * part for place, part in parts.items()} | {len(names) + turn: -1.0}
+                rules.append((row, -np.inf, sign * (whole - keep) + slack))
         table = np.zeros((len(rules), length))
         for turn, (row, _, _) in enumerate(rules):
             table[turn, list(row)] = list(row.values())
         bounds = [np.array([rule[side] for rule in rules]) for side in (1, 2)]
-        whole = np.arange(length) < len(names)
-        found = milp(price, integrality=whole, bounds=Bounds(0, upper), constraints=LinearConstraint(table, *bounds))
+        integral = np.arange(length) < len(names)
+        found = milp(price, integrality=integral, bounds=Bounds(0, upper), constraints=LinearConstraint(table, *bounds))
         return [site for site in self.every if found.x[column[site.conv]] > 0.5]
 
 

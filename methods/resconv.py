@@ -33,7 +33,8 @@ _CARD = Card(
     deviations=(
         "the abstract gives no equations: placement of batch norm, both scalars and the schedule are ours",
         "a convolution that closes a residual branch has a shortcut of its own of at most 0.1, or the block's doubles",
-        "a removed layer's alpha is folded into a neighbour; behind a gate, ReLU6 or norm it stays a product",
+        "a removed layer's alpha is folded into a neighbour; between gates, ReLU6 or sums it stays a product",
+        "where all convolutions of a branch go, its rest goes as well, at most a tenth of the identity",
         "form B: a removed layer leaves its batch norm behind, which is no convolution's to fold",
     ),
     version=2,
@@ -46,7 +47,8 @@ class ResConv:
 
     Attributes:
         shrink: how far the penalty alone would move a scale over the sparse training; it sets rho,
-            rho * sum of learning rates = shrink, so that it does not depend on the schedule's length.
+            rho * sum of learning rates = shrink, so that it does not depend on the schedule's length. At most half as
+            far as Adam moves a scale, where the recipe has that.
         sparse_share: share of the budget's epochs that the sparse training takes; fine-tuning has the rest.
             1: no retraining after the removal.
         form: "A": scale * BN(W x) + alpha * x; "B": BN(scale * W x + alpha * x), an ablation.
@@ -85,7 +87,7 @@ class ResConv:
 
         if not budget.epochs * self.sparse_share:
             return "layers are ranked by scales that sparse training made, and the budget leaves it no epochs"
-        return _layer_pruning.why_not(task.build(), task, budget)
+        return _layer_pruning.why_not(task.build(), task, budget, closing=self.closing)
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
         """Convert, train sparsely, remove, fine-tune, fuse."""
@@ -139,22 +141,24 @@ class ResConvFromScratch:
         from slimbench.methods import _fusible_sites, _layer_pruning
 
         model = task.build()
-        if self.variant == "R1":
-            if task.deploy(model) is not model:
-                return "R1 rewrites the network as it is used, and this one has auxiliary heads to train"
-            model = _fusible_sites.without_shortcuts(model)
-        return _layer_pruning.why_not(model, task, budget)
+        if not task.recipe.epochs:
+            return "layers are ranked by scales that training made, and the recipe has no epochs"
+        if self.variant == "R1" and task.deploy(model) is not model:
+            return "R1 rewrites the network as it is used, and this one has auxiliary heads to train"
+        if (reason := _layer_pruning.why_not(model, task, budget, closing=self.closing)) or self.variant == "R2":
+            return reason
+        return _layer_pruning.why_not(_fusible_sites.without_shortcuts(model), task, budget, closing=self.closing)
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
         """Draw weights, train sparsely, remove, fine-tune, fuse."""
         from slimbench.methods import _fusible, _fusible_sites
         from slimbench.methods._layer_pruning import LayerPruning
 
+        task.initialise(model)
         if self.variant == "R1":
             model = _fusible_sites.without_shortcuts(model)
-        removes = budget.keep < 1
+        removes = self.threshold is not None or min(budget.keep, budget.params_keep or 1.0) < 1
         pruning = LayerPruning(self if removes else replace(self, shrink=0.0), model, task, budget, trainer)
-        task.initialise(model)
         _fusible.install(model, pruning.every, form=self.form, closing=self.closing, fresh=True)
         pruning.train_sparsely(trainer.epochs_left - (budget.epochs if removes else 0.0), task.recipe)
         return pruning.finish() if removes else _fusible.fuse(model)

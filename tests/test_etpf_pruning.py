@@ -298,12 +298,12 @@ def test_layers_that_show_one_class_are_scored_by_their_filters_and_named(functi
     model = task.build()
     whole, every, places = split_up(model, task)
     ranker = Ranker(task, loop(task), baselines.scorer(function), 8)
-    chosen = [turn for turn, each in enumerate(places) if "ppm" in each[0].layer or "conv_cat" in every[turn].name]
-    pooled = [turn for turn, width in enumerate(every) if "pool" in width.name][:1] or chosen[:1]
-    gone = ranker.lowest(model, [every[turn] for turn in pooled], [3], whole)
-    assert ranker.one_class == [places[pooled[0]][0].layer]
-    norms = readings.filters(model, places[pooled[0]][0]).abs().flatten(1).sum(1)
-    assert gone[0] == set(norms.argsort()[:3].tolist())
+    pooled = next(turn for turn, width in enumerate(every) if width.name.endswith("ppm.0.1.conv (input)"))
+    (gone,) = ranker.lowest(model, [every[pooled]], [3], whole)
+    (reading,) = places[pooled]
+    assert ranker.one_class == [reading.layer]
+    norms = readings.filters(model, reading).abs().flatten(1).sum(1)
+    assert gone == set(norms.argsort()[:3].tolist())
 
 
 def test_channels_before_a_pixel_shuffle_have_all_their_filters():

@@ -24,7 +24,9 @@ CUDA = Settings("bf16", "cuda")
 
 
 @pytest.mark.parametrize(
-    "method", [L1Channels(), ResConv(), ResConvFromScratch(variant="R1"), DCSS(), ETPF(), ETPF("sum(abs(P - mX))")], ids=identity.label
+    "method",
+    [L1Channels(), ResConv(), ResConvFromScratch(variant="R1"), DCSS(), ETPF(), ETPF("sum(abs(P - mX))")],
+    ids=identity.label,
 )
 def test_a_cell_runs_and_ends_in_a_network_for_any_device(store, method):
     """Trained on the GPU, stored for the CPU, the same outputs on both."""

@@ -43,9 +43,9 @@ def networks(recipe: Recipe, *names: str) -> tuple[Task, ...]:
     return tuple(CIFAR10(name, recipe) for name in names)
 
 
-SCRATCH = (ResConvFromScratch(), ResConvFromScratch(variant="R1"))
+SCRATCH = (ResConvFromScratch(), ResConvFromScratch(variant="R1"))  # which differ where there are shortcuts
 LOW = Arm((ResConv(sparse_share=1.0), ResConv(), L1Channels()), tuple(Budget(keep, epochs=40) for keep in RATES))
-TRAINED = Arm(SCRATCH, (Budget(1.0),))
+TRAINED = Arm((ResConvFromScratch(),), (Budget(1.0),))
 
 suites = (
     suite(
@@ -65,7 +65,7 @@ suites = (
         "resconv-vgg",
         "VGG-16 on CIFAR-10",
         networks(replace(RECIPE, weight_decay=5e-4), "vgg16-bn"),
-        Arm((ResConv(), *SCRATCH, L1Channels()), (Budget(0.5, epochs=80),)),
+        Arm((ResConv(), ResConvFromScratch(), L1Channels()), (Budget(0.5, epochs=80),)),
     ),
     suite("resconv-no-retraining", "low rates", networks(RECIPE, "resnet56", "vgg16-bn"), LOW),
     suite(
