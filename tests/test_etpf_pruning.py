@@ -210,14 +210,12 @@ def test_images_of_a_choice_are_as_many_of_each_class():
 def test_windows_start_where_their_labels_do(monkeypatch):
     """A map of 10 x 7 in windows of 4, at least one a side: each value stands in the window that its label names."""
 
-    class Labelled:
-        @staticmethod
-        def classes(targets, size):
-            return torch.arange(size[0] * size[1]).reshape(1, *size).expand(len(targets), -1, -1)
+    def classes(size):
+        return torch.arange(size[0] * size[1]).reshape(1, *size).expand(2, -1, -1)
 
     monkeypatch.setattr(features, "_GRID", 1)
     values = torch.arange(70.0).reshape(1, 1, 10, 7).expand(2, 3, 10, 7)
-    found, labels = features.samples(Labelled(), values, torch.zeros(2), 4)
+    found, labels = features.samples(values, classes, 4)
     assert found.shape == (4, 3, 16)
     assert labels.tolist() == [0, 1, 0, 1]
     expected = torch.arange(70.0).reshape(10, 7)
@@ -257,14 +255,8 @@ def test_maps_are_kept_of_as_many_of_each_class(monkeypatch, start):
 
 def test_small_maps_have_smaller_windows():
     """Eight a side, as far as there are pixels: the large ones would all show the background."""
-
-    class Labelled:
-        @staticmethod
-        def classes(targets, size):
-            return torch.zeros(len(targets), *size, dtype=torch.int64)
-
     for side, pixels, windows in ((64, 16, 256), (32, 16, 64), (16, 4, 64), (8, 1, 64), (4, 1, 16)):
-        found, _ = features.samples(Labelled(), torch.rand(1, 2, side, side), torch.zeros(1), 4)
+        found, _ = features.samples(torch.rand(1, 2, side, side), lambda size: torch.zeros(1, *size).long(), 4)
         assert found.shape == (windows, 2, pixels)
 
 

@@ -8,6 +8,7 @@ class, and as many layers a pass as fit into memory.
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,8 +51,9 @@ def gather(
         gathered = [_Gathered(model, reading, scorer) for reading in group]
         if scorer.needs_data:
             for inputs, targets in batches():
+                labels = functools.cache(functools.partial(task.classes, targets))  # many maps have one size
                 for one, values in zip(gathered, _read(model, group, inputs), strict=True):
-                    one.add(*samples(task, values, targets, window))
+                    one.add(*samples(values, labels, window))
         while gathered:
             yield gathered.pop(0).layer()
 
@@ -92,13 +94,18 @@ def _read(model: nn.Module, every: Sequence[Reading], inputs: Tensor) -> list[Te
     return read
 
 
-def samples(task: Task, values: Tensor, targets: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Samples (n, channels, D) and their classes (n,), of maps (N, channels, h, w) or vectors (N, channels, D)."""
+def samples(values: Tensor, classes: Callable[[tuple[int, int]], Tensor], window: int) -> tuple[Tensor, Tensor]:
+    """Samples (n, channels, D) and their classes (n,), of maps (N, channels, h, w) or vectors (N, channels, D).
+
+    Args:
+        classes: of what each window shows, by how many of them there are in a column and in a row: ``Task.classes``.
+
+    """
     if values.ndim == 3:
-        return values, task.classes(targets, (1, 1)).flatten()
+        return values, classes((1, 1)).flatten()
     side = [min(window, max(1, length // _GRID)) for length in values.shape[2:]]
     grid = [length // least for length, least in zip(values.shape[2:], side, strict=True)]
-    labels = task.classes(targets, (grid[0], grid[1]))
+    labels = classes((grid[0], grid[1]))
     if labels.shape[1:] == (1, 1):
         return values.flatten(2), labels.flatten()
     # window i starts where cell i of the labels' grid does
