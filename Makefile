@@ -23,7 +23,8 @@ performance: env
 
 env: .venv/ready
 
-# torch first, then basicsr without build isolation: its build would otherwise fetch a torch of its own
+# torch first, then basicsr without build isolation: its build would otherwise fetch a torch of its own. At last yapf
+# (mmengine's) writes a cache, which two processes that import it for the first time at once would read half-written
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
 	  { echo "SlimBench needs Python 3.11 or 3.12: run make with PYTHON=python3.11, say." >&2; exit 2; }
@@ -31,6 +32,7 @@ env: .venv/ready
 	$(PIP) torch torchvision setuptools wheel
 	$(PIP) --no-build-isolation basicsr
 	$(PIP) --editable '.[dev]'
+	$(BIN)/python -c 'import yapf'
 	touch $@
 
 clean:
