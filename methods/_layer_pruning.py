@@ -46,7 +46,8 @@ def why_not(model: nn.Module, task: Task, budget: Budget, *, closing: float) -> 
     try:
         costs = Costs(model, task)
     except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
-        return f"torch.fx cannot follow {task.network} ({str(error).strip().splitlines()[0]})"
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        return f"torch.fx cannot follow {task.network} ({why})"
     if not costs.every:
         return f"{task.network} has no convolution of stride 1 with as many channels out as in"
     going = {site.conv for site in costs.every}

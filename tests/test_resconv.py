@@ -546,6 +546,21 @@ def test_networks_that_cannot_be_followed_are_unsupported():
         assert "torch.fx cannot follow" in method.unsupported(Odd(), Budget(0.5, epochs=1))
 
 
+def test_a_refusal_without_words_is_named_by_its_kind():
+    """A bare ``raise NotImplementedError`` in a network's forward pass."""
+
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3)
+
+        def forward(self, x):
+            raise NotImplementedError
+
+    reason = _layer_pruning.why_not(Bare(), fakes.Stripes(), Budget(0.5), closing=0.1)
+    assert reason == "torch.fx cannot follow resnet8 (NotImplementedError)"
+
+
 def test_a_constant_is_no_branch():
     """conv(x) + 0.5 closes nothing; nor does a norm that two convolutions share belong to one."""
 
