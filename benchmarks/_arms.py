@@ -1,6 +1,9 @@
 """What the suites on real data share: every method and control at five operating points."""
 
+from dataclasses import replace
+
 from slimbench.core import Arm, Budget
+from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
@@ -29,8 +32,11 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         ResConv(),
         ResConvFromScratch(),
     )
-    sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"))
+    sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"), SparseScores())
+    sparse = tuple(Budget(keep, "prunable_nonzero", epochs=epochs) for keep in SPARSE_KEEPS)
     return (
         Arm(smaller, tuple(Budget(keep, epochs=epochs) for keep in KEEPS)),
-        Arm(sparser, tuple(Budget(keep, "prunable_nonzero", epochs=epochs) for keep in SPARSE_KEEPS)),
+        Arm(sparser, sparse),
+        # layers of few weights keep one more than their share, which at 1 % of a small network is some per cent
+        Arm((DASS(),), tuple(replace(budget, tolerance=0.1) for budget in sparse)),
     )

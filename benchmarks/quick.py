@@ -6,6 +6,7 @@ nothing between methods.
 
 from slimbench.core import Arm, Budget, Suite
 from slimbench.hardware_profiles.cpu import CPU
+from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
@@ -17,6 +18,17 @@ from slimbench.methods.uniform_width import UniformWidth
 from slimbench.tasks.digits import Digits
 from slimbench.tasks.photos import Photos
 from slimbench.tasks.texture_digits import TextureDigits
+
+# a search of a few epochs over three cells, and a network as small: it shows that it runs, not what it can find
+CELLS = DASS(
+    channels=8,
+    cells=3,
+    search_channels=4,
+    search_cells=3,
+    search_pretrain=1.0,
+    search_prune=0.5,
+    search_finetune=1.0,
+)
 
 suite = Suite(
     name="quick",
@@ -39,7 +51,7 @@ suite = Suite(
             budgets=(Budget(0.5, epochs=8),),
         ),
         Arm(
-            methods=(MagnitudeWeights("layer"), MagnitudeWeights("global")),
+            methods=(MagnitudeWeights("layer"), MagnitudeWeights("global"), SparseScores(), CELLS),
             budgets=(Budget(0.2, "prunable_nonzero", epochs=8),),
         ),
     ),

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+from slimbench.benchmarks.quick import CELLS
 from slimbench.core import Arm, Budget, Recipe, Suite
 from slimbench.hardware_profiles.cpu import CPU
+from slimbench.methods.dass import SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
@@ -39,7 +41,7 @@ suite = Suite(
             ),
             budgets=(Budget(0.5, epochs=3),),
         ),
-        Arm(methods=(MagnitudeWeights(),), budgets=(Budget(0.2, "prunable_nonzero", epochs=3),)),
+        Arm(methods=(MagnitudeWeights(), SparseScores(), CELLS), budgets=(Budget(0.2, "prunable_nonzero", epochs=3),)),
     ),
     profiles=(CPU(threads=1, batch=32),),
     time_limit_s=120.0,

@@ -69,7 +69,7 @@ class Row:
     def kept(self) -> float | None:
         """Share of the budget's resource that is left, mean over seeds."""
         resource = self.first.cell["budget"]["resource"]
-        return self.mean(lambda r: r.cost.of(resource) / r.dense_cost.of(resource))  # type: ignore[union-attr]
+        return self.mean(lambda record: record.kept(resource))
 
     def theoretical(self) -> float | None:
         """Dense MACs / MACs, mean over seeds."""

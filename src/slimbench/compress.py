@@ -60,7 +60,8 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         example, folder = cell.task.example(), store.artifact(blank.id)
         checksum = artifact.save(network, example, folder, trained=smaller, dynamic_size=cell.task.any_size)
     dense_cost = (dense and dense.cost) or cost
-    status, reason = judge(cell, cost, dense_cost, dense_layers)
+    own_cost = count(cell.task.deploy(loop.own), cell.task.example()) if loop.own else None
+    status, reason = judge(cell, cost, own_cost or dense_cost, dense_layers)
     record = replace(
         blank,
         status=status,
@@ -70,6 +71,7 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         val_quality=val_quality,
         cost=cost,
         dense_cost=dense_cost,
+        unpruned_cost=own_cost,
         spent=replace(
             loop.spent_in_all, dense_epochs=inherited(cell, dense), offline=getattr(cell.method, "offline", "")
         ),

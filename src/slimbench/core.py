@@ -287,6 +287,10 @@ class Trainer(Protocol):
         """The same loop on another task, metered with this one; the method's spec must hold that task."""
         ...
 
+    def unpruned(self, network: nn.Module) -> None:
+        """Say that the method made a network of its own, and that the budget's shares are of this one."""
+        ...
+
 
 @dataclass(frozen=True)
 class Step:
@@ -518,6 +522,7 @@ class Record:
     val_quality: Mapping[str, Scores] = field(default_factory=dict)
     cost: Cost | None = None
     dense_cost: Cost | None = None
+    unpruned_cost: Cost | None = None  # of the method's own network before pruning, where shares are of that one
     spent: Spent = Spent()
     notes: Mapping[str, Any] = field(default_factory=dict)
     artifact: str = ""  # sha256 of its manifest
@@ -527,6 +532,13 @@ class Record:
     environment: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     finished: str = ""  # UTC, ISO 8601
+
+    def kept(self, resource: Resource) -> float:
+        """Share of a resource that is left: of the dense network's, or of the method's own unpruned one."""
+        whole = self.unpruned_cost or self.dense_cost
+        assert self.cost
+        assert whole
+        return self.cost.of(resource) / whole.of(resource)
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,7 @@ def record_from(body: dict[str, Any]) -> Record:
             "val_quality": {name: Scores(**s) for name, s in body["val_quality"].items()},
             "cost": cost_from(body["cost"]),
             "dense_cost": cost_from(body["dense_cost"]),
+            "unpruned_cost": cost_from(body.get("unpruned_cost")),
             "spent": Spent(**body["spent"]),
         }
     )

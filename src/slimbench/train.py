@@ -11,6 +11,7 @@ one under way continues from its checkpoint.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -66,6 +67,7 @@ class Loop:
     teacher: nn.Module | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     spent: Spent = Spent()
+    own: nn.Module | None = None  # a method's own network, unpruned, where it makes one
     _parent: Loop | None = None  # of a loop on another task: their epochs are one allowance
     _others: list[Loop] = field(default_factory=list)  # on other tasks
     _fits: int = 0
@@ -100,6 +102,10 @@ class Loop:
         other = Loop(sealed, self.seed, self.settings, self.allowance, work, self.say, notes=self.notes, _parent=self)
         self._others.append(other)
         return other
+
+    def unpruned(self, network: nn.Module) -> None:
+        """Say that the method made a network of its own, and that the budget's shares are of this one."""
+        self.own = copy.deepcopy(network)
 
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON value (or a tensor) in the record; numbers that are not finite are kept as text."""

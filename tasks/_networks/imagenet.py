@@ -20,3 +20,13 @@ def build(name: str, classes: int) -> nn.Module:
         raise UserError(f"Unknown network {name!r}{suggestion(name, _NAMES)}; known: {', '.join(_NAMES)}.")
     model: nn.Module = getattr(torchvision().models, _NAMES[name])(weights=None, num_classes=classes)
     return model
+
+
+def resnet18_for_small_images(channels: int, classes: int) -> nn.Module:
+    """ResNet-18 whose stem is a 3 x 3 convolution at full size, as is usual on CIFAR: (N, C, H, W) -> (N, classes)."""
+    from torch import nn
+
+    model = build("imagenet-resnet18", classes)
+    model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model

@@ -10,22 +10,23 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 class MobileNetV2(nn.Module):
-    """(N, C, H, W) -> (N, classes)."""
+    """(N, C, H, W) -> (N, classes); every width is ``1 / thinned`` of the paper's."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, thinned: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 32, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(32)
+        width_in, last = 32 // thinned, 1280 // thinned
+        self.conv1 = nn.Conv2d(channels, width_in, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width_in)
         blocks: list[nn.Module] = []
-        width_in = 32
-        for expansion, width, count, stride in STAGES:
+        for expansion, full, count, stride in STAGES:
+            width = full // thinned
             for index in range(count):
                 blocks.append(InvertedResidual(width_in, width, expansion, stride if index == 0 else 1))
                 width_in = width
         self.layers = nn.Sequential(*blocks)
-        self.conv2 = nn.Conv2d(width_in, 1280, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(1280)
-        self.linear = nn.Linear(1280, classes)
+        self.conv2 = nn.Conv2d(width_in, last, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(last)
+        self.linear = nn.Linear(last, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
