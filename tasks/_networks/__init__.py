@@ -19,9 +19,11 @@ NAMES = (
     "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b", "resnet110-b",
     "plain20", "plain56", "preresnet20", "preresnet32", "preresnet56",
-    "vgg16-bn", "vgg16-bn-fc", "vgg16-relu-bn-fc", "mobilenetv2", "lenet5",
+    "vgg16-bn", "vgg16-bn-quarter", "vgg16-bn-fc", "vgg16-relu-bn-fc", "mobilenetv2", "lenet5", "mlp",
+    "inception3", "inception6", "inception9", "inception12",
     "edsr-tiny", "edsr-small", "edsr-baseline",
     "imagenet-resnet18", "imagenet-resnet50", "imagenet-preresnet18", "imagenet-preresnet50", "imagenet-mobilenetv2",
+    "imagenet-inception9", "imagenet-inception28",
 )  # fmt: skip
 EDSR = {"edsr-tiny": (4, 16), "edsr-small": (8, 32), "edsr-baseline": (16, 64)}  # blocks, features
 
@@ -34,32 +36,51 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
     """
     if ":" in name:
         return own(name, channels, classes)
-    from slimbench.tasks._networks import imagenet, lenet, mobilenet, preresnet, resnet, vgg
+    model = _numbered(name, channels, classes) or _named(name, channels, classes, size)
+    if model is None and name.startswith("imagenet-"):
+        from slimbench.tasks._networks import imagenet
 
-    model: nn.Module
-    if found := re.fullmatch(r"resnet(\d+)(-b)?|plain(\d+)", name):
-        option: resnet.Option = "plain" if found[3] else "B" if found[2] else "A"
-        model = resnet.CifarResNet(int(found[1] or found[3]), channels, classes, option)
-    elif found := re.fullmatch(r"preresnet(\d+)", name):
-        model = preresnet.cifar(int(found[1]), channels, classes)
-    elif found := re.fullmatch(r"imagenet-preresnet(18|50)", name):
-        model = preresnet.imagenet(int(found[1]), classes)
-    elif name in {"vgg16-bn", "vgg16-bn-fc", "vgg16-relu-bn-fc"}:
-        model = vgg.VGG(channels, classes, hidden="fc" in name, relu_first="relu" in name)
-    elif name == "mobilenetv2":
-        model = mobilenet.MobileNetV2(channels, classes)
-    elif name in EDSR:
-        from slimbench.tasks._networks import residual_sr
-
-        model = residual_sr.EDSRClassifier(*EDSR[name], channels, classes)
-    elif name == "lenet5":
-        model = lenet.LeNet5(channels, classes, size)
-    elif name.startswith("imagenet-"):
         return imagenet.build(name, classes)
-    else:
+    if model is None:
         raise UserError(f"Unknown network {name!r}{suggestion(name, NAMES)}; known: {', '.join(NAMES)}.")
     initialise(model)
     return model
+
+
+def _numbered(name: str, channels: int, classes: int) -> nn.Module | None:
+    """A network whose name ends in its depth or in its number of modules, or None."""
+    from slimbench.tasks._networks import inception, preresnet, resnet
+
+    if found := re.fullmatch(r"resnet(\d+)(-b)?|plain(\d+)", name):
+        option: resnet.Option = "plain" if found[3] else "B" if found[2] else "A"
+        return resnet.CifarResNet(int(found[1] or found[3]), channels, classes, option)
+    if found := re.fullmatch(r"preresnet(\d+)", name):
+        return preresnet.cifar(int(found[1]), channels, classes)
+    if found := re.fullmatch(r"imagenet-preresnet(18|50)", name):
+        return preresnet.imagenet(int(found[1]), classes)
+    if found := re.fullmatch(r"inception(\d+)", name):
+        return inception.cifar(int(found[1]), channels, classes)
+    if found := re.fullmatch(r"imagenet-inception(\d+)", name):
+        return inception.imagenet(int(found[1]), classes)
+    return None
+
+
+def _named(name: str, channels: int, classes: int, size: int) -> nn.Module | None:
+    """A network that comes in one depth, or None."""
+    from slimbench.tasks._networks import lenet, mlp, mobilenet, vgg
+
+    if name in {"vgg16-bn", "vgg16-bn-quarter", "vgg16-bn-fc", "vgg16-relu-bn-fc"}:
+        divisor = 4 if "quarter" in name else 1
+        return vgg.VGG(channels, classes, hidden="fc" in name, relu_first="relu" in name, divisor=divisor)
+    if name == "mobilenetv2":
+        return mobilenet.MobileNetV2(channels, classes)
+    if name in EDSR:
+        from slimbench.tasks._networks import residual_sr
+
+        return residual_sr.EDSRClassifier(*EDSR[name], channels, classes)
+    if name == "lenet5":
+        return lenet.LeNet5(channels, classes, size)
+    return mlp.MLP(channels, classes, size) if name == "mlp" else None
 
 
 def initialise(model: nn.Module) -> None:

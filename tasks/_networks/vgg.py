@@ -20,17 +20,20 @@ class VGG(nn.Module):
     Args:
         hidden: whether a linear layer of 512 neurons stands before the last.
         relu_first: whether batch norm follows the ReLU, and dropout it, instead of standing between both.
+        divisor: of all widths.
 
     """
 
-    def __init__(self, channels: int, classes: int, *, hidden: bool = False, relu_first: bool = False) -> None:
+    def __init__(
+        self, channels: int, classes: int, *, hidden: bool = False, relu_first: bool = False, divisor: int = 1
+    ) -> None:
         super().__init__()
 
         def after(norm: nn.Module) -> list[nn.Module]:
             return [nn.ReLU(), norm, nn.Dropout(_DROPPED)] if relu_first else [norm, nn.ReLU()]
 
         layers: list[nn.Module] = []
-        for stage in WIDTHS:
+        for stage in ([width // divisor for width in widths] for widths in WIDTHS):
             for width_in, width in itertools.pairwise((channels, *stage)):
                 convolution = nn.Conv2d(width_in, width, 3, padding=1, bias=relu_first)
                 layers += [convolution, *after(nn.BatchNorm2d(width))]
