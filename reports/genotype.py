@@ -1,4 +1,4 @@
-"""A genotype goes in; a picture of its cells comes out: inputs on the left, nodes in their order, operations on edges."""
+"""A genotype goes in; a picture of its cells comes out: inputs on the left, operations on edges."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def _cell(axes: Any, cell: Cell) -> None:
     axes.set_ylim(-1.1, 3.1)
     axes.axis("off")
     for node, edges in enumerate(cell):
-        _arrow(axes, 2 + node, len(_PLACES) - 1, "", "0.8", 0.0)
+        _arrow(axes, 2 + node, len(_PLACES) - 1, "", colour="0.8", bend=0.0)
         for place, (operation, source) in enumerate(edges):
-            twins = edges[0][1] == edges[1][1]
-            _arrow(axes, source, 2 + node, operation, _COLOURS[operation], (-0.3, 0.3)[place] if twins else 0.12)
+            bend = (-0.3, 0.3)[place] if edges[0][1] == edges[1][1] else 0.12
+            _arrow(axes, source, 2 + node, operation, colour=_COLOURS[operation], bend=bend)
     for (x, y), name in zip(_PLACES, _NAMES, strict=True):
         box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.3"}
         axes.text(x, y, name, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
 
 
-def _arrow(axes: Any, source: int, target: int, text: str, colour: str, bend: float) -> None:
+def _arrow(axes: Any, source: int, target: int, text: str, *, colour: str, bend: float) -> None:
     """From one place to another; the text stands beside the middle of the arc."""
     (x0, y0), (x1, y1) = _PLACES[source], _PLACES[target]
     how = {"arrowstyle": "->", "color": colour, "shrinkA": 16, "shrinkB": 14, "connectionstyle": f"arc3,rad={bend}"}

@@ -1,12 +1,12 @@
 """DASS (Mousavi et al., ACM TECS 2023): cells made for sparse weights, against hand-made networks pruned alike.
 
-Claimed: at the sparsity of the headline (99 % by the authors' scripts) a sparse MobileNetV2 reaches 73.44 % on CIFAR-10,
-a DASS network 81.35 %, with inference 3.87 times as fast on a CPU. Which of its sizes that is, the abstract does not say.
+Claimed: a sparse MobileNetV2 (99 % by the authors' scripts) reaches 73.44 % on CIFAR-10, a DASS network 81.35 %, with
+inference 3.87 times as fast on a CPU. Which of its sizes that is, the abstract does not say.
 
 Every task is a dense peer's: dense, pruned by learned scores, and beside it networks of cells, whose share is of their
 own weights and whose MACs and speed are told against the peer. ``dass-cifar`` has the cells that the authors found
-(arm A), ``dass-cifar-search`` searches (arm B), ``dass-imagenet`` is the authors' recipe there. ``dass-cifar-thinned`` is
-for two cores: a MobileNetV2 of an eighth of its widths and cells as narrow.
+(arm A), ``dass-cifar-search`` searches (arm B), ``dass-imagenet`` is the authors' recipe there.
+``dass-cifar-thinned`` is for two cores: a MobileNetV2 of an eighth of its widths and cells as narrow.
 """
 
 from dataclasses import replace

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from slimbench.core import Task
 
 _LARGE = 128  # pixels from which images of a classification task are halved three times first
+_BESIDE = 0.1  # of what cells add to the bicubic image: fresh ones, and batch norm's noise, would drown it
 _STEM = 3  # times the cells' width, in stems for small images
 
 
@@ -215,7 +216,7 @@ class Enlarger(nn.Module):
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         """(N, colours, H * scale, W * scale)."""
-        return self.shuffle(self.conv(torch.relu(x))) + self.bicubic(image)
+        return _BESIDE * self.shuffle(self.conv(torch.relu(x))) + self.bicubic(image)
 
 
 _HEADS = {"classification": Classifier, "segmentation": Decoder, "super resolution": Enlarger}

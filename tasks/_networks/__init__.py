@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAMES = (
-    "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
+    "resnet18-cifar", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "resnet20-b", "resnet32-b", "resnet44-b", "resnet56-b", "resnet110-b",
     "plain20", "plain56", "preresnet20", "preresnet32", "preresnet56",
-    "vgg16-bn", "vgg16-bn-quarter", "vgg16-bn-fc", "vgg16-relu-bn-fc", "mobilenetv2", "lenet5", "mlp",
+    "vgg16-bn", "vgg16-bn-quarter", "vgg16-bn-fc", "vgg16-relu-bn-fc", "mobilenetv2", "mobilenetv2-eighth",
+    "lenet5", "mlp",
     "inception3", "inception6", "inception9", "inception12",
     "edsr-tiny", "edsr-small", "edsr-baseline",
     "imagenet-resnet18", "imagenet-resnet50", "imagenet-preresnet18", "imagenet-preresnet50", "imagenet-mobilenetv2",
@@ -37,10 +38,11 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
     if ":" in name:
         return own(name, channels, classes)
     model = _numbered(name, channels, classes) or _named(name, channels, classes, size)
-    if model is None and name.startswith("imagenet-"):
+    if model is None and (name.startswith("imagenet-") or name == "resnet18-cifar"):
         from slimbench.tasks._networks import imagenet
 
-        return imagenet.build(name, classes)
+        small = name == "resnet18-cifar"
+        return imagenet.resnet18_for_small_images(channels, classes) if small else imagenet.build(name, classes)
     if model is None:
         raise UserError(f"Unknown network {name!r}{suggestion(name, NAMES)}; known: {', '.join(NAMES)}.")
     initialise(model)
@@ -72,8 +74,8 @@ def _named(name: str, channels: int, classes: int, size: int) -> nn.Module | Non
     if name in {"vgg16-bn", "vgg16-bn-quarter", "vgg16-bn-fc", "vgg16-relu-bn-fc"}:
         divisor = 4 if "quarter" in name else 1
         return vgg.VGG(channels, classes, hidden="fc" in name, relu_first="relu" in name, divisor=divisor)
-    if name == "mobilenetv2":
-        return mobilenet.MobileNetV2(channels, classes)
+    if name in {"mobilenetv2", "mobilenetv2-eighth"}:
+        return mobilenet.MobileNetV2(channels, classes, thinned=8 if "eighth" in name else 1)
     if name in EDSR:
         from slimbench.tasks._networks import residual_sr
 
