@@ -4,6 +4,7 @@ from slimbench.core import Arm, Budget
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
+from slimbench.methods.gpp import GPP, GPPGrown
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
@@ -28,6 +29,8 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         ETPF(rule="budget"),
         ResConv(),
         ResConvFromScratch(),
+        GPP(),
+        GPPGrown(),
     )
     sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"))
     return (
