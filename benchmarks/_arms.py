@@ -30,6 +30,7 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         ResConv(),
         ResConvFromScratch(),
         GPP(),
+        GPP(push="none"),
         GPPGrown(),
     )
     sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"))
