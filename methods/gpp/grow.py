@@ -60,8 +60,9 @@ def _keeping_size(model: nn.Module, example: Tensor) -> dict[str, tuple[int, int
     def hook(name: str) -> Any:
         def see(_: nn.Module, given: tuple[Any, ...], output: Any) -> None:
             x = next(iter(given), None)
-            maps = isinstance(x, Tensor) and isinstance(output, Tensor) and x.ndim == output.ndim == 4
-            if maps and x.shape[2:] == output.shape[2:]:
+            if not isinstance(x, Tensor) or not isinstance(output, Tensor) or not x.ndim == output.ndim == 4:
+                return
+            if x.shape[2:] == output.shape[2:]:
                 kept[name] = x.shape[1], output.shape[1]
 
         return see
