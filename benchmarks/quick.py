@@ -26,9 +26,9 @@ CELLS = DASS(
     cells=3,
     search_channels=4,
     search_cells=3,
-    search_pretrain=1.0,
-    search_prune=0.5,
-    search_finetune=1.0,
+    search_pretrain=0.25,
+    search_prune=0.125,
+    search_finetune=0.25,
 )
 
 suite = Suite(

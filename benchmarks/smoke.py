@@ -44,7 +44,10 @@ suite = Suite(
             ),
             budgets=(Budget(0.5, epochs=3),),
         ),
-        Arm(methods=(MagnitudeWeights(), SparseScores(), CELLS), budgets=(Budget(0.2, "prunable_nonzero", epochs=3),)),
+        Arm(
+            methods=(MagnitudeWeights(), SparseScores(), replace(CELLS, genotype="dass-99")),
+            budgets=(Budget(0.2, "prunable_nonzero", epochs=3),),
+        ),
     ),
     profiles=(CPU(threads=1, batch=32),),
     time_limit_s=120.0,
