@@ -7,6 +7,7 @@ from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
+from slimbench.methods.gpp import GPP, GPPGrown
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
@@ -31,6 +32,8 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         ETPF(rule="budget"),
         ResConv(),
         ResConvFromScratch(),
+        GPP(),
+        GPPGrown(),
     )
     sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"), SparseScores())
     sparse = tuple(Budget(keep, "prunable_nonzero", epochs=epochs) for keep in SPARSE_KEEPS)

@@ -10,6 +10,7 @@ from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
+from slimbench.methods.gpp import GPP, GPPGrown
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
@@ -47,6 +48,8 @@ suite = Suite(
                 ETPF(),
                 ResConv(),
                 ResConvFromScratch(),
+                GPP(),
+                GPPGrown(),
             ),
             budgets=(Budget(0.5, epochs=8),),
         ),

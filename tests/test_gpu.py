@@ -12,6 +12,7 @@ from slimbench.core import Budget, Cell, Settings
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
+from slimbench.methods.gpp import GPP
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.tasks.photos import Photos
@@ -25,7 +26,16 @@ CUDA = Settings("bf16", "cuda")
 
 @pytest.mark.parametrize(
     "method",
-    [L1Channels(), ResConv(), ResConvFromScratch(variant="R1"), DCSS(), ETPF(), ETPF("sum(abs(P - mX))")],
+    [
+        L1Channels(),
+        ResConv(),
+        ResConvFromScratch(variant="R1"),
+        DCSS(),
+        ETPF(),
+        ETPF("sum(abs(P - mX))"),
+        GPP(),
+        GPP(push="eigen"),
+    ],
     ids=identity.label,
 )
 def test_a_cell_runs_and_ends_in_a_network_for_any_device(store, method):
