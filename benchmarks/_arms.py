@@ -33,6 +33,7 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         ResConv(),
         ResConvFromScratch(),
         GPP(),
+        GPP(push="none"),
         GPPGrown(),
     )
     sparser = (MagnitudeWeights("layer"), MagnitudeWeights("global"), SparseScores())

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from slimbench.cost import CONVOLUTIONS, evaluating
-from slimbench.methods._surgery import put
+from slimbench.methods import _surgery
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
+
+Stages = dict[str, tuple[str, ...]]
 
 
-def stages(model: nn.Module, example: Tensor) -> list[str]:
-    """The sequences of modules that can grow: a copy of their last module takes what that one puts out.
+def stages(model: nn.Module, example: Tensor) -> Stages:
+    """The sequences that a copy of their last module can continue, and what must be widened in that copy.
 
-    A sequence inside a module that is copied is no stage of its own.
+    Such a module has several convolutions, and its map is as high and wide as its input. Where it puts out other
+    channels than it takes, the copy keeps its widths, and its convolutions that read the input read more: they are
+    named, inside the module. A sequence inside a module that is copied is no stage of its own.
     """
-    found: list[str] = []
-    for name in _keeping_shape(model, example):
+    found: Stages = {}
+    every = _surgery.widths(model, example)
+    for name, (ins, outs) in _keeping_size(model, example).items():
         sequence, _, place = name.rpartition(".")
         parent = model.get_submodule(sequence)
         is_last = isinstance(parent, nn.Sequential) and place == str(len(parent) - 1)
         inside = any(sequence.startswith(f"{outer}.") for outer in found)
-        if is_last and not inside and _is_block(model.get_submodule(name)):
-            found.append(sequence)
+        if is_last and not inside and _convolutions(model.get_submodule(name)) > 1:
+            readers = () if ins == outs else _readers(model, every, name, ins)
+            if readers or ins == outs:
+                found[sequence] = readers
     return found
 
 
-def grown(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    """A copy of the network with one more module in each of the sequences ``names``, a copy of their last."""
-    model = copy.deepcopy(model)
-    for name in names:
-        modules = list(model.get_submodule(name).children())
-        put(model, name, nn.Sequential(*modules, copy.deepcopy(modules[-1])))
-    return model
+def grown(model: nn.Module, found: Mapping[str, tuple[str, ...]], example: Tensor) -> nn.Module:
+    """A copy of the network with one more module in each of the stages ``found``, its weights yet to be drawn."""
+    sizes = _keeping_size(model, example)
+    longer = copy.deepcopy(model)
+    for name, readers in found.items():
+        modules = list(longer.get_submodule(name).children())
+        module = copy.deepcopy(modules[-1])
+        ins, outs = sizes[f"{name}.{len(modules) - 1}"]
+        for reader in readers if ins != outs else ():
+            _surgery.put(module, reader, _reading(module.get_submodule(reader), outs))
+        _surgery.put(longer, name, nn.Sequential(*modules, module))
+    return longer
 
 
-def _keeping_shape(model: nn.Module, example: Tensor) -> list[str]:
-    """The modules whose map has the shape of their input, in the order of their names: outer ones first."""
-    kept: set[str] = set()
+def _keeping_size(model: nn.Module, example: Tensor) -> dict[str, tuple[int, int]]:
+    """The modules whose map is as high and wide as their input, by name: channels in and out. Outer ones come first."""
+    kept: dict[str, tuple[int, int]] = {}
 
     def hook(name: str) -> Any:
         def see(_: nn.Module, given: tuple[Any, ...], output: Any) -> None:
             x = next(iter(given), None)
-            if isinstance(x, Tensor) and isinstance(output, Tensor) and x.shape == output.shape:
-                kept.add(name)
+            maps = isinstance(x, Tensor) and isinstance(output, Tensor) and x.ndim == output.ndim == 4
+            if maps and x.shape[2:] == output.shape[2:]:
+                kept[name] = x.shape[1], output.shape[1]
 
         return see
 
@@ -57,10 +71,36 @@ def _keeping_shape(model: nn.Module, example: Tensor) -> list[str]:
         model(example.to(next(model.parameters())))
     for handle in handles:
         handle.remove()
-    return [name for name, _ in model.named_modules() if name in kept]
+    return {name: kept[name] for name, _ in model.named_modules() if name in kept}
 
 
-def _is_block(module: nn.Module) -> bool:
-    """Whether a module is more than a layer, and has convolutions."""
-    convolves = any(isinstance(layer, CONVOLUTIONS) for layer in module.modules())
-    return convolves and any(True for _ in module.children())
+def _convolutions(module: nn.Module) -> int:
+    return sum(isinstance(layer, CONVOLUTIONS) for layer in module.modules())
+
+
+def _readers(model: nn.Module, every: list[_surgery.Width], name: str, ins: int) -> tuple[str, ...]:
+    """The convolutions inside a module that read what is made outside of it; none where others read it too."""
+    read: Counter[str] = Counter()
+    for width in every:
+        if not any(maker.layer.startswith(f"{name}.") for maker in width.makers):
+            for member in width.members:
+                if member.layer.startswith(f"{name}."):
+                    read[member.layer] += sum(map(len, member.indices))
+    plain = all(type(model.get_submodule(layer)) is nn.Conv2d and count == ins for layer, count in read.items())
+    return tuple(layer.removeprefix(f"{name}.") for layer in read) if plain else ()
+
+
+def _reading(conv: nn.Module, ins: int) -> nn.Conv2d:
+    """A convolution of the same shape for other channels in."""
+    assert isinstance(conv, nn.Conv2d)
+    with torch.random.fork_rng(devices=[]):
+        return nn.Conv2d(
+            ins,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            bias=conv.bias is not None,
+            padding_mode=conv.padding_mode,
+        )

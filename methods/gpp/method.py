@@ -54,13 +54,17 @@ class GPP:
         shrinkage: share r of S_w <- (1 - r) S_w + r tr(S_w) / M I.
         warm_up: share of each push in which the push loss sets in.
         clip_norm: of gradients in the push.
-        rounds: of push, prune and retraining; at most, where ``eta`` is given. The final retraining is as long as one.
+        rounds: of push, prune and retraining; at most, where ``eta`` is given. Short schedules have room for one.
         push_share: of a round's epochs.
+        final: how many rounds the final retraining is as long as; without ``eta`` the last round's own is part of it.
         eta: raised by this much in each round, whatever the budget, until validation is no longer comparable; what was
             comparable last is retrained. None: the eta that meets the budget, which a round nears by as many factors.
         comparable: the largest relative loss of the validation score that is.
         streams: whether channels that several layers make together (residual streams) go as well.
         floor: share of each width's channels that goes last.
+        pick: which channels of a width go, as many as the traced order says: those that it names; or, as controls at
+            the same rates, those of the least L1 norm, or any.
+        images: training images, the first ones, that scatters are taken of; None: all.
         traced: training images that are traced, as many of each class.
         window: side of the windows of a map that are samples, where windows have labels.
 
@@ -75,12 +79,15 @@ class GPP:
     shrinkage: float = 0.01
     warm_up: float = 0.25
     clip_norm: float = 5.0
-    rounds: int = 2
+    rounds: int = 1
     push_share: float = 0.4
+    final: float = 1.0
     eta: float | None = None
     comparable: float = 0.01
     streams: bool = False
     floor: float = 0.1
+    pick: Literal["traced", "l1", "random"] = "traced"
+    images: int | None = None
     traced: int = 256
     window: int = 4
 
@@ -89,15 +96,15 @@ class GPP:
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be pushed or pruned by."""
-        for name in ("separation", "covariance", "compactness", "comparable"):
+        for name in ("separation", "covariance", "compactness", "comparable", "final"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"gpp: {name}={getattr(self, name)} is impossible: give a number of at least 0.")
         for name in ("top", "clip_norm", "eta"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise UserError(f"gpp: {name}={value} is impossible: give a number above 0.")
-        for name in ("rounds", "traced", "window"):
-            if getattr(self, name) < 1:
-                raise UserError(f"gpp: {name}={getattr(self, name)} is impossible: give at least 1.")
+        for name in ("rounds", "traced", "window", "images"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"gpp: {name}={value} is impossible: give at least 1.")
         for name in ("shrinkage", "warm_up", "push_share", "floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"gpp: {name}={getattr(self, name)} is impossible: it is a share, in [0, 1].")
@@ -142,6 +149,7 @@ class GPPGrown:
         deviations=(
             *_CARD.deviations,
             "growth: one more copy of the last module of each stage a step, for any network that has such stages",
+            "a copy whose input is wider than the module's reads all of it",
             "grown networks and their base are compared after equal shares of the dense network's epochs",
         ),
     )
@@ -164,7 +172,7 @@ class GPPGrown:
         if reason := rounds.why_not(self.then, model, task, budget):
             return reason
         for _ in range(self.steps):
-            model = grow.grown(model, names)
+            model = grow.grown(model, names, task.example())
         return rounds.why_not(self.then, model, task, _share(budget, task, model))
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
@@ -187,7 +195,7 @@ class GPPGrown:
         scores = [prune.score(model, task)]
         grown = 0
         while grown < self.steps:
-            longer = grow.grown(model, names)
+            longer = grow.grown(model, names, task.example())
             task.initialise(longer)
             trainer.fit(longer, unit, name=f"grown by {grown + 1}")
             scores.append(prune.score(longer, task))

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from slimbench.methods import _choice, _surgery
+from slimbench.methods import _channels, _choice, _surgery
 from slimbench.methods.gpp import discriminants, features, prune
 from slimbench.methods.gpp.discriminants import Scatters
 from slimbench.methods.gpp.push import Push
 from slimbench.train import fine_tuning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from slimbench.core import Budget, Task, Trainer
     from slimbench.methods._graph import Width
@@ -45,7 +45,10 @@ def push_and_prune(method: GPP, model: nn.Module, task: Task, budget: Budget, tr
     rounds = Rounds(method, model, task, budget, trainer)
     for number in range(method.rounds):
         before = copy.deepcopy(rounds.model) if method.eta is not None else None
-        rounds.turn(number)
+        rounds.push(number)
+        rounds.prune(number)
+        if before is not None or number < method.rounds - 1:
+            rounds.retrain(number)
         if before is not None and not rounds.is_comparable():
             rounds.model = before
             break
@@ -65,20 +68,13 @@ class Rounds:
 
     def __init__(self, method: GPP, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> None:
         self.method, self.model, self.task, self.budget, self.trainer = method, model, task, budget, trainer
-        self.unit = trainer.epochs_left / (method.rounds + 1)
+        self.unit = trainer.epochs_left / (method.rounds + method.final)
         self.decision = features.decision(model, task.example())
         self.labels = features.labels_of_images(task, trainer)
         self.every = _widths(method, model, task)
         self.cost = _choice.Ledger(model, task.example(), self.every).left(budget.resource)
         self.whole = prune.score(model, task) if method.eta is not None else None
         self.told: dict[str, Any] = {"eta": [], "pre-decision neurons": [], "skipped batches": [], "discriminants": {}}
-
-    def turn(self, number: int) -> None:
-        """One round."""
-        self.push(number)
-        self.prune(number)
-        epochs = self.unit * (1 - self.method.push_share)
-        self.trainer.fit(self.model, epochs, name=f"retraining {number + 1}", recipe=fine_tuning(self.task.recipe))
 
     # ------------------------------------------------------------------------------------------------------- push
 
@@ -103,12 +99,12 @@ class Rounds:
         self._tell(number, push, before)
 
     def scatters(self) -> Scatters:
-        """Of the whole training set, as the network is."""
+        """Of training images, as the network is."""
         return Scatters.of(self._samples())
 
     def _samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         with features.reading(self.model.eval(), self.decision) as read, torch.no_grad():
-            for inputs, targets in self.trainer.batches("train"):
+            for inputs, targets in self.trainer.batches("train", limit=self.method.images):
                 self.model.to(inputs.device)(inputs)
                 yield features.samples(self.task, read.values, targets, self.method.window)
 
@@ -127,7 +123,20 @@ class Rounds:
             removed = prune.below(scores, (number + 1) * method.eta, method.floor)
         self.told["eta"].append(prune.reached(scores, removed))
         self.told["pre-decision neurons"].append([len(kept), int(kept.sum())])
-        _surgery.remove(self.model, every, removed)
+        _surgery.remove(self.model, every, removed if method.pick == "traced" else self._picked(every, removed))
+
+    def _picked(self, every: Sequence[Width], removed: Sequence[set[int]]) -> list[set[int]]:
+        """As many of each width, by ``pick``."""
+        if self.method.pick == "l1":
+            scores = [_channels.mean_magnitude(self.model, width).cpu() for width in every]
+        else:
+            scores = [torch.rand(width.channels) for width in every]
+        return [set(s.argsort(stable=True)[: len(gone)].tolist()) for s, gone in zip(scores, removed, strict=True)]
+
+    def retrain(self, number: int) -> None:
+        """Train with the task's loss, between two rounds."""
+        epochs = self.unit * (1 - self.method.push_share)
+        self.trainer.fit(self.model, epochs, name=f"retraining {number + 1}", recipe=fine_tuning(self.task.recipe))
 
     def _next(self, number: int) -> Budget:
         """What this round leaves of the network as it is: of ``keep``, one factor of as many as there are rounds."""
