@@ -62,6 +62,16 @@ def test_copies_of_a_neuron_and_constant_ones_are_worth_nothing():
     assert v[3] == pytest.approx(float(v[0])), "of another scale is no copy"
 
 
+def test_a_neuron_that_is_constant_in_each_class_is_worth_most():
+    """Without variance in classes, and with some between them."""
+    torch.manual_seed(0)
+    labels = torch.arange(30) % 3
+    x = torch.stack([labels + torch.randn(30), 0.1 * labels + 0.3], 1)
+    v = Scatters.of([(x, labels)]).utilities()
+    assert v[1] > 1e6 * v[0] > 0
+    assert v.isfinite().all()
+
+
 def test_scatters_are_those_of_the_samples_whatever_the_parts():
     """Against the definition; a later part may bring a class that the first lacks."""
     torch.manual_seed(0)
