@@ -180,6 +180,22 @@ def test_the_term_is_its_parts_weighted():
     assert float(started(replace(method, push="none"), *SAMPLES).term(*SAMPLES)) == 0
 
 
+def test_every_part_of_the_term_counts():
+    """Three neurons whose scatters are not diagonal: S_b's other entries count a tenth."""
+    torch.manual_seed(0)
+    x, classes = torch.randn(12, 3), torch.arange(12) % 3
+    method = GPP(separation=2.0, covariance=3.0, compactness=5.0, top=1.0, shrinkage=0.0)
+    S_w, S_b = (S.float() for S in (Scatters.of([(x, classes)]).within, Scatters.of([(x, classes)]).between))
+    d = S_b.diagonal() / S_w.diagonal()
+    covariance = push.off_diagonal(S_w) + 0.1 * push.off_diagonal(S_b)
+    expected = 2 * push.separation(d, 2) + 3 * covariance + 5 * push.compactness(d)
+    assert float(started(method, x, classes).term(x, classes)) == pytest.approx(float(expected), rel=1e-4)
+    v, e = push.eigen(S_w, (torch.stack([x[classes == c].mean(0) for c in range(3)]) - x.mean(0)) / 3**0.5)
+    expected = 2 * push.separation(v, 2) + 3 * covariance + 5 * push.alignment(v, e)
+    found = started(replace(method, push="eigen"), x, classes).term(x, classes)
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_values_are_averages_and_gradients_the_batchs():
     """0.75 of the old and 0.25 of the batch; a class that is not in it keeps its mean."""
     made = started(GPP(decay=0.75, shrinkage=0.0), *SAMPLES)
