@@ -601,10 +601,11 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("task", NETWORKS, ids=lambda task: task.network)
-def test_the_budget_is_met_on_networks_of_every_family(task):
-    """Without training: MACs or params, with streams or without, as the ledger says and as the count says."""
+def test_the_budget_is_met_on_networks_of_every_family(monkeypatch, task):
+    """Without training, and with one score for all: MACs or params are what was asked for, by the count."""
+    monkeypatch.setattr(prune, "score", lambda model, task: Scores(1.0, 1.0, 1.0))
     budget = Budget(0.6, "params" if task.network == "mlp" else "macs")
-    method = GPP(traced=8, images=32, comparable=1e9)
+    method = GPP(traced=8, images=32)
     torch.manual_seed(0)
     model = lively(task.build())
     dense = count(task.deploy(model), task.example())
