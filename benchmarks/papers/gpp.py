@@ -31,7 +31,7 @@ FAST = Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3, fine_tune_lr
 # five rounds of 30 epochs of push and 30 of retraining, the last one's of 100
 PAPER = GPP(rounds=5, push_share=0.5, final=4 / 3)
 EPOCHS = 380.0
-REDUCED = GPP(images=5000)
+REDUCED = GPP(images=5000, push_share=0.8)  # 1.6 of 4 epochs are push, 2.4 the final retraining
 
 
 def suite(name: str, title: str, tasks: tuple[Task, ...], *arms: Arm) -> Suite:

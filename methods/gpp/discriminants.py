@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LEAST = 1e-18  # of a divisor whose square divides a gradient
-_NOISE = 1e-9  # of a neuron's mean square: less variance than this is rounding
+_NOISE = 1e-9  # of a neuron's mean square: less variance than this is rounding, within classes or in all
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,17 @@ class Scatters:
         means = sums / sizes.clamp(min=1)[:, None]
         root = (sizes / total).sqrt()[:, None]
         moment = gram / total
-        within = moment - (root * means).T @ (root * means)
-        still = within.diagonal() <= _NOISE * moment.diagonal()
-        within = within * ~still * ~still[:, None]
         spread = root * (means - sums.sum(0) / total)
+        within = moment - (root * means).T @ (root * means)
+        least = _NOISE * moment.diagonal()
+        moves = within.diagonal() + (spread**2).sum(0) > least
+        spread, within = spread * moves, within * moves * moves[:, None]
+        within.diagonal().copy_(torch.where(moves, within.diagonal().maximum(least), 0.0))
         return cls(within, spread.T @ spread, means, sizes)
 
     def utilities(self) -> Tensor:
         """v_j of each neuron, (M,): 0 for one without variance, and for the copies of another."""
         v = utilities(self.within, self.between)
-        v = torch.where(self.within.diagonal() > 0, v, 0.0)
         rows = torch.cat([self.means, self.within.diagonal()[None]]).T
         _, twins = rows.unique(dim=0, return_inverse=True)
         first = torch.full((len(rows),), len(rows), device=rows.device).scatter_reduce(

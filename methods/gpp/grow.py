@@ -59,10 +59,8 @@ def _keeping_size(model: nn.Module, example: Tensor) -> dict[str, tuple[int, int
 
     def hook(name: str) -> Any:
         def see(_: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            x = next(iter(given), None)
-            if not isinstance(x, Tensor) or not isinstance(output, Tensor) or not x.ndim == output.ndim == 4:
-                return
-            if x.shape[2:] == output.shape[2:]:
+            x: Any = next(iter(given), None)
+            if _is_map(x) and _is_map(output) and x.shape[2:] == output.shape[2:]:
                 kept[name] = x.shape[1], output.shape[1]
 
         return see
@@ -73,6 +71,10 @@ def _keeping_size(model: nn.Module, example: Tensor) -> dict[str, tuple[int, int
     for handle in handles:
         handle.remove()
     return {name: kept[name] for name, _ in model.named_modules() if name in kept}
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4
 
 
 def _convolutions(module: nn.Module) -> int:
