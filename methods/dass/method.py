@@ -87,7 +87,7 @@ class DASS:
             "alpha of short searches learns up to 30 times as fast",
             "the last epoch counts; the authors keep the best on test",
             "segmentation: cells as encoder from half size on, one convolution and bilinear enlargement as decoder",
-            "super resolution: no reduction cells; a pixel shuffle, and the bicubic image beside",
+            "super resolution: no reduction cells, no batch norm; a pixel shuffle, and the bicubic image beside",
             "the budget is of the found network's own weights: MACs, size and speed stand beside the task's network",
         ),
     )
@@ -138,7 +138,7 @@ class DASS:
         trainer.note("genotype", str(genotype))
         trainer.unpruned(networks.CellNetwork(shape, self.channels, self.cells, genotype))
         found = networks.CellNetwork(shape, self.channels, self.cells, genotype, auxiliary=self.auxiliary > 0)
-        task.initialise(found)
+        networks.draw(found, task)
         loss = self._loss(task)
         with_drops = self._dropping(found) if self.drop_path else None
         pretrain = unit * self.pretrain if budget.keep < 1 else trainer.epochs_left

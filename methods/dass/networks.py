@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from slimbench.core import Task
 
 _LARGE = 128  # pixels from which images of a classification task are halved three times first
-_BESIDE = 0.1  # of what cells add to the bicubic image: fresh ones, and batch norm's noise, would drown it
+_BESIDE = 0.1  # of fresh weights of what cells add to the bicubic image: it would drown in them
 _STEM = 3  # times the cells' width, in stems for small images
 
 
@@ -96,6 +96,8 @@ class CellNetwork(nn.Module):
                 self.auxiliary: nn.Module = AuxiliaryHead(last, shape.outputs)
         self.cells = nn.ModuleList(made)
         self.head: nn.Module = _HEADS[shape.family](last, shape)
+        if shape.family == "super resolution":
+            _without_norms(self)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -115,6 +117,24 @@ class CellNetwork(nn.Module):
                 beside = self.auxiliary(last)
         outputs = self.head(last, x)
         return outputs if beside is None else (outputs, beside)
+
+
+def _without_norms(model: nn.Module) -> None:
+    """Take batch norm out: the statistics of patches are not those of images (Lim et al., EDSR, 2017)."""
+    for module in list(model.modules()):
+        for name, layer in module.named_children():
+            if isinstance(layer, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+
+
+def draw(network: CellNetwork, task: Task) -> CellNetwork:
+    """Fresh weights, as the task draws them; what stands beside the bicubic image starts small."""
+    task.initialise(network)
+    if isinstance(network.head, Enlarger):
+        with torch.no_grad():
+            network.head.conv.weight.mul_(_BESIDE)
+            nn.init.zeros_(network.head.conv.bias)  # type: ignore[arg-type]
+    return network
 
 
 # -------------------------------------------------------------------------------------------------- stems and heads
@@ -216,7 +236,7 @@ class Enlarger(nn.Module):
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         """(N, colours, H * scale, W * scale)."""
-        return _BESIDE * self.shuffle(self.conv(torch.relu(x))) + self.bicubic(image)
+        return self.shuffle(self.conv(torch.relu(x))) + self.bicubic(image)
 
 
 _HEADS = {"classification": Classifier, "segmentation": Decoder, "super resolution": Enlarger}

@@ -30,8 +30,8 @@ class Search:
     def __init__(self, method: DASS, task: Task, shape: networks.Shape) -> None:
         """Fresh weights; alpha is frozen but for its own steps, so that no fit trains it on what weights learn from."""
         self.method, self.task = method, task
-        self.network = networks.CellNetwork(shape, method.search_channels, method.search_cells, None)
-        task.initialise(self.network)
+        network = networks.CellNetwork(shape, method.search_channels, method.search_cells, None)
+        self.network = networks.draw(network, task)
         self.layers = sparse.sparsify(self.network)
         self.alpha = self.network.alpha.requires_grad_(False)
         self.adam = torch.optim.Adam([self.alpha], lr=method.alpha_lr, betas=(0.5, 0.999), weight_decay=1e-3)
