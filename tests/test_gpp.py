@@ -322,6 +322,19 @@ def test_windows_are_averaged_where_their_labels_are():
     assert classes.tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize(("side", "cells"), [(4, 4), (8, 8), (16, 8), (64, 16)])
+def test_maps_are_cut_into_eight_windows_a_side_at_least(side, cells):
+    """As far as they have pixels; large maps into windows of 4 x 4."""
+    sizes = []
+
+    def classes(targets, size):
+        sizes.append(size)
+        return torch.zeros(1, *size, dtype=torch.long)
+
+    features.samples(SimpleNamespace(classes=classes), torch.rand(1, 2, side, side), torch.zeros(1), 4)
+    assert sizes == [(cells, cells)]
+
+
 def test_a_label_of_the_image_averages_its_map():
     """As global pooling would."""
     found, classes = features.samples(STRIPES, torch.arange(8.0).reshape(1, 2, 2, 2), torch.tensor([3]), 4)
