@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimbench.methods.dass.cells import EDGES, Found, Searched
-from slimbench.methods.dass.genotypes import NODES, OPERATIONS, Genotype
+from slimbench.methods.dass.genotypes import NODES, OPERATIONS, Genotype, parse
 from slimbench.tasks._networks.bicubic import Bicubic
 
 if TYPE_CHECKING:
@@ -140,26 +140,12 @@ def draw(network: CellNetwork, task: Task) -> CellNetwork:
 # -------------------------------------------------------------------------------------------------- stems and heads
 
 
-class SmallStem(nn.Module):
-    """One convolution at full size; both cell inputs are its output."""
+class Stem(nn.Module):
+    """One convolution; both cell inputs are its output. At stride 2, for segmentation, cells start from half size."""
 
-    def __init__(self, channels: int, outs: int) -> None:
+    def __init__(self, channels: int, outs: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, outs, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(outs)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Twice the same."""
-        x = self.norm(self.conv(x))
-        return x, x
-
-
-class HalvingStem(nn.Module):
-    """One convolution of stride 2, for segmentation: cells then work on a half, a quarter and an eighth."""
-
-    def __init__(self, channels: int, outs: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, outs, 3, stride=2, padding=1, bias=False)
+        self.conv = nn.Conv2d(channels, outs, 3, stride=stride, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(outs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,8 +180,8 @@ def _stem(shape: Shape, width: int) -> tuple[nn.Module, int, int, bool]:
     """The stem, channels of both outputs, and whether the second is half of the first."""
     if shape.family == "classification" and shape.side >= _LARGE:
         return LargeStem(shape.channels, width), width, width, True
-    kind = HalvingStem if shape.family == "segmentation" else SmallStem
-    return kind(shape.channels, _STEM * width), _STEM * width, _STEM * width, False
+    stride = 2 if shape.family == "segmentation" else 1
+    return Stem(shape.channels, _STEM * width, stride), _STEM * width, _STEM * width, False
 
 
 class Classifier(nn.Module):
@@ -292,7 +278,5 @@ SIZES = _CIFAR | {"large": (108, 14, "dass-99"), "darts": (36, 20, "darts")}
 
 def named(size: str, channels: int = 3, classes: int = 10, side: int = 32) -> CellNetwork:
     """One of ``SIZES`` with fresh weights, as a classifier."""
-    from slimbench.methods.dass.genotypes import parse
-
     width, cells, genotype = SIZES[size]
     return CellNetwork(Shape("classification", channels, classes, side), width, cells, parse(genotype))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slimbench.cost import prunable
+from slimbench.methods.magnitude_weights import largest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -139,19 +140,12 @@ def set_masks(layers: Sequence[Sparse], keep: float, ranking: Ranking = "layer")
 def masks(scores: Sequence[Tensor], keep: float, ranking: Ranking) -> list[Tensor]:
     """True where a weight stays; of equal scores the first do."""
     if ranking == "layer":
-        return [_largest(s.abs(), kept(s.numel(), keep)) for s in scores]
+        return [largest(s.abs(), kept(s.numel(), keep)) for s in scores]
     # layers differ in scale: |s| is sqrt(6 / fan_in) at most at the start, as weights are drawn
     flat = torch.cat([s.abs().flatten() for s in scores])
-    parts = _largest(flat, kept(flat.numel(), keep)).split([s.numel() for s in scores])
+    parts = largest(flat, kept(flat.numel(), keep)).split([s.numel() for s in scores])
     chosen = [part.view(s.shape) for part, s in zip(parts, scores, strict=True)]
-    return [mask if mask.any() else _largest(s.abs(), 1) for mask, s in zip(chosen, scores, strict=True)]
-
-
-def _largest(values: Tensor, count: int) -> Tensor:
-    """A mask of exactly the ``count`` largest."""
-    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
-    mask[values.flatten().argsort(descending=True, stable=True)[:count]] = True
-    return mask.view(values.shape)
+    return [mask if mask.any() else largest(s.abs(), 1) for mask, s in zip(chosen, scores, strict=True)]
 
 
 def unlike(model: nn.Module) -> str | None:
