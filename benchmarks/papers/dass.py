@@ -61,9 +61,9 @@ LARGER = tuple(replace(FOUND, channels=width, cells=count) for width, count in l
 DARTS = replace(FOUND, genotype="darts", channels=36, cells=20)
 PEERS = tuple(CIFAR10(network, RECIPE) for network in ("mobilenetv2", "resnet18-cifar"))
 
-# Thinned: 6 : 1 : 3 epochs, cells of 8 channels, no auxiliary head and no dropped paths, as fits few epochs.
-THINNED = DASS("dass-99", 8, 6, pretrain=6, prune=1, finetune=3)
-THIN = CIFAR10("mobilenetv2-eighth", replace(RECIPE, epochs=6, lr=0.1))
+# Thinned: 3 : 1 : 2 epochs, cells of 8 channels, no auxiliary head and no dropped paths, as fits few epochs.
+THINNED = DASS("dass-99", 8, 6, pretrain=3, prune=1, finetune=2)
+THIN = CIFAR10("mobilenetv2-eighth", replace(RECIPE, epochs=3, lr=0.1))
 
 suites = (
     suite(
@@ -92,9 +92,9 @@ suites = (
     ),
     suite(
         "dass-cifar-thinned",
-        "a thinned pair at 99 %, 6 : 1 : 3 epochs",
+        "a thinned pair at 99 %, 3 : 1 : 2 epochs",
         (THIN,),
-        Arm((THINNED, replace(THINNED, genotype="darts")), sparse(4, 0.01)),
-        Arm((SparseScores(prune=1, finetune=3),), sparse(4, 0.01)),
+        Arm((THINNED, replace(THINNED, genotype="darts")), sparse(3, 0.01)),
+        Arm((SparseScores(prune=1, finetune=2),), sparse(3, 0.01)),
     ),
 )
