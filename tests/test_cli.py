@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from conftest import FAKES, HERE
-from slimbench import discover
+from slimbench import discover, identity
 from slimbench.cli import main
 from slimbench.core import UserError
 from slimbench.store import Store
@@ -461,3 +461,12 @@ def test_a_plugin_that_exits_is_refused(tmp_path, inside):
 def test_more_threads_than_cores_are_refused(inside):
     """They would wait for each other, for hours."""
     refused(inside("run", "quick", "--threads", "10000"), "cores")
+
+
+@pytest.mark.parametrize("suite", ["dass-cifar-thinned", "gpp-cifar-reduced", "quick"])
+def test_labels_of_methods_can_be_pasted_as_filters(suite):
+    """What `bench plan` prints is what `--method` reads, words without quotes too."""
+    for arm in discover.suite(suite).arms:
+        for method in arm.methods:
+            pasted = identity.label(method)
+            assert discover.make("methods", pasted) == method

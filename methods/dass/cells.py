@@ -35,8 +35,7 @@ class Zero(nn.Module):
 class FactorizedReduce(nn.Module):
     """Half the size without loss: half of the channels see even pixels, the others odd ones.
 
-    The pixels are picked before the convolutions: oneDNN's gradient of a 1 x 1 convolution of stride 2 writes outside
-    of its memory where there are fewer than four filters.
+    The pixels are picked before the convolutions: see ``slimbench.workarounds`` for what strides cost few channels.
     """
 
     def __init__(self, ins: int, outs: int, *, affine: bool) -> None:

@@ -16,6 +16,7 @@ from slimbench.cost import Layer, count, layers
 from slimbench.environment import environment
 from slimbench.sealed import SealedTask
 from slimbench.train import Loop
+from slimbench.workarounds import strided_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,8 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         dense_layers = layers(model, cell.task.example())
         sealed: Any = SealedTask(cell.task)
         loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store))
-        smaller = with_sealed_sources(cell.method).compress(model, sealed, cell.budget, loop).cpu().eval()
+        with strided_gradients():
+            smaller = with_sealed_sources(cell.method).compress(model, sealed, cell.budget, loop).cpu().eval()
 
     say({"stage": "evaluate"})
     network = cell.task.deploy(smaller)
