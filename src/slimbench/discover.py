@@ -164,15 +164,16 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     """``name(field=literal, ...)`` as name and fields; words need no quotes, as in labels. Raises: UserError."""
-    text = text.strip()
-    try:
-        tree = ast.parse(text, mode="eval").body
-        if isinstance(tree, ast.Name):
-            return tree.id, {}
-        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
-            return tree.func.id, {str(k.arg): _literal(text, k.value) for k in tree.keywords}
-    except (SyntaxError, ValueError):
-        pass
+    quoted = re.sub(r"(?<==)(?!(?:True|False|None)\b)[A-Za-z][\w.-]*(?=\s*[,)])", r"'\g<0>'", text)
+    for written in (text.strip(), quoted.strip()):
+        try:
+            tree = ast.parse(written, mode="eval").body
+            if isinstance(tree, ast.Name):
+                return tree.id, {}
+            if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
+                return tree.func.id, {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
+        except (SyntaxError, ValueError):
+            continue
     raise UserError(f'Cannot read {text!r}: write name or name(field=value, other="text").')
 
 
@@ -210,11 +211,3 @@ def _modules(kind: str) -> Iterator[types.ModuleType]:
                 inner = sys.modules[f"slimbench.{kind}.{info.name}"]
                 for part in sorted(pkgutil.iter_modules(inner.__path__), key=lambda part: part.name):
                     yield importlib.import_module(f"slimbench.{kind}.{info.name}.{part.name}")
-
-
-def _literal(text: str, node: ast.expr) -> Any:
-    """Raises: ValueError where it is neither a literal nor a word such as dass-99."""
-    word = ast.get_source_segment(text, node) or ""
-    if isinstance(node, ast.Name | ast.BinOp) and re.fullmatch(r"[A-Za-z][\w.-]*", word):
-        return word
-    return ast.literal_eval(node)
