@@ -177,6 +177,7 @@ def test_runtimes_on_zeros(benchmark: Any, tmp_path: Path, name: str, zeros: flo
     told(benchmark, f"{name}, {zeros:.0%} zeros, speed-up over dense torch", runs, "torch", 1)
 
 
+@pytest.mark.filterwarnings("ignore")  # of the exporter that reaches back to opset 13
 @pytest.mark.parametrize("zeros", ZEROS)
 @pytest.mark.parametrize("name", [*PEERS, "tiny"])
 def test_deepsparse_on_zeros(benchmark: Any, tmp_path: Path, name: str, zeros: float) -> None:
