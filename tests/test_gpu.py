@@ -9,6 +9,7 @@ from conftest import fakes
 from slimbench import artifact, identity, seeding, train
 from slimbench.compress import compress
 from slimbench.core import Budget, Cell, Settings
+from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
@@ -35,6 +36,9 @@ CUDA = Settings("bf16", "cuda")
         ETPF("sum(abs(P - mX))"),
         GPP(),
         GPP(push="eigen"),
+        SparseScores(),
+        DASS("dass-99", 4, 3),
+        DASS(channels=4, cells=3, search_channels=4, search_cells=3, unrolled=True),
     ],
     ids=identity.label,
 )
@@ -42,7 +46,8 @@ def test_a_cell_runs_and_ends_in_a_network_for_any_device(store, method):
     """Trained on the GPU, stored for the CPU, the same outputs on both."""
     dense = Cell(TASK, Dense(), Budget(1.0), 0, CUDA)
     assert compress(dense, store).status == "ok"
-    record = compress(Cell(TASK, method, Budget(0.5, epochs=2), 0, CUDA, dense), store)
+    resource = "prunable_nonzero" if method.card.granularity == "weight" else "macs"
+    record = compress(Cell(TASK, method, Budget(0.5, resource, epochs=2), 0, CUDA, dense), store)
     assert (record.status, record.reason) == ("ok", "")
     program = artifact.load(store.artifact(record.id)).module()
     inputs = torch.randn(32, 1, 8, 8)
