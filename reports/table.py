@@ -188,7 +188,8 @@ def _section(name: str, group: list[Row]) -> str:
         + ("; indicative: fewer than 6 seeds." if _few(group) else ".")
     )
     foot += sorted({_published(row) for row in group} - {""})
-    return f"### {name}\n\n{text}\n\n{_beside(group)}" + "".join(f"- {line}\n" for line in foot)
+    beside = _beside(group) + _taken(group, columns)
+    return f"### {name}\n\n{text}\n\n{beside}" + "".join(f"- {line}\n" for line in foot)
 
 
 def _beside(group: list[Row]) -> str:
@@ -209,6 +210,32 @@ def _beside(group: list[Row]) -> str:
     return f"Beside the headline, mean ± sd (n):\n\n{text}\n\n"
 
 
+def _taken(group: list[Row], columns: Sequence[Column]) -> str:
+    """A table of weights, latencies and memory, where any were measured."""
+    if not columns:
+        return ""
+    table = [
+        [_method(row.first), _asked(row), _bytes(row.cost("bytes")), *(_run(row.measured.get(c, ())) for c in columns)]
+        for row in group
+    ]
+    heads = ["method", "keep asked", "weights", *(f"latency and memory, {_title(c, columns)}" for c in columns)]
+    text = tabulate(table, heads, tablefmt="github", disable_numparse=True)
+    return f"What they take; memory is what loading and one batch add to a fresh process:\n\n{text}\n\n"
+
+
+def _run(taken: Sequence[Measurement]) -> str:
+    """Median and 90th percentile, and the peak; means over seeds."""
+    if not taken:
+        return ""
+    p50, p90 = (statistics.fmean(getattr(m, name) for m in taken) for name in ("p50_ms", "p90_ms"))
+    peaks = [m.peak_bytes for m in taken if m.peak_bytes]
+    return f"{p50:.3g} ms (p90 {p90:.3g})" + (f", {_bytes(statistics.fmean(peaks))}" if peaks else "")
+
+
+def _bytes(count: float | None) -> str:
+    return "" if count is None else f"{count / 1e6:.3g} MB"
+
+
 def _title(c: Column, columns: Sequence[Column]) -> str:
     """A profile and its level; the machine too, where two of them were measured on."""
     alike = sum((c.profile, c.level) == (other.profile, other.level) for other in columns)
@@ -223,7 +250,8 @@ def _method(record: Record) -> str:
 
 def _asked(row: Row) -> str:
     budget = row.first.cell["budget"]
-    return "" if row.is_dense else f"{budget['keep']:g} {budget['resource']}"
+    second = "" if budget.get("params_keep") is None else f", {budget['params_keep']:g} params"
+    return "" if row.is_dense else f"{budget['keep']:g} {budget['resource']}{second}"
 
 
 def _cells(row: Row, columns: Sequence[Column], notes: list[str], *, aligned: bool) -> list[str]:

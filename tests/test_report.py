@@ -55,7 +55,8 @@ def measured(of: Record, ratio=1.5, low=1.4, high=1.6, env=None, **more) -> Meas
 
 
 def row_of(text: str, name: str) -> list[str]:
-    """The cells of the row whose method is ``name``."""
+    """The cells of the row whose method is ``name``, in the first of a section's tables."""
+    text = text.partition("What they take")[0]
     lines = [line for line in text.splitlines() if line.startswith(f"| {name} ")]
     assert len(lines) == 1, text
     return [cell.strip() for cell in lines[0].strip("|").split("|")]
@@ -215,6 +216,30 @@ def test_every_measured_seed_shows():
     second = [record(Dense(), seed=1), record(L1Channels(), 0.5, 1, macs=500)]
     taken = [measured(PAIR[1], 2.0, 1.9, 2.1), measured(second[1], 1.0, 0.9, 1.1)]
     assert "1.50x [0.90, 2.10] (2 seeds) no difference" in table.markdown([*PAIR, *second], taken)
+
+
+def test_weights_latency_and_memory_stand_in_a_table_of_their_own():
+    """Means over seeds; a profile that cannot tell the peak tells the time."""
+    second = [record(Dense(), seed=1), record(L1Channels(), 0.5, 1, macs=500)]
+    taken = [
+        measured(PAIR[0]),
+        measured(PAIR[1], p50_ms=1.0, p90_ms=2.0, peak_bytes=40_000_000, dense_peak_bytes=50_000_000),
+        measured(second[1], p50_ms=3.0, p90_ms=4.0, peak_bytes=60_000_000, dense_peak_bytes=50_000_000),
+    ]
+    taken[0] = replace(taken[0], measurement=replace(taken[0].measurement, peak_bytes=None))
+    text = table.markdown([*PAIR, *second], taken).partition("What they take")[2]
+    assert "| 0.0004 MB | 2 ms (p90 3), 50 MB" in text
+    assert "1 ms (p90 1.1) " in text
+    assert "What they take" not in table.markdown(PAIR, [])
+
+
+def test_a_second_aim_shows_beside_the_first():
+    """Two rows that differ in nothing else would look the same."""
+    cell = PAIR[1].cell
+    second = replace(PAIR[1], id="second", cell=cell | {"budget": cell["budget"] | {"params_keep": 0.445}})
+    text = table.markdown([*PAIR, second], [])
+    assert "| 0.5 macs " in text
+    assert "| 0.5 macs, 0.445 params " in text
 
 
 def test_within_the_noise_is_no_difference():

@@ -89,7 +89,8 @@ def task_label(task: Task) -> str:
 
 def cell_label(cell: Cell) -> str:
     """``task/network method keep resource seed``."""
-    point = f"{cell.budget.keep:g} {cell.budget.resource}" if cell.reference else "dense"
+    second = "" if cell.budget.params_keep is None else f" {cell.budget.params_keep:g} params"
+    point = f"{cell.budget.keep:g} {cell.budget.resource}{second}" if cell.reference else "dense"
     return f"{task_label(cell.task)} {label(cell.method)} {point} seed {cell.seed}"
 
 

@@ -54,8 +54,8 @@ def read() -> dict[str, dict[str, Any]]:
 
 def problems() -> list[str]:
     """What changed without a word, one sentence each."""
-    locked, found = read(), []
-    for name, now in sources().items():
+    locked, present, found = read(), sources(), []
+    for name, now in present.items():
         before = locked.get(name)
         if before is None:
             found.append(f"{name} is not in slimbench.lock: run `bench lock`.")
@@ -64,7 +64,7 @@ def problems() -> list[str]:
             found.append(f"{name} changed: raise its version if results move, else {spoken}.")
         elif before["version"] != now["version"]:
             found.append(f"{name} has version {now['version']}, the lock says {before['version']}: run `bench lock`.")
-    return found + [f"{name} is gone: run `bench lock`." for name in locked if name not in sources()]
+    return found + [f"{name} is gone: run `bench lock`." for name in locked if name not in present]
 
 
 def write(unchanged: Sequence[str], because: str) -> list[str]:
