@@ -70,6 +70,26 @@ def test_stages_are_sequences_that_a_copy_can_continue(task, names):
     assert list(grow.stages(model, example)) == names
 
 
+@pytest.mark.parametrize(("groups", "names"), [(1, ["stage"]), (2, [])])
+def test_a_copy_reads_more_where_its_convolutions_can(groups, names):
+    """Those of several groups read no other number of channels."""
+
+    class Widens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.linear = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(8, 4)
+            first = nn.Conv2d(4, 8, 3, padding=1, groups=groups)
+            self.stage = nn.Sequential(nn.Sequential(first, nn.ReLU(), nn.Conv2d(8, 8, 1)))
+
+        def forward(self, x):
+            return self.linear(self.stage(self.stem(x)).mean((2, 3)))
+
+    model, example = Widens(), torch.rand(1, 1, 8, 8)
+    found = grow.stages(model, example)
+    assert list(found) == names
+    assert grow.grown(model, found, example)(example).shape == (1, 4)
+
+
 def test_a_network_grows_by_a_module_in_each_stage():
     """What inception6 and resnet26 are; the network that it grew from is as it was."""
     for task, target in ((Digits("inception3"), "inception6"), (Digits("resnet20"), "resnet26")):
