@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from conftest import fakes, lively, loop
+from slimbench import train
 from slimbench.compress import compress
-from slimbench.core import Budget, Cell, UserError
+from slimbench.core import Budget, Cell, Settings, UserError
 from slimbench.cost import layers
 from slimbench.methods import _surgery
 from slimbench.methods.dense import Dense
 from slimbench.methods.gpp import GPP, prune
 from slimbench.methods.gpp.rounds import Rounds
+from slimbench.train import Loop
 
 STRIPES = fakes.Stripes("resnet14")
 
@@ -71,6 +73,47 @@ def test_the_threshold_rises_until_validation_suffers(monkeypatch):
     assert etas == pytest.approx([0.2, 0.4, 0.6])
     left = sum(w.channels for w in prune.inner(smaller, _surgery.widths(smaller, STRIPES.example())))
     assert left == sizes[2], "what stood before the third cut"
+
+
+@pytest.mark.parametrize("after", ["push 1", "retraining 1", "push 2"])
+def test_rounds_that_are_killed_continue_to_the_same_bits(tmp_path, monkeypatch, after):
+    """Between the steps of a push as well: networks shrink, and averages are checkpointed, on the way."""
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+
+    class KilledError(BaseException):
+        pass
+
+    def run(folder, say=lambda message: None):
+        torch.manual_seed(0)
+        trainer = Loop(STRIPES, 0, Settings(), 3.0, folder, say)
+        method = GPP(rounds=2, eta=0.3, comparable=1.0, images=64)
+        return method.compress(lively(STRIPES.build()), STRIPES, Budget(0.5), trainer), trainer.notes
+
+    def dies(message):
+        if message["fit"] == after:  # before the last step's checkpoint
+            raise KilledError
+
+    straight, notes = run(tmp_path / "straight")
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", dies)
+    resumed, found = run(tmp_path / "killed")
+    assert found == notes
+    assert len(notes["eta"]) == 2
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def test_images_are_traced_by_pixels(monkeypatch):
+    """All maps are held: of large images fewer at once."""
+    monkeypatch.setattr("slimbench.methods.gpp.rounds._TRACED_PIXELS", 5 * 64)
+    rounds = Rounds(GPP(traced=12), STRIPES.build(), STRIPES, Budget(0.5), loop(STRIPES))
+    assert [len(part) for part in rounds._images()] == [5, 5, 2]
+
+
+def test_first_images_of_few_classes_are_refused():
+    """In a folder for each class they are in order."""
+    task = fakes.Stripes("resnet8")
+    with pytest.raises(UserError, match=r"the first images=2 show \d of 4 classes"):
+        Rounds(GPP(images=2), task.build(), task, Budget(0.5), loop(task))
 
 
 @pytest.mark.parametrize("pick", ["l1", "random"])

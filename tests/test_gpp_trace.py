@@ -58,13 +58,17 @@ def test_the_trace_of_a_linear_network_is_the_transpose():
     z = read.values.flatten()
     kept = torch.tensor([True, False, True, True])
     found = trace.trace(model, ["c", "d"], "linear", x, kept)
-    # d reads what the sum reads too: its whole tensor is traced, so F is of c alone and of d with both branches
     size = (1, 5, 6, 6)
     origin = rest("c", torch.zeros(size, dtype=torch.float64))
     basis = torch.eye(180, dtype=torch.float64).reshape(180, *size)
     Ft = torch.stack([rest("c", one) - origin for one in basis])  # (inputs, features)
     expected = (Ft @ (z * kept)).reshape(size)
     torch.testing.assert_close(found["c"][0], expected)
+    # d reads what the sum reads too: that tensor is traced, by both ways; the mean was over 2 x 2 pixels
+    gain = model.norm.weight / (model.norm.running_var + model.norm.eps).sqrt()
+    both = torch.eye(4, dtype=torch.float64) + gain[:, None] * model.d.weight[:, :, 0, 0]
+    expected = (both.T @ (z * kept) / 4).reshape(1, 4, 1, 1).expand(1, 4, 2, 2)
+    torch.testing.assert_close(found["d"][0], expected.detach())
     torch.testing.assert_close(found["linear"][0].flatten(), z * kept)
 
 
@@ -93,10 +97,6 @@ def test_max_pooling_goes_back_by_its_switches():
     assert traced(lambda y: F.max_pool2d(y, 2), x, 4).tolist() == expected.tolist()
 
 
-def twice_less(y):
-    return 2 * F.relu(y) - 3 * F.relu(-y) - 1
-
-
 @pytest.mark.parametrize("relu", [F.relu, nn.ReLU(), torch.relu, torch.Tensor.relu, nn.ReLU(inplace=True), torch.relu_])
 def test_a_rectifier_lets_pass_what_is_positive_coming_back(relu):
     """Whatever its input was: a gradient would stop at negative inputs, and go on where what comes back is negative."""
@@ -106,6 +106,14 @@ def test_a_rectifier_lets_pass_what_is_positive_coming_back(relu):
     assert found.flatten().tolist() == [3.0, 5.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("activation", [torch.tanh, F.selu, F.celu, F.silu, lambda y: y.clamp_min(0), F.hardswish])
+def test_other_activations_go_back_as_relu_does(activation):
+    """By no derivative of theirs."""
+    x = torch.tensor([2.0, -1.0, 3.0, -4.0]).reshape(1, 1, 2, 2)
+    shift = torch.tensor([[1.0, 5.0], [-7.0, -9.0]])
+    torch.testing.assert_close(traced(lambda y: activation(y) + shift, x, 4), (activation(x) + shift).clamp(min=0))
+
+
 def test_a_gate_is_a_constant():
     """What comes back is multiplied by it, and nothing goes back through it."""
     x = torch.tensor([1.0, -1.0, 2.0, 0.5]).reshape(1, 1, 2, 2)
@@ -113,20 +121,23 @@ def test_a_gate_is_a_constant():
     torch.testing.assert_close(traced(lambda y: y * torch.sigmoid(y), x, 4), x * gate * gate)
 
 
+class Beside(nn.Module):
+    """A layer that is called twice, once beside the way to the decision; (N, 1, H, W) -> (N, 2)."""
+
+    def __init__(self, activation) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 3, 1), nn.Conv2d(1, 3, 1), nn.Conv2d(3, 4, 1)
+        self.activation, self.linear = activation, nn.Linear(4, 2)
+
+    def forward(self, x):
+        self.c(self.activation(self.b(x)))
+        return self.linear(self.c(self.a(x).relu()).mean((2, 3)))
+
+
 def test_what_leads_nowhere_is_not_traced():
     """A layer beside the way to the decision has no map, and its channels are worth nothing."""
 
-    class Beside(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.c = nn.Conv2d(1, 3, 1), nn.Conv2d(1, 3, 1), nn.Conv2d(3, 4, 1)
-            self.linear = nn.Linear(4, 2)
-
-        def forward(self, x):
-            self.c(self.b(x).relu())
-            return self.linear(self.c(self.a(x).relu()).mean((2, 3)))
-
-    found = trace.trace(Beside(), ["c"], "linear", torch.rand(1, 1, 4, 4), torch.ones(4, dtype=torch.bool))
+    found = trace.trace(Beside(torch.relu), ["c"], "linear", torch.rand(1, 1, 4, 4), torch.ones(4, dtype=torch.bool))
     assert len(found["c"]) == 1, "called twice; only the second call leads to the features"
 
 
@@ -160,6 +171,17 @@ def test_worth_is_the_largest_response_over_the_layers_deviation():
     found = prune._relative(U)
     torch.testing.assert_close(found, torch.tensor([1.0, 5.0]) / 2.0)  # of (1, 3, 5)
     assert prune._relative(torch.zeros(2, 1, 1)).tolist() == [0, 0]
+
+
+def test_the_only_response_lies_above_any_threshold():
+    """One neuron that is enough: the deviation of one value is 0, and so is t."""
+    assert prune._relative(torch.tensor([0.0, 3.0, 0.0])).tolist() == [0, torch.inf, 0]
+    assert prune._relative(torch.tensor([0.0, -3.0])).tolist() == [0, 0]
+    model, example = Planted(), torch.zeros(1, 1, 8, 8)
+    every = _surgery.widths(model, example)
+    scores = [torch.tensor([0.0, torch.inf, 0.0, 0.0]), torch.arange(6.0)]
+    assert 1 not in prune.to_budget(model, example, every, scores, budget=Budget(0.1), floor=0.1)[0]
+    assert 1 not in prune.below(scores, 9.0, 0.0)[0]
 
 
 class Planted(nn.Module):
@@ -300,6 +322,23 @@ def test_a_budget_below_what_inner_channels_leave_is_refused_in_words():
     assert "below the least that one channel a width leaves, 0.04" in reason
     assert GPP(streams=True).unsupported(STRIPES, Budget(0.01)) is None
     assert "one of them" in GPP().unsupported(STRIPES, Budget(0.5, params_keep=0.5))
+
+
+def test_a_network_without_a_way_back_is_refused():
+    """A sigmoid that is no gate."""
+
+    class Closed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.linear = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.linear(torch.sigmoid(self.b(self.a(x).relu())).mean((2, 3)))
+
+    reason = why_not(GPP(), Closed(), STRIPES, Budget(0.5))
+    assert reason.startswith("deconvolution finds no way back from the last layer of resnet14, linear")
+    maps = trace.trace(Beside(torch.sigmoid), ["c"], "linear", torch.rand(1, 1, 4, 4), torch.ones(4, dtype=torch.bool))
+    assert len(maps["c"]) == 1, "the call that reads gates alone has none"
 
 
 def test_a_last_layer_that_reads_something_else_is_refused():
