@@ -9,7 +9,7 @@ The widths are found in ``_graph``; which channels go is chosen in ``_choice``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch_pruning as tp
@@ -22,7 +22,9 @@ from slimbench.tasks._networks.shortcut import PaddedShortcut
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Member", "Width", "filters", "mask", "put", "remove", "widths"]
+Convolution = TypeVar("Convolution", bound=nn.Conv2d)
+
+__all__ = ["Member", "Width", "conv_like", "filters", "mask", "put", "remove", "widths"]
 
 
 def remove(model: nn.Module, every: Sequence[Width], removed: Sequence[set[int]]) -> nn.Module:
@@ -56,6 +58,23 @@ def mask(model: nn.Module, every: Sequence[Width], removed: Sequence[set[int]]) 
 def filters(layer: nn.Module) -> Tensor:
     """A view of a layer's weight whose first dimension is the channels out."""
     return layer.get_parameter("weight").transpose(0, filter_dim(layer))
+
+
+def conv_like(kind: type[Convolution], conv: nn.Conv2d, ins: int) -> Convolution:
+    """As ``conv``, which has one group, but for ``ins`` channels in; on the meta device: weights are yet to come."""
+    assert conv.groups == 1
+    return kind(
+        ins,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        bias=conv.bias is not None,
+        padding_mode=conv.padding_mode,
+        device="meta",
+        dtype=conv.weight.dtype,
+    )
 
 
 def filter_dim(layer: nn.Module) -> int:

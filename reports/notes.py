@@ -1,4 +1,4 @@
-"""A record goes in; pictures of its notes come out: histograms of tables of numbers, and cells that were found."""
+"""A record goes in; pictures of its notes come out: histograms of tables of numbers, courses of pushes, found cells."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slimbench.reports import genotype
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -15,37 +16,105 @@ if TYPE_CHECKING:
     from slimbench.core import Record
 
 _BINS = 20
+_WIDE = 1000.0  # the largest over the smallest positive number: beyond that the axis of two notes is logarithmic
+_BARS = {"color": "C0", "edgecolor": "white"}
+_LOOKS: dict[str, dict[str, Any]] = {
+    "": _BARS,
+    "after": _BARS,
+    "before": {"histtype": "step", "color": "k", "linewidth": 1.6},
+}
+# what the numbers of a note are, and of what there are so many
+_AXES = {"utilities": ("utility: variance between classes / variance within", "neurons")}
+_COURSES = {
+    "power": "mean utility of\nthe K best neurons",
+    "correlation": "mean |correlation|\nof two neurons",
+    "effective": "effective number\nof neurons",
+}
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
     """Write a picture of each note that can be drawn, into ``folder``; the files, in the notes' order.
 
-    Tables of numbers become histograms, genotypes graphs of their cells.
+    Tables of numbers become histograms, one for two notes whose names differ in "before" and "after" alone; what is
+    logged along a push becomes curves, genotypes graphs of their cells.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, note in record.notes.items():
-        if drawn := _figure(name, note, record.label):
+    for name, parts in _pictures(record.notes).items():
+        if drawn := _figure(name, parts, record.label):
             path = folder / f"{record.id}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png"
             drawn.savefig(path, dpi=130, metadata={"Software": None})
             written.append(path)
     return written
 
 
-def _figure(name: str, note: Any, title: str) -> Figure | None:
+def _pictures(notes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By a picture's name the notes that are in it: two as "before" and "after", one alone as ""."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, note in notes.items():
+        twins = {when: re.sub(r"\b(before|after)\b", when, name) for when in ("before", "after")}
+        if twins["before"] != twins["after"] and all(twin in notes for twin in twins.values()):
+            both = re.sub(r"\b(before|after)\b", "before and after", name)
+            found[both] = {when: notes[twin] for when, twin in twins.items()}
+        else:
+            found[name] = {"": note}
+    return found
+
+
+def _figure(name: str, parts: Mapping[str, Any], title: str) -> Figure | None:
+    note = next(iter(parts.values()))
     if isinstance(note, str) and name.startswith("genotype"):
         return genotype.figure(note, title)
-    numbers = _numbers(note)
-    if not numbers:
-        return None
+    if isinstance(note, dict) and note.keys() == _COURSES.keys():
+        return _curves(name, note, title)
+    numbers = {when: _numbers(part) for when, part in parts.items()}
+    return _histogram(name, numbers, title) if all(numbers.values()) else None
+
+
+def _histogram(name: str, numbers: dict[str, list[float]], title: str) -> Figure:
+    """Over the same bins; on a logarithmic axis zeros are counted beside."""
+    import numpy as np
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     drawn = Figure(figsize=(7, 4), layout="constrained")
     axes = drawn.add_subplot()
-    axes.hist(numbers, bins=_BINS, color="C0", edgecolor="white")
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel(f"{name} ({len(numbers)})")
-    axes.set_ylabel("how many")
+    every = np.array([value for values in numbers.values() for value in values])
+    positive = every[every > 0]
+    can_be = len(numbers) > 1 and len(positive) > 0 and not (every < 0).any()
+    is_wide = can_be and positive.max() / positive.min() > _WIDE
+    edges = np.geomspace(positive.min(), positive.max(), _BINS + 1) if is_wide else np.histogram_bin_edges(every, _BINS)
+    counts = {}
+    for when, values in reversed(numbers.items()):
+        zeros = values.count(0) if is_wide else 0
+        counts[when] = f"({len(values)}, {zeros} of them 0)" if zeros else f"({len(values)})"
+        shown = np.array([value for value in values if value or not is_wide])
+        shown = shown.clip(edges[0], edges[-1])  # those of equal ratios are rounded
+        look = _LOOKS[when] | {"label": f"{when} {counts[when]}"}
+        axes.hist(shown, bins=list(edges), **look)
+    if is_wide:
+        axes.set_xscale("log")
+    what, unit = _AXES.get(name.partition(" ")[0], (name, "how many"))
+    axes.set_title(title if what == name else f"{title}: {name}", fontsize=9)
+    axes.set_xlabel(what if len(numbers) > 1 else f"{what} {counts['']}")
+    axes.set_ylabel(unit)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(numbers) > 1:
+        axes.legend(fontsize=8, reverse=True)
+    return drawn
+
+
+def _curves(name: str, note: Mapping[str, list[float]], title: str) -> Figure:
+    """One below the other."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(7, 5.5), layout="constrained")
+    rows = drawn.subplots(len(note), sharex=True)
+    for axes, (what, values) in zip(rows, note.items(), strict=True):
+        axes.plot([index / max(1, len(values)) for index in range(len(values))], values, marker=".")
+        axes.set_ylabel(_COURSES[what], fontsize=8)
+    rows[0].set_title(f"{title}: moving averages over training batches, {name}", fontsize=9)
+    rows[-1].set_xlabel("share of the push's steps that are done")
     return drawn
 
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from slimbench import discover
+from slimbench.core import Settings, Task
 from slimbench.store import Store
+from slimbench.train import Loop
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -36,6 +38,11 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
             torch.nn.init.normal_(module.running_mean)
             torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
     return model
+
+
+def loop(task: Task, epochs: float = 0.0) -> Loop:
+    """A trainer of seed 0 on the CPU, without checkpoints."""
+    return Loop(task, 0, Settings(), epochs)
 
 
 @pytest.fixture

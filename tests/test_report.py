@@ -11,6 +11,7 @@ from slimbench.core import Budget, Cell, Cost, Measurement, MeasurementRecord, R
 from slimbench.environment import environment
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.methods.dense import Dense
+from slimbench.methods.gpp import GPP
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv
 from slimbench.reports import table
@@ -302,3 +303,32 @@ def test_notes_that_are_numbers_are_drawn(tmp_path):
     first = drawn.read_bytes()
     assert first.startswith(b"\x89PNG")
     assert notes.draw(one, tmp_path / "pictures")[0].read_bytes() == first
+
+
+def test_before_and_after_are_one_picture(tmp_path):
+    """Over the same bins, beside the curves of the push; where numbers lie decades apart, zeros are counted."""
+    from slimbench.reports import notes
+
+    def told(largest):
+        return {
+            "utilities before push 1": {"0": 1.0, "1": 2.0, "2": 0.0},
+            "utilities after push 1": {"0": 3.0, "1": largest, "2": 0.0},
+        }
+
+    course = {"power": [1.0, 2.0], "correlation": [0.2, 0.1], "effective": [9.0, 8.0]}
+    one = record(GPP(), notes={**told(5.0), "push 1": course, "widths": {"a": [16, 8]}})
+    drawn = [path.name for path in notes.draw(one, tmp_path)]
+    assert drawn == [f"{one.id}-utilities-before-and-after-push-1.png", f"{one.id}-push-1.png"]
+
+    def axes(largest):
+        ((name, parts),) = notes._pictures(told(largest)).items()
+        (found,) = notes._figure(name, parts, "title").axes
+        labels = {text.get_text() for text in found.get_legend().get_texts()}
+        counted = sum(bar.get_height() for bar in found.patches if hasattr(bar, "get_height"))
+        return found.get_xscale(), labels, counted, found.get_xlabel()
+
+    utility = "utility: variance between classes / variance within"
+    assert axes(5.0) == ("linear", {"before (3)", "after (3)"}, 3, utility)
+    assert axes(5e4) == ("log", {"before (3, 1 of them 0)", "after (3, 1 of them 0)"}, 2, utility)
+    alone = {"utilities before push 1": {"0": 1.0, "1": 2.0}, "genotype before pruning": "dass-99"}
+    assert list(notes._pictures(alone)) == list(alone), "no twin"

@@ -60,17 +60,7 @@ class SampledConv2d(nn.Conv2d):
     @classmethod
     def of(cls, conv: nn.Conv2d, kept: Sequence[int]) -> SampledConv2d:
         """What ``conv`` computes of the channels ``kept``."""
-        made = cls(
-            len(kept),
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
-            conv.dilation,  # type: ignore[arg-type]
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            device="meta",
-        )
+        made = _surgery.conv_like(cls, conv, len(kept))
         made.weight = nn.Parameter(conv.weight.detach()[:, list(kept)].clone())
         made.bias = conv.bias
         made.register_buffer("kept", torch.tensor(kept, device=conv.weight.device))

@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LEAST = 1e-18  # of a divisor whose square divides a gradient
+LEAST = 1e-18  # of a divisor whose square divides a gradient
 _NOISE = 1e-9  # of a neuron's mean square: less variance than this is rounding, within classes or in all
 
 
@@ -80,7 +80,7 @@ def one_hot(classes: Tensor, count: int, like: Tensor) -> Tensor:
 
 def utilities(within: Tensor, between: Tensor) -> Tensor:
     """v_j = sigma_b^2(j) / sigma_w^2(j), (M,): 0 where a neuron has no variance at all."""
-    return between.diagonal() / within.diagonal().clamp(min=_LEAST)
+    return between.diagonal() / within.diagonal().clamp(min=LEAST)
 
 
 def power(v: Tensor, k: int) -> Tensor:
@@ -90,7 +90,7 @@ def power(v: Tensor, k: int) -> Tensor:
 
 def effective(v: Tensor) -> Tensor:
     """Over how many neurons the utilities spread, (sum v)^2 / sum v^2: from 1 to M."""
-    return v.sum() ** 2 / (v**2).sum().clamp(min=_LEAST)
+    return v.sum() ** 2 / (v**2).sum().clamp(min=LEAST)
 
 
 def correlation(within: Tensor) -> Tensor:

@@ -105,11 +105,11 @@ def balanced(labels: Tensor, part: Tensor, rng: torch.Generator) -> Tensor:
         labels: of all training images, (N,). part: indices (n,) of those that may be drawn.
 
     """
-    classes = labels[part].unique()
-    quota = -(-len(part) // len(classes))
+    shown = labels[part]
+    sizes = shown.unique(return_counts=True)[1].tolist()
+    quota = -(-len(part) // len(sizes))
     rows = []
-    for label in classes:
-        images = part[labels[part] == label]
+    for images in part[shown.argsort(stable=True)].split(sizes):  # those of one class
         again = -(-quota // len(images))
         rows.append(torch.cat([images[torch.randperm(len(images), generator=rng)] for _ in range(again)])[:quota])
     turns = torch.stack(rows, 1)  # (quota, classes)

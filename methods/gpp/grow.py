@@ -94,16 +94,9 @@ def _readers(model: nn.Module, every: list[_surgery.Width], name: str, ins: int)
 
 
 def _reading(conv: nn.Module, ins: int) -> nn.Conv2d:
-    """A convolution of the same shape for other channels in."""
+    """A convolution of the same shape for other channels in, of zeros."""
     assert isinstance(conv, nn.Conv2d)
-    with torch.random.fork_rng(devices=[]):
-        return nn.Conv2d(
-            ins,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
-            conv.dilation,  # type: ignore[arg-type]
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-        )
+    made = _surgery.conv_like(nn.Conv2d, conv, ins).to_empty(device=conv.weight.device)
+    for parameter in made.parameters():
+        nn.init.zeros_(parameter)
+    return made

@@ -64,7 +64,7 @@ class GPP:
         floor: share of each width's channels that goes last.
         pick: which channels of a width go, as many as the traced order says: those that it names; or, as controls at
             the same rates, those of the least L1 norm, or any.
-        images: training images, the first ones, that scatters are taken of; None: all.
+        images: training images, the first ones, that scatters are taken of; they must show all classes. None: all.
         traced: training images that are traced, as many of each class.
         window: side of the windows of a map that are samples, where windows have labels.
 

@@ -121,10 +121,10 @@ def worth(
 
 
 def _relative(U: Tensor) -> Tensor:
-    """u / (t / eta) of the channels of one traced map (C, ...), (C,)."""
-    x = U[U != 0]
+    """u / (t / eta) of the channels of one traced map (C, ...), (C,); where t is 0, a response lies above any eta."""
+    x, u = U[U != 0], U.reshape(len(U), -1).amax(1)
     deviation = float(x.std()) if len(x) > 1 else 0.0
-    return U.reshape(len(U), -1).amax(1) / deviation if deviation else torch.zeros(len(U), dtype=U.dtype)
+    return u / deviation if deviation else torch.where(u > 0, math.inf, 0.0).to(u)
 
 
 def _of_width(width: Width, places: Sequence[Member], relative: dict[str, list[Tensor]]) -> Tensor:

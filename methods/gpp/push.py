@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from slimbench.methods.gpp.method import GPP
 
 _OF_BETWEEN = 0.1  # off(S_b) counts less: S_b has rank C - 1, a diagonal one would leave that many neurons alone
-_LEAST = 1e-18  # of a divisor whose square divides a gradient
 _SHOWN = 50  # points of a series that are kept in the record
 
 
@@ -44,7 +43,7 @@ def separation(d: Tensor, k: int) -> Tensor:
 def off_diagonal(S: Tensor) -> Tensor:
     """|S - diag S|_F^2 / |diag S|_F^2; 0 of a matrix of zeros."""
     diagonal = (S.diagonal() ** 2).sum()
-    return ((S**2).sum() - diagonal) / diagonal.clamp(min=_LEAST)
+    return ((S**2).sum() - diagonal) / diagonal.clamp(min=discriminants.LEAST)
 
 
 def compactness(d: Tensor) -> Tensor:
@@ -87,6 +86,12 @@ class Averages:
     within: Tensor
     means: Tensor
     shares: Tensor
+
+    def reaching(self, classes: int, device: torch.device) -> Averages:
+        """The same on a device, with rows of zeros for classes that nothing showed before."""
+        more = max(0, classes - len(self.shares))
+        padded = nn.functional.pad(self.means, (0, 0, 0, more)), nn.functional.pad(self.shares, (0, more))
+        return Averages(self.within.to(device), *(values.to(device) for values in padded))
 
 
 class Push:
@@ -154,16 +159,19 @@ class Push:
         return o.separation * separation(v, len(v)) + o.covariance * covariance + o.compactness * alignment(v, e)
 
     def update(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """S_w, shrunk, (M, M), and Z with S_b = Z^T Z, (C, M), after one more batch; see ``Push`` for gradients."""
-        old, decay = self.averages, self.method.decay
+        """S_w, shrunk, (M, M), and Z with S_b = Z^T Z, (C, M), after one more batch; see ``Push`` for gradients.
+
+        The mean of a class that comes for the first time (a rare one, of windows) begins as the batch's.
+        """
+        old, decay = self.averages.reaching(int(classes.max()) + 1, x.device), self.method.decay
         chosen = discriminants.one_hot(classes, len(old.shares), x)
         sizes = chosen.sum(0)
         batch_means = chosen.T @ x / sizes.clamp(min=1)[:, None]
         residuals = x - chosen @ batch_means
-        within = _blend(old.within.to(x.device), residuals.T @ residuals / len(x), decay)
-        old_means = old.means.to(x.device)
+        within = _blend(old.within, residuals.T @ residuals / len(x), decay)
+        old_means = torch.where(old.shares[:, None] > 0, old.means, batch_means.detach())
         means = torch.where(sizes[:, None] > 0, _blend(old_means, batch_means, decay), old_means)
-        shares = decay * old.shares.to(x.device) + (1 - decay) * sizes / len(x)
+        shares = decay * old.shares + (1 - decay) * sizes / len(x)
         self.averages = Averages(within.detach(), means.detach(), shares)
         spread = shares.sqrt()[:, None] * (means - shares @ means)
         r = self.method.shrinkage

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from slimbench.core import UserError
 from slimbench.methods import _channels, _choice, _surgery
-from slimbench.methods.gpp import discriminants, features, prune
+from slimbench.methods.gpp import discriminants, features, prune, trace
 from slimbench.methods.gpp.discriminants import Scatters
 from slimbench.methods.gpp.push import Push
 from slimbench.train import fine_tuning
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from slimbench.methods._graph import Width
     from slimbench.methods.gpp.method import GPP
 
-_CHUNK = 32  # images that are traced at once: all their maps are held
+_CHUNK = 32  # images that are traced at once, all their maps being held; fewer where they have more pixels than
+_TRACED_PIXELS = 2**21
 
 
 def why_not(method: GPP, model: nn.Module, task: Task, budget: Budget) -> str | None:
@@ -37,6 +40,10 @@ def why_not(method: GPP, model: nn.Module, task: Task, budget: Budget) -> str | 
         model.eval()(task.example())
     if read.values.ndim not in {2, 4}:
         return f"the last layer of {task.network}, {layer}, reads neither neurons (N, M) nor maps (N, M, H, W)"
+    if not trace.leads_back(model, layer, task.example()):
+        return (
+            f"deconvolution finds no way back from the last layer of {task.network}, {layer}: sigmoids are gates to it"
+        )
     return None
 
 
@@ -71,6 +78,8 @@ class Rounds:
         self.unit = trainer.epochs_left / (method.rounds + method.final)
         self.decision = features.decision(model, task.example())
         self.labels = features.labels_of_images(task, trainer)
+        if self.labels is not None and method.images is not None:
+            _refuse_few_classes(self.labels, method.images)
         self.every = _widths(method, model, task)
         self.cost = _choice.Ledger(model, task.example(), self.every).left(budget.resource)
         self.whole = prune.score(model, task) if method.eta is not None else None
@@ -153,7 +162,8 @@ class Rounds:
         else:
             order = features.balanced(self.labels, everything, rng)
         device = next(self.model.parameters()).device
-        for part in order[: self.method.traced].split(_CHUNK):
+        pixels = math.prod(self.task.example().shape[2:])
+        for part in order[: self.method.traced].split(max(1, min(_CHUNK, _TRACED_PIXELS // pixels))):
             yield self.task.batch("train", part.to(device), None)[0]
 
     # --------------------------------------------------------------------------------------------------- stop, tell
@@ -182,6 +192,14 @@ class Rounds:
         self.trainer.note("widths", {width.name: [width.channels, left[width.name]] for width in self.every})
         for name, value in self.told.items():
             self.trainer.note(name, value)
+
+
+def _refuse_few_classes(labels: Tensor, images: int) -> None:
+    shown, classes = (len(each.unique()) for each in (labels[:images], labels))
+    if shown < classes:
+        raise UserError(
+            f"gpp: the first images={images} show {shown} of {classes} classes, and scatters need all: give more."
+        )
 
 
 def _widths(method: GPP, model: nn.Module, task: Task) -> list[Width]:

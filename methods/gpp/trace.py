@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 _RECTIFIERS = {
     *("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "clamp", "clamp_", "leaky_relu", "leaky_relu_", "prelu"),
-    *("elu", "elu_", "gelu", "silu", "mish", "hardswish", "threshold", "threshold_", "softplus"),
+    *("elu", "elu_", "celu", "celu_", "selu", "selu_", "gelu", "silu", "mish", "hardswish", "softplus"),
+    *("threshold", "threshold_", "clamp_min", "clamp_min_", "tanh", "tanh_"),
 }
-_GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "softmax", "tanh", "tanh_"}
+_GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "softmax"}
 
 
 def trace(
@@ -48,7 +49,8 @@ def trace(
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            edges[name].append(get_gradient_edge(given[0]))  # now: later the tensor may be written over
+            if given[0].requires_grad:  # else it comes from gates alone
+                edges[name].append(get_gradient_edge(given[0]))  # now: later the tensor may be written over
             if name == decision:
                 start[:] = [given[0].detach().clone()]
 
@@ -66,6 +68,18 @@ def trace(
     found = iter(torch.autograd.grad(edges[decision][-1], flat, responses, allow_unused=True))
     traced = {name: [next(found) for _ in each] for name, each in edges.items()}
     return {name: [maps for maps in each if maps is not None] for name, each in traced.items()}
+
+
+def leads_back(model: nn.Module, decision: str, example: Tensor) -> bool:
+    """Whether a way leads from what the decision reads to the network's input, (1, C, H, W)."""
+    found: list[bool] = []
+    handle = model.get_submodule(decision).register_forward_pre_hook(lambda _, x: found.append(x[0].requires_grad))
+    try:
+        with evaluating(model), torch.enable_grad(), Deconvolution():
+            model(example.to(next(model.parameters())).detach().requires_grad_())
+    finally:
+        handle.remove()
+    return found[-1]
 
 
 class Deconvolution(TorchFunctionMode):

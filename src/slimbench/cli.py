@@ -259,7 +259,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
 @click.option(
     "--pictures",
     type=click.Path(file_okay=False),
-    help="Folder for pictures of its notes: histograms of numbers, cells that were found.",
+    help="Folder for pictures of its notes: histograms, courses of pushes, cells that were found.",
 )
 def show(id: str, store: str, *, as_json: bool, pictures: str | None) -> None:  # noqa: A002  it is an id
     """Show one record: settings, scores, costs, training, notes, measurements, where it was made."""
