@@ -43,6 +43,7 @@ class Host:
     samples: int = 200
 
     device: ClassVar[str] = "cpu"
+    takes_onnx: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""

@@ -123,21 +123,21 @@ class Session:
     seen: Seen
 
 
-def compare(device: Device, artifact: Path, reference: Path, level: Level) -> Measurement:
+def compare(device: Device, compressed: Path, dense: Path, level: Level) -> Measurement:
     """Dense, dense again (the noise floor) and compressed, one forward pass each a round, in random order.
 
     Level "quick" is one session in this process, "full" five in processes started for them, or fewer: the first that is
     disturbed is the last. Raises: UserError where a network cannot be loaded.
     """
-    from slimbench.artifact import verify
+    from slimbench import artifact
 
     plan = Plan.of(device, level)
-    about: dict[str, Any] = {"input_shape": (device.batch, *verify(artifact)["input"])}
+    about: dict[str, Any] = {"input_shape": (device.batch, *artifact.verify(compressed)["input"])}
     with tempfile.TemporaryDirectory() as work:
         files = {}
-        for of, folder in (("", artifact), ("dense_", reference)):
+        for of, folder in (("", compressed), ("dense_", dense)):
             (part := Path(work) / f"network_{of}").mkdir()
-            files[of] = device.translate(folder, part)
+            files[of] = apart(device.translate, folder, part, anew=False)
             about[f"{of}artifact_bytes"] = _size(files[of])
             about[f"{of}peak_bytes"] = _peak(device, files[of], anew=plan.is_full)
         sessions: list[Session] = []
@@ -234,6 +234,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _size(file: Path) -> int:
     """Bytes of what the runtime loads: a program, or a file with its weights beside it."""
+    from slimbench import artifact
+
     if file.is_dir():
-        return (file / "program.pt2").stat().st_size
+        return (file / artifact.PROGRAM).stat().st_size
     return sum(part.stat().st_size for part in file.parent.glob(f"{file.stem}.*"))

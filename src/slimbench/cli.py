@@ -445,6 +445,49 @@ def export(id: str, store: str, kind: Any, out: str | None) -> None:  # noqa: A0
 
 
 @main.command()
+@click.argument("network")
+@options("store", "plugin", "json")
+@click.option(
+    "--profile", multiple=True, default=("cpu",), show_default=True, help='Where, e.g. openvino or "cpu(batch=1)".'
+)
+@click.option("--against", default=None, help="Another network, in any of these forms, to be compared with.")
+@click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
+@click.option("--input", "size", default=None, metavar="C,H,W", help="Of one image, where the network leaves it open.")
+def profile(
+    *,
+    network: str,
+    store: str,
+    plugin: Any,
+    as_json: bool,
+    profile: Any,
+    against: str | None,
+    level: Any,
+    size: str | None,
+) -> None:
+    """Time a network of your own: latency, throughput, memory, energy, and its speed-up over another.
+
+    NETWORK is a file.onnx, a file.pt2 (of somebody you trust: torch may run its maker's code), an artifact's folder,
+    module:function, or the id of a record. Exit status 1 where a full measurement was refused.
+    """
+    import tempfile
+
+    import torch
+
+    from slimbench import measure, profiling
+
+    prepare(None, plugin)
+    torch.set_num_threads(1)  # processes are forked from this one: a pool of threads would not survive
+    profiles = [discover.make("hardware_profiles", text) for text in profile]
+    shape = profiling.shape_of(size)
+    with tempfile.TemporaryDirectory() as work:
+        given = [text for text in (network, against) if text is not None]
+        named = [(t, profiling.network(t, shape, store, Path(work) / f"{i}")) for i, t in enumerate(given)]
+        taken = profiling.profiled(profiles, named[0], named[1] if against else None, level)
+    click.echo("\n".join(map(profiling.as_json, taken)) if as_json else profiling.table(taken))
+    sys.exit(1 if any(measure.refusal(one.measurement) for one in taken) else 0)
+
+
+@main.command()
 @click.argument("task")
 @click.option("--data", required=True, help="Folder to put the data in.")
 @options("plugin")

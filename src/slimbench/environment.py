@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -15,6 +16,7 @@ import psutil
 from slimbench.core import Precision, Settings, UserError
 
 _PACKAGES = ("slimbench", "torch", "torchvision", "torch-pruning", "numpy", "fvcore", "onnxruntime")
+_EXTRAS = ("openvino",)
 
 
 def data_root() -> Path | None:
@@ -79,8 +81,11 @@ def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1) -> S
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Versions of Python and of the packages that results depend on; extras where they are installed."""
     found = {"python": platform.python_version()}
+    for package in _EXTRAS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
