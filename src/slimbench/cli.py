@@ -261,18 +261,38 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
     type=click.Path(file_okay=False),
     help="Folder for pictures of its notes: histograms of numbers, cells that were found.",
 )
-def show(id: str, store: str, *, as_json: bool, pictures: str | None) -> None:  # noqa: A002  it is an id
+@click.option("--layers", is_flag=True, help="Its layers instead: counts, times here, beside the dense network's.")
+def show(id: str, store: str, *, as_json: bool, pictures: str | None, layers: bool) -> None:  # noqa: A002  it is an id
     """Show one record: settings, scores, costs, training, notes, measurements, where it was made."""
     from slimbench import listing
     from slimbench.reports import notes
 
     opened = Store(store, create=False)
     record = opened.find(id)
+    if layers:
+        click.echo(_layers(opened, record, as_json=as_json))
+        return
     taken = [m for m in opened.measurements() if m.cell_id == record.id]
     _warn(opened)
     click.echo(listing.shown(record, taken, as_json=as_json))
     for path in notes.draw(record, Path(pictures)) if pictures else ():
         click.echo(f"drawn: {path}", err=True)
+
+
+def _layers(store: Store, record: Any, *, as_json: bool) -> str:
+    """The layers of a cell's network, and of the dense one that it started from."""
+    import dataclasses
+    import json
+
+    from slimbench import layers
+
+    folders = [store.artifact(i) for i in (record.id, record.reference) if i and store.artifact(i).is_dir()]
+    if not record.artifact or folders[:1] != [store.artifact(record.id)]:
+        raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason or 'it is gone'}).")
+    ours, *dense = layers.measured(*folders)
+    if as_json:
+        return "\n".join(json.dumps(dataclasses.asdict(layer)) for layer in ours)
+    return layers.table(ours, dense[0] if dense else None)
 
 
 @main.command()
