@@ -275,7 +275,7 @@ def test_energy_of_all_packages(monkeypatch, tmp_path):
 def test_energy_of_one_run(counter, expected):
     """4 J in a second, four runs of 250 ms; nothing where the counter is absent or began anew."""
     reads = iter(counter)
-    device = SimpleNamespace(joules=lambda: next(reads), once=lambda run: 250.0)
+    device = SimpleNamespace(joules=lambda: next(reads), times=lambda runs: [250.0])
     assert _protocol.energy_of(device, lambda: None) == expected
 
 

@@ -123,7 +123,21 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {k: v for k, v in versions().items() if k != "slimbench"},
-    }
+    } | ({"gpus": found} if (found := gpus()) else {})
+
+
+def gpus() -> list[str]:
+    """Names of NVIDIA's; none where no driver answers."""
+    try:
+        import pynvml
+    except ImportError:
+        return []
+    try:
+        pynvml.nvmlInit()
+        every = range(pynvml.nvmlDeviceGetCount())
+        return [str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index))) for index in every]
+    except pynvml.NVMLError:
+        return []
 
 
 def environment() -> dict[str, Any]:

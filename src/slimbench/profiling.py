@@ -227,6 +227,7 @@ def _rows(taken: Taken) -> dict[str, str]:
         "interquartile range": f"{m.iqr_ms:.3f} ms",
         "throughput": f"{m.images_per_s:,.0f} images/s",
         "peak memory": _megabytes(m.peak_bytes),
+        "reserved memory": _megabytes(m.reserved_bytes),
         "file": _megabytes(m.artifact_bytes),
         "energy a pass": "" if m.energy_mj is None else f"{m.energy_mj:.2f} mJ",
         "A/A noise": f"± {100 * m.noise:.1f} %",
