@@ -6,6 +6,8 @@ nothing between methods.
 
 from slimbench.core import Arm, Budget, Suite
 from slimbench.hardware_profiles.cpu import CPU
+from slimbench.hardware_profiles.cuda import CUDA
+from slimbench.hardware_profiles.openvino import OpenVINO
 from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
@@ -59,6 +61,6 @@ suite = Suite(
         ),
     ),
     seeds=(0, 1),
-    profiles=(CPU(threads=1, batch=32),),
+    profiles=(CPU(threads=1, batch=32), OpenVINO(threads=1, batch=32), CUDA(batch=32)),
     time_limit_s=600.0,
 )

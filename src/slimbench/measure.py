@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import fcntl
-import os
-import tempfile
+import math
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimbench import identity
-from slimbench.core import HardwareProfile, Level, MeasurementRecord, Record
+from slimbench import devices, identity
+from slimbench.core import HardwareProfile, Level, Measurement, MeasurementRecord, Record
 from slimbench.environment import environment, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from slimbench.store import Store
 
 _ATTEMPTS = 3  # of a full measurement that is disturbed
 _REST_S = 20.0
+_PATIENCE_S = {"quick": 30.0, "full": math.inf}  # with other runs that train on the device
 
 
 def measurement_id(record: Record, reference: Record, profile: HardwareProfile, level: Level) -> str:
@@ -31,25 +29,53 @@ def measurement_id(record: Record, reference: Record, profile: HardwareProfile, 
 
 
 def measure(
-    record: Record, reference: Record, profile: HardwareProfile, level: Level, store: Store
+    record: Record,
+    reference: Record,
+    profile: HardwareProfile,
+    level: Level,
+    store: Store,
+    *,
+    say: Callable[[str], object] = devices.say_nothing,
 ) -> MeasurementRecord:
     """Measure ``record``'s network against ``reference``'s and store the result.
 
     A disturbed ``quick`` measurement is kept and flagged; a ``full`` one is tried again and then refused.
     """
     blank = empty_record(record, reference, profile, level)
-    with exclusive(profile.name):
+    taken = timed(profile, store.artifact(record.id), store.artifact(reference.id), level, say)
+    done = replace(blank, measurement=taken, finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    if reason := refusal(taken):
+        done = replace(done, status="failed", measurement=None, reason=reason)
+    store.put(done)
+    return done
+
+
+def timed(
+    profile: HardwareProfile,
+    artifact: Path,
+    reference: Path,
+    level: Level,
+    say: Callable[[str], object] = devices.say_nothing,
+) -> Measurement:
+    """A measurement that has the device to itself; a disturbed ``full`` one is tried again, twice."""
+    with devices.alone(device_of(profile), _PATIENCE_S[level], say) as is_alone:
         for attempt in range(_ATTEMPTS):
-            taken = profile.measure(store.artifact(record.id), store.artifact(reference.id), level)
+            taken = profile.measure(artifact, reference, level)
             if level == "quick" or taken.disturbed is None:
                 break
             if attempt < _ATTEMPTS - 1:
                 time.sleep(_REST_S)
-    done = replace(blank, measurement=taken, finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-    if level == "full" and taken.disturbed:
-        done = replace(done, status="failed", measurement=None, reason=f"refused: {taken.disturbed}")
-    store.put(done)
-    return done
+    return taken if is_alone or taken.disturbed else replace(taken, disturbed="another run trained on the device")
+
+
+def refusal(taken: Measurement) -> str:
+    """Why a measurement is none, or nothing: a full one that was disturbed to the end."""
+    return f"refused: {taken.disturbed}" if taken.level == "full" and taken.disturbed else ""
+
+
+def device_of(profile: HardwareProfile) -> str:
+    """What a profile times; one that does not say times a device of its own."""
+    return getattr(profile, "device", profile.name)
 
 
 def empty_record(record: Record, reference: Record, profile: HardwareProfile, level: Level) -> MeasurementRecord:
@@ -62,11 +88,3 @@ def empty_record(record: Record, reference: Record, profile: HardwareProfile, le
         status="ok",
         environment=environment(),
     )
-
-
-@contextlib.contextmanager
-def exclusive(device: str) -> Iterator[None]:
-    """One measurement on a device at a time, over all stores of this machine."""
-    with (Path(tempfile.gettempdir()) / f"slimbench-{os.getuid()}-{device}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
