@@ -6,6 +6,9 @@ nothing between methods.
 
 from slimbench.core import Arm, Budget, Suite
 from slimbench.hardware_profiles.cpu import CPU
+from slimbench.hardware_profiles.edge_container import EdgeContainer
+from slimbench.hardware_profiles.edge_remote import EdgeRemote
+from slimbench.hardware_profiles.onnx_cpu import OnnxCPU
 from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
@@ -59,6 +62,6 @@ suite = Suite(
         ),
     ),
     seeds=(0, 1),
-    profiles=(CPU(threads=1, batch=32),),
+    profiles=(CPU(threads=1, batch=32), OnnxCPU(batch=32), EdgeContainer(), EdgeRemote()),
     time_limit_s=600.0,
 )
