@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,14 @@ from slimbench.hardware_profiles import _agent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from slimbench.hardware_profiles._protocol import Session
+
 AGENT = Path(_agent.__file__)
 LIMIT_S = 1200.0  # of one agent; level full takes two or three minutes
 _LEVELS = {  # processes, rounds in each, warm-up seconds at least and at most
     "quick": (1, 30, (0.1, 1.0)),
     "full": (5, 40, (2.0, 20.0)),
 }
-_NOISY = 0.10  # an A/A interval wider than this, each way, is no measurement
 _CLOCK_DRIFT = 0.10
 _SPARE = 0.3  # of a core: the system itself
 _KILLED = -9  # what systems do that run out of memory
@@ -48,6 +50,7 @@ def package(artifact: Path, reference: Path, folder: Path, level: Level, *, thre
     sessions, rounds, warm_s = _LEVELS[level]
     shape = [batch, *verify(artifact)["input"]]
     request = {"threads": threads, "shape": shape, "sessions": sessions, "rounds": rounds, "warm_s": warm_s}
+    request["bytes"] = {name: (folder / f"{name}.onnx").stat().st_size for name in ("dense", "compressed")}
     (folder / "request.json").write_text(json.dumps(request))
     return request
 
@@ -102,54 +105,46 @@ def refuse(failed: Sequence[Mapping[str, Any]], where: str, room: str) -> None:
 
 
 def measurement(found: Mapping[str, Any], request: Mapping[str, Any], level: Level) -> Measurement:
-    """Percentiles, ratio, noise and doubts, of the agent's samples."""
+    """The agent's answer by the common arithmetic; the first session that is disturbed is the last that counts."""
+    from slimbench.hardware_profiles import _protocol
+
+    sessions = []
+    for told in found["session"].values():
+        sessions.append(_session(told, request["threads"], found["machine"]))
+        if sessions[-1].seen.disturbed:
+            break
+    about: dict[str, Any] = {"input_shape": tuple(request["shape"])}
+    for of, name in (("", "compressed"), ("dense_", "dense")):
+        about |= {f"{of}peak_bytes": found["peak"][name], f"{of}artifact_bytes": request["bytes"][name]}
+    return _protocol.measurement(_Ran(request["shape"][0], request["threads"]), level, sessions, about)
+
+
+@dataclass(frozen=True)
+class _Ran:
+    batch: int
+    threads_used: int
+
+
+def _session(told: Mapping[str, Any], threads: int, machine: Mapping[str, Any]) -> Session:
+    """One of the agent's processes as one of ours."""
     import numpy as np
 
-    from slimbench.hardware_profiles import _timing
+    from slimbench.hardware_profiles._protocol import Seen, Session
 
-    sessions: Sequence[Mapping[str, Any]] = list(found["session"].values())
-    names = ("dense", "again", "compressed")
-    samples = {name: np.array([s["samples"][name] for s in sessions]) for name in names}
-    ratio, low, high = _timing.ratio(samples["dense"], samples["compressed"])
-    _, same_low, same_high = _timing.ratio(samples["dense"], samples["again"])
-    noise = max(abs(same_low - 1), abs(same_high - 1))
-    threads = request["threads"]
-    doubts = [disturbed(s, threads, found["machine"]["cores"]) for s in sessions] + [unsteady(noise)]
-    first, last = sessions[0], sessions[-1]
-    return Measurement(
-        **_timing.percentiles(samples["compressed"]),
-        dense_p50_ms=_timing.percentiles(samples["dense"])["p50_ms"],
-        ratio=ratio,
-        ratio_low=low,
-        ratio_high=high,
-        noise=noise,
-        level=level,
-        disturbed=next((doubt for doubt in doubts if doubt), None),
-        batch=request["shape"][0],
-        threads=threads,
-        samples=samples["compressed"].size,
-        peak_bytes=found["peak"]["compressed"],
-        dense_peak_bytes=found["peak"]["dense"],
-        busy_cores=max(s["busy_cores"] for s in sessions),
-        load_average=(first["load_average"][0], last["load_average"][1]),
-        clock_mhz=(first["clock_mhz"][0], last["clock_mhz"][1]),
-        input_shape=tuple(request["shape"]),
-    )
+    busy, load, clocks = told["busy_cores"], told["load_average"], told["clock_mhz"]
+    runtime = {"runtime": f"onnxruntime {machine['versions']['onnxruntime']}"}
+    seen = Seen(_disturbed(busy, threads, machine["cores"], clocks), busy, (load[0], load[1]), tuple(clocks), runtime)
+    return Session({name: np.asarray(values) for name, values in told["samples"].items()}, {}, seen)
 
 
-def disturbed(session: Mapping[str, Any], threads: int, cores: int) -> str | None:
+def _disturbed(busy: float, threads: int, cores: int, clocks: Sequence[float | None]) -> str | None:
     """Why a session should be doubted, or None: foreign load, or a drifting clock."""
-    busy, (before, after) = session["busy_cores"], session["clock_mhz"]
     if busy > cores - threads + _SPARE:
         return f"other work kept {busy:.1f} of {cores} cores busy"
+    before, after = clocks
     if before and after and abs(after - before) > _CLOCK_DRIFT * before:
         return f"the clock went from {before:.0f} to {after:.0f} MHz"
     return None
-
-
-def unsteady(noise: float) -> str | None:
-    """Why the samples themselves should be doubted, or None."""
-    return f"dense against itself varies by {100 * noise:.0f} %" if noise > _NOISY else None
 
 
 def fingerprint(told: Mapping[str, Any]) -> dict[str, Any]:

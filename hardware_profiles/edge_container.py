@@ -6,6 +6,7 @@ It shows what fits, and what latency is on so many cores; the cores are this mac
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import tempfile
@@ -75,8 +76,7 @@ class EdgeContainer:
         """This one, and the image: another build may hold other libraries."""
         from slimbench.environment import machine
 
-        with _engine(_ANSWERS_S) as engine:
-            return {**machine(), "image": engine.images.get(IMAGE).id}
+        return {**machine(), "image": image_id()}
 
     def options(self, folder: Path) -> dict[str, Any]:
         """What the engine is asked for: the limits, and nothing that the agent does not need."""
@@ -114,6 +114,13 @@ class EdgeContainer:
             raise UserError(f"The container failed ({last}): build its image again, `{BUILD}`.")
         _onnx.refuse(found["failed"], "in the image", room)
         return _onnx.measurement(found, request, level)
+
+
+@functools.cache
+def image_id() -> str:
+    """The image's digest, asked for once. Raises: UserError."""
+    with _engine(_ANSWERS_S) as engine:
+        return str(engine.images.get(IMAGE).id)
 
 
 def usable() -> list[int]:

@@ -134,10 +134,12 @@ def column(record: MeasurementRecord) -> Column:
     print_of = digest({k: v for k, v in env.items() if k != "commit"})[:6]
     caption = (
         f"median of {m.samples} forward passes of batch {m.batch} x {'x'.join(str(n) for n in m.input_shape[1:])}, "
-        f"{m.threads} thread(s), batch norm folded on both sides, on {env['cpu']} ({env['cores']} cores), "
-        f"torch {env['versions']['torch']}; interval: 95 % bootstrap of this session"
+        f"{m.threads} thread(s), batch norm folded on both sides, on "
+        f"{m.device.get('name') or '{cpu} ({cores} cores)'.format(**env)}, "
+        f"{m.device.get('runtime') or 'torch ' + env['versions']['torch']}; interval: 95 % bootstrap of "
+        + ("this session" if m.processes == 1 else f"{m.processes} processes and their rounds")
     )
-    label = str(record.profile["label"])
+    label = str(record.profile["label"]) + (f" v{version}" if (version := record.profile["version"]) > 1 else "")
     return Column(label, m.level, print_of, caption)
 
 

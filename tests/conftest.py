@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ ROOT = HERE.parent
 FAKES = HERE / "fakes.py"
 DATA = os.environ.pop("BENCH_DATA", "") or (str(ROOT.parent / "shared" / "data"))
 os.environ.pop("BENCH_STORE", None)
+os.environ["BENCH_LOCKS"] = tempfile.mkdtemp(
+    prefix="locks-"
+)  # tests wait for no run on this machine, and none for them
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)

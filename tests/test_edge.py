@@ -57,6 +57,7 @@ def session(dense=4.0, again=4.0, compressed=2.0, **more):
 
 ANSWER = {"machine": MACHINE, "peak": {"dense": 200, "compressed": 100}, "session": {"0": session()}, "failed": []}
 REQUEST = {"threads": 2, "shape": [8, 3, 4, 4], "sessions": 1, "rounds": 9, "warm_s": [0, 0]}
+REQUEST["bytes"] = {"dense": 20, "compressed": 10}
 
 # ------------------------------------------------------------------------------------------------------- the agent
 
@@ -216,6 +217,7 @@ def test_the_agent_measures_in_processes_of_its_own(packed):
         )
         assert all(value > 0 for values in one["samples"].values() for value in values)
     assert found["peak"]["dense"] is None or found["peak"]["dense"] > 0
+    found["machine"]["cores"] = 99  # that other work keeps some busy is no matter here
     taken = _onnx.measurement(found, request, "full")
     assert (taken.samples, taken.batch, taken.threads, taken.input_shape) == (10, 4, 1, (4, 1, 8, 8))
     assert 0 < taken.ratio_low <= taken.ratio <= taken.ratio_high
@@ -295,6 +297,8 @@ def test_samples_become_fields():
     assert (taken.p50_ms, taken.dense_p50_ms, taken.samples) == (2.0, 4.0, 9)
     assert (taken.batch, taken.threads, taken.input_shape) == (8, 2, (8, 3, 4, 4))
     assert (taken.peak_bytes, taken.dense_peak_bytes) == (100, 200)
+    assert (taken.artifact_bytes, taken.dense_artifact_bytes) == (10, 20)
+    assert (taken.processes, taken.device) == (1, {"runtime": "onnxruntime 1.20.0"})
     assert (taken.busy_cores, taken.load_average, taken.clock_mhz) == (0.5, (1.0, 2.0), (None, None))
     assert taken.disturbed is None
 
@@ -305,7 +309,7 @@ def test_processes_are_resampled_too():
     taken = _onnx.measurement(found, REQUEST, "full")
     assert (taken.dense_p50_ms, taken.ratio) == (6.0, 3.0)
     assert (taken.ratio_low, taken.ratio_high) == (2.0, 4.0)
-    assert taken.samples == 18
+    assert (taken.samples, taken.processes) == (18, 2)
 
 
 @pytest.mark.parametrize(
@@ -319,12 +323,13 @@ def test_processes_are_resampled_too():
     ],
 )
 def test_what_disturbs(more, why):
-    """Two threads on the board's four cores; a doubt about any process is one about the whole."""
+    """Two threads on the board's four cores; a process that is doubted is the last that counts."""
     found = ANSWER | {"session": {"0": session(**more)}}
     assert _onnx.measurement(found, REQUEST, "quick").disturbed == why
     if "again" not in more:
         found["session"]["1"] = session()
-        assert _onnx.measurement(found, REQUEST, "full").disturbed == why
+        taken = _onnx.measurement(found, REQUEST, "full")
+        assert (taken.disturbed, taken.processes) == (why, 1 if why else 2)
 
 
 def test_an_answer_is_the_last_line():
@@ -595,12 +600,14 @@ def engine(monkeypatch):
     planted(monkeypatch, "")
 
     monkeypatch.setattr(edge_container, "_listens", lambda: True)
+    edge_container.image_id.cache_clear()
 
     def answers(one):
         monkeypatch.setattr(docker, "from_env", lambda timeout: one)
         return one
 
-    return answers
+    yield answers
+    edge_container.image_id.cache_clear()
 
 
 def test_a_container_is_asked_for_its_limits_and_nothing_else(engine, stored):
@@ -731,11 +738,13 @@ def test_a_container_that_fails_is_one_sentence_and_is_removed(engine, stored, o
 
 def test_another_image_is_another_machine(engine):
     """It may hold other libraries."""
-    engine(Engine())
-    assert EdgeContainer().machine()["image"] == "sha256:abc"
     engine(Engine(image=False))
     with pytest.raises(UserError, match="The container engine failed"):
         EdgeContainer().machine()
+    engine(Engine())
+    assert EdgeContainer().machine()["image"] == "sha256:abc"
+    engine(Engine(image=False))
+    assert EdgeContainer().machine()["image"] == "sha256:abc"
 
 
 @pytest.fixture(scope="module")

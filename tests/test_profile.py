@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import gc
 import os
-import tempfile
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar
@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from conftest import fakes
-from slimbench import artifact, measure
-from slimbench.core import Measurement, MeasurementRecord, Record
-from slimbench.hardware_profiles import _timing, cpu
+from slimbench import artifact, devices, measure, worker
+from slimbench.core import Measurement, MeasurementRecord, Record, UserError
+from slimbench.fresh import apart
+from slimbench.hardware_profiles import _host, _protocol, _timing
 from slimbench.hardware_profiles.cpu import CPU
 
 if TYPE_CHECKING:
@@ -59,6 +60,32 @@ def test_the_interval_holds_95_percent():
     assert _timing.ratio(one, np.ones(7)) == (1.0, 1.0, 1.0)
     assert _timing.ratio(np.ones(9), two) == (1.0, pytest.approx(1 / 3), 1.0)
     assert _timing.ratio(np.ones(7), one) == (1.0, 1.0, 1.0)
+
+
+def test_processes_are_resampled_before_their_rounds():
+    """Each process is sure of its ratio, and the three differ: the interval holds them all, from 1 to 4."""
+    below = np.ones((3, 30))
+    above = np.array([[1.0], [2.0], [4.0]]) * below
+    assert _timing.ratio(above, below) == (7 / 3, 1.0, 4.0)
+    assert _timing.percentiles(above)["p50_ms"] == 7 / 3
+    pooled = _timing.ratio(above.reshape(-1), below.reshape(-1))
+    assert pooled[2] - pooled[1] < 3
+
+
+def test_resampling_many_samples_takes_parts(monkeypatch):
+    """Memory does not grow with the samples: with room for one draw at a time the interval is no other."""
+    samples = np.random.RandomState(0).rand(2, 5, 40) + 1
+    whole = _timing.ratio(*samples)
+    monkeypatch.setattr(_timing, "_AT_ONCE", 1)
+    assert _timing.ratio(*samples) == pytest.approx(whole, abs=0.02)
+
+
+def test_drift_is_of_the_worst_process():
+    """Half a second process's rounds at 1, half at 1.5: 50 %; a first that is steady, or noisy alike, counts less."""
+    steady, slower = [1.0, 2.0, 1.0, 2.0], [1.0, 1.0, 1.5, 1.5]
+    assert _timing.drift(np.array([steady, slower])) == 0.5
+    assert _timing.drift(np.array([slower[::-1]])) == pytest.approx(1 / 3)
+    assert _timing.drift(np.array([steady])) == 0.0
 
 
 def test_the_interval_is_the_same_every_time():
@@ -163,37 +190,92 @@ def test_warm_up_ends_when_stable_or_at_its_limit(monkeypatch, steps, at_least, 
 
 
 @pytest.mark.parametrize(
-    ("busy", "threads", "clocks", "noise", "why"),
+    ("busy", "threads", "clocks", "why"),
     [
-        (0.0, 1, (None, None), 0.0, None),
-        (1.29, 1, (2000.0, 2199.0), 0.10, None),
-        (1.31, 1, (None, None), 0.0, "other work kept 1.3 of 2 cores busy"),
-        (0.31, 2, (None, None), 0.0, "other work kept 0.3 of 2 cores busy"),
-        (0.0, 1, (2000.0, 2201.0), 0.0, "the clock went from 2000 to 2201 MHz"),
-        (0.0, 1, (2000.0, 1799.0), 0.0, "the clock went from 2000 to 1799 MHz"),
-        (0.0, 1, (2000.0, None), 0.0, None),
-        (0.0, 1, (None, None), 0.11, "dense against itself varies by 11 %"),
+        (0.0, 1, (None, None), None),
+        (1.29, 1, (2000.0, 2199.0), None),
+        (1.31, 1, (None, None), "other work kept 1.3 of 2 cores busy"),
+        (0.31, 2, (None, None), "other work kept 0.3 of 2 cores busy"),
+        (0.0, 1, (2000.0, 2201.0), "the clock went from 2000 to 2201 MHz"),
+        (0.0, 1, (2000.0, 1799.0), "the clock went from 2000 to 1799 MHz"),
+        (0.0, 1, (2000.0, None), None),
     ],
 )
-def test_what_disturbs(monkeypatch, busy, threads, clocks, noise, why):
-    """Foreign load before it, a drifting clock, an unsteady A/A ratio; the limits themselves do not."""
-    monkeypatch.setattr(cpu, "physical_cores", lambda: 2)
-    found = cpu.disturbed(busy, threads, clocks, noise)
-    assert found == why or found.startswith(why)
+def test_what_disturbs(monkeypatch, busy, threads, clocks, why):
+    """Foreign load first, then a drifting clock; the limits themselves do not."""
+    monkeypatch.setattr(_host, "physical_cores", lambda: 2)
+    assert _host.disturbed(busy, threads, clocks) == why
+
+
+@pytest.mark.parametrize(
+    ("noise", "drift", "why"),
+    [
+        (0.10, 0.10, None),
+        (0.11, 0.11, "dense against itself varies by 11 %"),
+        (0.10, 0.11, "dense drifted by 11 % within a process"),
+    ],
+)
+def test_samples_that_are_unsteady(noise, drift, why):
+    """An A/A ratio, then a drift."""
+    assert _protocol.unsteady(noise, drift) == why
 
 
 def test_busy_cores_are_cores(monkeypatch):
     """25 % of eight is two."""
-    monkeypatch.setattr(cpu.psutil, "cpu_percent", lambda interval: 25.0)
+    monkeypatch.setattr(_host.psutil, "cpu_percent", lambda interval: 25.0)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert cpu.busy_cores() == 2.0
+    assert _host.busy_cores() == 2.0
 
 
 def test_too_many_threads_are_unavailable(monkeypatch):
     """They would wait for each other."""
-    monkeypatch.setattr(cpu, "physical_cores", lambda: 2)
+    monkeypatch.setattr(_host, "physical_cores", lambda: 2)
     assert CPU(threads=2).unavailable() is None
     assert CPU(threads=3).unavailable() == "3 threads on 2 cores would wait for each other"
+    assert (CPU(threads="all").unavailable(), CPU(threads="all").threads_used) == (None, 2)
+
+
+@pytest.mark.parametrize("field", [{"threads": 0}, {"batch": 0}, {"samples": 9}])
+def test_impossible_profiles_are_refused(field):
+    """In words."""
+    with pytest.raises(UserError, match="is impossible: give at least"):
+        CPU(**field)
+
+
+def test_pinned_threads_have_a_core_each(monkeypatch, tmp_path):
+    """The last cores, and of each the first of its hyper-threads; where nothing is known, every processor is a core."""
+    monkeypatch.setattr(_host, "_CORES", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4})
+    given = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: given.append(cpus))
+    for cpu, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        (tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(siblings)
+    for threads in (1, 2, 3):
+        _host.pin(threads)
+    assert given == [[4], [1, 4], [0, 1, 4]]
+
+
+def test_energy_of_all_packages(monkeypatch, tmp_path):
+    """Their microjoules in joules, not those of their parts; None where there are none, or not for this user."""
+    monkeypatch.setattr(_host, "_METERS", tmp_path)
+    assert CPU().joules() is None
+    for name, micro in (("intel-rapl:0", 2_500_000), ("intel-rapl:1", 500_000), ("intel-rapl:0:0", 9_000_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{micro}\n")
+    assert CPU().joules() == 3.0
+    (tmp_path / "intel-rapl:1/energy_uj").unlink()
+    assert CPU().joules() is None
+
+
+@pytest.mark.parametrize(
+    ("counter", "expected"), [((2.0, 6.0), 1000.0), ((None, 6.0), None), ((2.0, None), None), ((6.0, 2.0), None)]
+)
+def test_energy_of_one_run(counter, expected):
+    """4 J in a second, four runs of 250 ms; nothing where the counter is absent or began anew."""
+    reads = iter(counter)
+    device = SimpleNamespace(joules=lambda: next(reads), once=lambda run: 250.0)
+    assert _protocol.energy_of(device, lambda: None) == expected
 
 
 # ----------------------------------------------------------------------------------------------------- the profile
@@ -244,8 +326,11 @@ def told(stored, monkeypatch) -> list[str]:
     ran: list[str] = []
     monkeypatch.setattr("slimbench.hardware_profiles._program.load_folded", lambda folder: Told(folder.name, ran))
     monkeypatch.setattr(artifact, "verify", lambda folder: {"input": [3, 4, 4]})
-    monkeypatch.setattr(cpu, "busy_cores", lambda: 0.0)
-    monkeypatch.setattr(cpu, "clock_mhz", lambda: None)
+    monkeypatch.setattr(_host, "busy_cores", lambda: 0.0)
+    monkeypatch.setattr(_host.Beside, "cores", lambda self: 0.0)
+    monkeypatch.setattr(_host, "clock_mhz", lambda: None)
+    monkeypatch.setattr(_host, "pin", lambda threads: ran.append(f"pinned {threads}"))
+    monkeypatch.setattr(_protocol, "apart", lambda function, *args, anew: function(*args))
     return ran
 
 
@@ -254,30 +339,64 @@ def test_samples_become_fields(stored, told, monkeypatch):
     rounds = {}
     steady, unsteady = np.full(9, 4.0), np.array([4.0] * 7 + [2.0] * 2)
 
-    def interleaved(runs, count):
+    def interleaved(runs, count, seed, clock):
         for run in (runs["dense"], runs["again"], runs["compressed"]):
             run()
         rounds["count"] = count
         return {"dense": steady, "again": unsteady, "compressed": np.full(9, 2.0)}
 
-    monkeypatch.setattr(_timing, "warm_up", lambda run, at_least, at_most: None)
+    monkeypatch.setattr(_timing, "warm_up", lambda *asked: None)
     monkeypatch.setattr(_timing, "interleaved", interleaved)
-    for level, count in (("quick", 30), ("full", 200)):
+    for level, count, processes in (("quick", 30, 1), ("full", 40, 5)):
         told.clear()
         taken = CPU().measure(stored["compressed"], stored["dense"], level)
         assert told[-3:] == ["dense", "dense", "compressed"]
-        assert (rounds["count"], taken.samples) == (count, count)
+        assert told.count("pinned 1") == (processes if level == "full" else 0)
+        assert rounds["count"] == count
+        assert (taken.samples, taken.processes) == (9 * processes, processes)
         assert (taken.ratio, taken.ratio_low, taken.ratio_high) == (2.0, 2.0, 2.0)
-        assert (taken.p50_ms, taken.dense_p50_ms) == (2.0, 4.0)
-        assert taken.noise == 1.0
-        assert taken.disturbed == "dense against itself varies by 100 %"
+        assert (taken.p50_ms, taken.dense_p50_ms, taken.images_per_s) == (2.0, 4.0, 16_000.0)
+        assert taken.noise == 1.0 if level == "quick" else 0.0 < taken.noise < 1.0
+        assert taken.disturbed.startswith("dense against itself varies by ")
+        assert (
+            taken.artifact_bytes == (stored["compressed"] / "program.pt2").stat().st_size < taken.dense_artifact_bytes
+        )
+
+
+def test_a_disturbed_process_is_the_last(stored, told, monkeypatch):
+    """There is no use in the other four: the measurement is refused, and tried again later."""
+    loads = iter([0.0, 0.0, 2.0])
+    monkeypatch.setattr(_host, "busy_cores", lambda: next(loads))
+    monkeypatch.setattr(_host, "physical_cores", lambda: 2)
+    monkeypatch.setattr(_timing, "warm_up", lambda *asked: None)
+    taken = CPU().measure(stored["compressed"], stored["dense"], "full")
+    assert (taken.processes, taken.samples) == (3, 120)
+    assert taken.disturbed == "other work kept 2.0 of 2 cores busy"
+
+
+def test_a_full_measurement_takes_new_processes(stored, told, monkeypatch):
+    """Five, each with an order of rounds of its own, and one for each network's memory; quick: these two, forked."""
+    asked = []
+
+    def aside(function, *args, anew):
+        asked.append((function.__name__, args[-1] if function is _protocol.session else None, anew))
+        return function(*args)
+
+    monkeypatch.setattr(_protocol, "apart", aside)
+    monkeypatch.setattr(_timing, "warm_up", lambda *asked: None)
+    monkeypatch.setattr(_protocol, "unsteady", lambda noise, drift: None)
+    CPU().measure(stored["compressed"], stored["dense"], "full")
+    assert asked == [("_peak_here", None, True)] * 2 + [("session", seed, True) for seed in range(5)]
+    asked.clear()
+    CPU().measure(stored["compressed"], stored["dense"], "quick")
+    assert asked == [("_peak_here", None, False)] * 2
 
 
 def test_dense_runs_against_a_copy_of_itself(stored, told, monkeypatch):
     """One network run twice a round would find its weights in the cache, and every other would look slower."""
     seen = {}
 
-    def interleaved(runs, count):
+    def interleaved(runs, count, seed, clock):
         seen.update(runs)
         return {name: np.full(9, 1.0) for name in runs}
 
@@ -291,7 +410,7 @@ def test_both_networks_are_warmed_up(stored, told, monkeypatch, level, limits):
     """Each within the level's limits, before anything is timed; thirty rounds of three or two hundred follow."""
     warmed = []
 
-    def warm_up(run, at_least, at_most):
+    def warm_up(run, at_least, at_most, clock):
         told.clear()
         run()
         warmed.append((*told, at_least, at_most))
@@ -299,8 +418,9 @@ def test_both_networks_are_warmed_up(stored, told, monkeypatch, level, limits):
 
     monkeypatch.setattr(_timing, "warm_up", warm_up)
     taken = CPU().measure(stored["compressed"], stored["dense"], level)
-    assert sorted(warmed) == [("compressed", *limits), ("dense", *limits), ("dense", *limits)]
-    assert told.count("dense") == 2 * told.count("compressed") == 2 * taken.samples
+    assert sorted(set(warmed)) == [("compressed", *limits), ("dense", *limits)]
+    assert len(warmed) == 3 * taken.processes
+    assert told.count("dense") == 2 * told.count("compressed") == 2 * taken.samples / taken.processes
 
 
 # ------------------------------------------------------------------------------------------------------ the record
@@ -315,6 +435,7 @@ class Fake:
 
     name: ClassVar[str] = "fake"
     version: ClassVar[int] = 7
+    device: ClassVar[str] = "fake"
     calls: ClassVar[list[tuple[str, str]]] = []
 
     def unavailable(self) -> str | None:
@@ -323,7 +444,7 @@ class Fake:
     def measure(self, compressed, reference, level) -> Measurement:
         self.calls.append((compressed.name, reference.name))
         fields = {field.name: 1.0 for field in dataclasses.fields(Measurement)}
-        pairs = {"load_average": (0.0, 0.0), "clock_mhz": (None, None), "input_shape": (1, 2)}
+        pairs = {"load_average": (0.0, 0.0), "clock_mhz": (None, None), "input_shape": (1, 2), "device": {}}
         why = "a planted load" if len(self.calls) <= self.disturbed else None
         return Measurement(**fields | pairs | {"level": level, "disturbed": why, "p50_ms": float(len(self.calls))})
 
@@ -333,7 +454,7 @@ def slept(monkeypatch, tmp_path) -> list[float]:
     """How long measuring rested; locks lie in a folder of the test's own."""
     naps: list[float] = []
     Fake.calls.clear()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("BENCH_LOCKS", str(tmp_path))
     monkeypatch.setattr(measure, "time", SimpleNamespace(sleep=naps.append))
     return naps
 
@@ -391,28 +512,67 @@ def test_ids_tell_measurements_apart():
     assert len({measure.measurement_id(*each) for each in given}) == 5
 
 
-def free(folder: Path, device: str) -> bool:
-    """Whether another process could measure on ``device`` now."""
-    (path,) = folder.glob(f"slimbench-*-{device}.lock")
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which only an exclusive holder keeps out
-        except BlockingIOError:
-            return False
-        return True
+def free(folder: Path, device: str, mode: int = fcntl.LOCK_SH) -> bool:
+    """Whether another process could train (or measure: LOCK_EX) on ``device`` now."""
+    for part in ("gate", "use"):
+        (path,) = folder.glob(f"slimbench-*-{device}.{part}.lock")
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, mode | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+    return True
 
 
 def test_one_measurement_at_a_time_on_a_device(slept, tmp_path):
     """A second holder waits, on the same device only; the lock goes with the block, also after an error."""
-    with measure.exclusive("gpu"):
+    with devices.alone("gpu"):
         pass
-    with measure.exclusive("cpu"):
+    with devices.alone("cpu"):
         assert not free(tmp_path, "cpu")
         assert free(tmp_path, "gpu")
     assert free(tmp_path, "cpu")
-    with pytest.raises(ZeroDivisionError), measure.exclusive("cpu"):
+    with pytest.raises(ZeroDivisionError), devices.alone("cpu"):
         raise ZeroDivisionError
     assert free(tmp_path, "cpu")
+
+
+def test_training_shares_the_device_and_measuring_does_not(slept, tmp_path):
+    """Cells train beside each other; none beside a measurement."""
+    with devices.shared("cpu"), devices.shared("cpu"):
+        assert free(tmp_path, "cpu")
+        assert not free(tmp_path, "cpu", fcntl.LOCK_EX)
+    assert free(tmp_path, "cpu", fcntl.LOCK_EX)
+
+
+def test_waiting_is_said_and_ends(slept, tmp_path, monkeypatch):
+    """A cell waits for the measurement that waits for a cell: the gate is shut until both are done."""
+    said, steps = [], iter(["still", "ends"])
+    with contextlib.ExitStack() as cell, monkeypatch.context() as patch:
+        cell.enter_context(devices.shared("cpu"))
+
+        def sleep(seconds):
+            said.append(next(steps))
+            assert not free(tmp_path, "cpu"), "later cells wait"
+            if said[-1] == "ends":
+                cell.close()
+
+        patch.setattr(devices, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
+        with devices.alone("cpu", say=said.append) as is_alone:
+            assert is_alone
+    assert said == ["waits", "still", "ends", "begins"]
+
+
+def test_a_quick_measurement_waits_with_patience(slept, store, tmp_path, monkeypatch):
+    """After half a minute it measures beside the other run's training, and says so; a full one would wait on."""
+    now = iter(range(0, 1000, 20))
+    naps = []
+    monkeypatch.setattr(devices, "time", SimpleNamespace(sleep=naps.append, monotonic=lambda: next(now)))
+    with devices.shared("fake"):
+        naps.clear()
+        assert measured(store, Fake(), "quick").measurement.disturbed == "another run trained on the device"
+        assert len(naps) == 1
+    assert measure._PATIENCE_S["full"] == float("inf")
 
 
 def test_measuring_holds_the_device(store, slept, tmp_path, monkeypatch):
@@ -421,3 +581,56 @@ def test_measuring_holds_the_device(store, slept, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "time", SimpleNamespace(sleep=lambda seconds: seen.append(free(tmp_path, "fake"))))
     measured(store, Fake(1), "full")
     assert seen == [False]
+
+
+@pytest.mark.parametrize(("do", "holds"), [("compress", True), ("measure", False)])
+def test_a_cell_holds_its_device_while_it_trains(store, slept, tmp_path, monkeypatch, do, holds):
+    """So that another run's measurement waits; the runner learns when the time limit begins to count."""
+    seen, sent = [], []
+    for name in ("compress", "measure"):
+        monkeypatch.setattr(worker, name, lambda *a, **k: seen.append(free(tmp_path, "cpu", fcntl.LOCK_EX)))
+    with devices.alone("cpu"):
+        pass
+    cell = SimpleNamespace(settings=SimpleNamespace(device="cpu"))
+    job = {"do": do, "store": store.root, "cell": cell, "record": None, "reference": None, "profile": None, "level": ""}
+    worker.run(job, SimpleNamespace(send=sent.append))
+    assert seen == [not holds]
+    assert sent == ([("begins", None)] if holds else [])
+
+
+def test_profiles_of_one_processor_share_its_lock():
+    """Two runtimes on the same cores would disturb each other; a user's profile that does not say is by itself."""
+    assert measure.device_of(CPU()) == "cpu"
+    assert measure.device_of(SimpleNamespace(name="board")) == "board"
+
+
+# ----------------------------------------------------------------------------------------------- processes apart
+
+
+def answers(value):
+    return value, os.getpid()
+
+
+def raises(kind):
+    raise kind("in words")
+
+
+def dies():
+    os._exit(3)
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_an_answer_from_another_process(anew):
+    """Its value, and not from here."""
+    value, pid = apart(answers, 7, anew=anew)
+    assert (value, pid != os.getpid()) == (7, True)
+
+
+def test_what_goes_wrong_apart_is_told_here():
+    """Bad input stays bad input; anything else is an error in words."""
+    with pytest.raises(UserError, match=r"^in words$"):
+        apart(raises, UserError, anew=False)
+    with pytest.raises(RuntimeError, match=r"^ValueError: in words$"):
+        apart(raises, ValueError, anew=False)
+    with pytest.raises(RuntimeError, match="while it measured, its process ended with exit code 3"):
+        apart(dies, anew=False)

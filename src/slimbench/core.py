@@ -346,6 +346,7 @@ class HardwareProfile(Protocol):
 
     name: ClassVar[str]
     version: ClassVar[int]
+    device: ClassVar[str]  # "cpu", "cuda": one measurement at a time on each, and none beside training
 
     def unavailable(self) -> str | None:
         """Why this machine cannot measure it, or None."""
@@ -489,7 +490,12 @@ class Measurement:
         ratio: dense / compressed latency (above 1: faster) with its 95 % interval.
         noise: how far the interval of dense against a copy of itself, in the same session, reaches from 1.
         disturbed: why the timing should be doubted, or None.
-        peak_bytes: memory that loading and running the network added to a fresh process.
+        samples: of each network, over all ``processes``.
+        peak_bytes: memory that loading and running the network added to a fresh process; a GPU's: allocated there.
+        artifact_bytes: of the file that the runtime loads.
+        energy_mj: of one forward pass, of the whole processor or device; None where nothing meters it.
+        drift: how much slower or faster a process's second half of rounds was than its first, at most.
+        device: what the profile says of its device and runtime.
 
     """
 
@@ -513,6 +519,26 @@ class Measurement:
     load_average: tuple[float, float]  # before, after; it remembers the last minute's own work
     clock_mhz: tuple[float | None, float | None]  # before, after; None where the system does not tell
     input_shape: tuple[int, ...] = ()
+    processes: int = 1
+    artifact_bytes: int | None = None
+    dense_artifact_bytes: int | None = None
+    energy_mj: float | None = None
+    dense_energy_mj: float | None = None
+    drift: float = 0.0
+    device: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def images_per_s(self) -> float:
+        """Throughput at this batch."""
+        return 1000 * self.batch / self.p50_ms
+
+    @property
+    def indicative(self) -> tuple[str, ...]:
+        """Percentiles of fewer samples than MLPerf asks for them."""
+        return tuple(name for name, least in ENOUGH_SAMPLES.items() if self.samples < least)
+
+
+ENOUGH_SAMPLES = {"p90_ms": 24_576, "p99_ms": 270_336}  # MLPerf's, for 99 % confidence
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,11 @@ def load_plugin(path: str) -> None:
     found.cache_clear()
 
 
+def plugin_files() -> tuple[str, ...]:
+    """The users' files that were loaded."""
+    return tuple(str(module.__file__) for module in _plugins)
+
+
 @functools.cache
 def found(kind: str) -> dict[str, type]:
     """The plug-in classes of a kind ("methods", "tasks" or "hardware_profiles"), by declared name, sorted."""

@@ -138,11 +138,14 @@ def _read(one: _Running) -> Iterator[Event]:
     try:
         while one.line.poll():
             kind, value = one.line.recv()
-            event = Event(kind, one.job, value)
-            if kind == "progress":
-                yield event
+            if kind == "waits":  # for a measurement of another run
+                one.ends = math.inf
+            elif kind == "begins":
+                one.ends = time.monotonic() + (one.job.time_limit_s or math.inf)
+            elif kind == "progress":
+                yield Event(kind, one.job, value)
             elif one.said is None:
-                one.said = event
+                one.said = Event(kind, one.job, value)
                 one.ends = time.monotonic() + _GRACE_S  # threads that a method left behind would keep it
     except (EOFError, OSError):
         return

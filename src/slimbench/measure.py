@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import fcntl
-import os
-import tempfile
+import math
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimbench import identity
-from slimbench.core import DoesNotFitError, HardwareProfile, Level, MeasurementRecord, Record
+from slimbench import devices, identity
+from slimbench.core import DoesNotFitError, HardwareProfile, Level, Measurement, MeasurementRecord, Record
 from slimbench.environment import environment, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from slimbench.store import Store
 
 _ATTEMPTS = 3  # of a full measurement that is disturbed
 _REST_S = 20.0
+_PATIENCE_S = {"quick": 30.0, "full": math.inf}  # with other runs that train on the device
 
 
 def measurement_id(record: Record, reference: Record, profile: HardwareProfile, level: Level) -> str:
@@ -37,31 +35,58 @@ def machine_of(profile: HardwareProfile) -> Mapping[str, Any]:
 
 
 def measure(
-    record: Record, reference: Record, profile: HardwareProfile, level: Level, store: Store
+    record: Record,
+    reference: Record,
+    profile: HardwareProfile,
+    level: Level,
+    store: Store,
+    *,
+    say: Callable[[str], object] = devices.say_nothing,
 ) -> MeasurementRecord:
     """Measure ``record``'s network against ``reference``'s and store the result.
 
     A disturbed ``quick`` measurement is kept and flagged; a ``full`` one is tried again and then refused. Where a
     network does not fit, that is the result: "unsupported".
     """
-    blank = empty_record(record, reference, profile, level)
-    with exclusive(profile.name):
+    done = empty_record(record, reference, profile, level)
+    try:
+        taken = timed(profile, store.artifact(record.id), store.artifact(reference.id), level, say)
+    except DoesNotFitError as error:
+        done = replace(done, status="unsupported", reason=str(error))
+    else:
+        reason = refusal(taken)
+        done = replace(done, status="failed", reason=reason) if reason else replace(done, measurement=taken)
+    done = replace(done, finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    store.put(done)
+    return done
+
+
+def timed(
+    profile: HardwareProfile,
+    artifact: Path,
+    reference: Path,
+    level: Level,
+    say: Callable[[str], object] = devices.say_nothing,
+) -> Measurement:
+    """A measurement that has the device to itself; a disturbed ``full`` one is tried again, twice."""
+    with devices.alone(device_of(profile), _PATIENCE_S[level], say) as is_alone:
         for attempt in range(_ATTEMPTS):
-            try:
-                taken = profile.measure(store.artifact(record.id), store.artifact(reference.id), level)
-            except DoesNotFitError as error:
-                done = replace(blank, status="unsupported", reason=str(error), finished=now())
-                store.put(done)
-                return done
+            taken = profile.measure(artifact, reference, level)
             if level == "quick" or taken.disturbed is None:
                 break
             if attempt < _ATTEMPTS - 1:
                 time.sleep(_REST_S)
-    done = replace(blank, measurement=taken, finished=now())
-    if level == "full" and taken.disturbed:
-        done = replace(done, status="failed", measurement=None, reason=f"refused: {taken.disturbed}")
-    store.put(done)
-    return done
+    return taken if is_alone or taken.disturbed else replace(taken, disturbed="another run trained on the device")
+
+
+def refusal(taken: Measurement) -> str:
+    """Why a measurement is none, or nothing: a full one that was disturbed to the end."""
+    return f"refused: {taken.disturbed}" if taken.level == "full" and taken.disturbed else ""
+
+
+def device_of(profile: HardwareProfile) -> str:
+    """What a profile times; one that does not say times a device of its own."""
+    return getattr(profile, "device", profile.name)
 
 
 def empty_record(record: Record, reference: Record, profile: HardwareProfile, level: Level) -> MeasurementRecord:
@@ -80,16 +105,3 @@ def environment_of(profile: HardwareProfile) -> dict[str, Any]:
     """Everything a record says of where it was made: ``environment``'s, and the profile's own machine."""
     here, there = environment(), machine_of(profile)
     return {**here, **there, "versions": {"slimbench": here["versions"]["slimbench"], **there["versions"]}}
-
-
-def now() -> str:
-    """UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-@contextlib.contextmanager
-def exclusive(device: str) -> Iterator[None]:
-    """One measurement on a device at a time, over all stores of this machine."""
-    with (Path(tempfile.gettempdir()) / f"slimbench-{os.getuid()}-{device}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimbench import discover
+from slimbench import devices, discover
 from slimbench.compress import compress
 from slimbench.core import UserError
 from slimbench.measure import measure
@@ -40,7 +40,7 @@ def main(line: Connection, job: bytes, plugins: tuple[str, ...], log: str, envir
         try:
             for plugin in plugins:
                 discover.load_plugin(plugin)
-            line.send(("done", run(pickle.loads(job), lambda message: line.send(("progress", message)))))
+            line.send(("done", run(pickle.loads(job), line)))
         except UserError as error:
             print(error)  # noqa: T201  into the log
             line.send(("stop" if stops_the_run(error) else "failed", str(error)))
@@ -49,14 +49,19 @@ def main(line: Connection, job: bytes, plugins: tuple[str, ...], log: str, envir
             line.send(("failed", f"{type(error).__name__}: {error}"))
 
 
-def run(job: dict[str, Any], say: Any) -> Any:
-    """Do what a job asks for."""
+def run(job: dict[str, Any], line: Connection) -> Any:
+    """Do what a job asks for. No cell trains beside a measurement: what it waits is no time of its own."""
     store = Store(job["store"])
+
+    def say(what: str) -> None:
+        line.send((what, None))
+
     if job["do"] == "check":
         return check(job["task"])
     if job["do"] == "compress":
-        return compress(job["cell"], store, say)
-    return measure(job["record"], job["reference"], job["profile"], job["level"], store)
+        with devices.shared(job["cell"].settings.device, say):
+            return compress(job["cell"], store, lambda message: line.send(("progress", message)))
+    return measure(job["record"], job["reference"], job["profile"], job["level"], store, say=say)
 
 
 def check(task: Task) -> None:

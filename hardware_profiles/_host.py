@@ -1,0 +1,197 @@
+"""What profiles of this machine's processor share: threads, its clock, load, memory and energy."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import psutil
+
+from slimbench.core import Level, Measurement, UserError
+from slimbench.environment import clock_mhz, physical_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slimbench.hardware_profiles._protocol import Seen
+    from slimbench.hardware_profiles._timing import Run
+
+_CLOCK_DRIFT = 0.10
+_LOOK_S = 0.25
+_SPARE = 0.3  # of a core: the system itself
+_CORES = Path("/sys/devices/system/cpu")
+_METERS = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class Host:
+    """fp32 on a fixed number of threads, on as many physical cores.
+
+    Attributes:
+        threads: "all": one a physical core.
+        batch: images a forward pass.
+        samples: rounds of level full, over five processes; MLPerf asks 24,576 for a 90th percentile and 270,336 for a
+            99th.
+
+    """
+
+    threads: int | Literal["all"] = 1
+    batch: int = 32
+    samples: int = 200
+
+    device: ClassVar[str] = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        for name, least in (("threads", 1), ("batch", 1), ("samples", 10)):
+            if (given := getattr(self, name)) != "all" and given < least:
+                raise UserError(f"{name}={given} is impossible: give at least {least}.")
+
+    @property
+    def threads_used(self) -> int:
+        """A number."""
+        return physical_cores() if self.threads == "all" else self.threads
+
+    def unavailable(self) -> str | None:
+        """Too few cores for the threads."""
+        cores, threads = physical_cores(), self.threads_used
+        return None if threads <= cores else f"{threads} threads on {cores} cores would wait for each other"
+
+    def measure(self, artifact: Path, reference: Path, level: Level) -> Measurement:
+        """By the common protocol."""
+        from slimbench.hardware_profiles import _protocol
+
+        return _protocol.compare(self, artifact, reference, level)  # type: ignore[arg-type]  # a runtime adds ready, load
+
+    def translate(self, folder: Path, work: Path) -> Path:
+        """Nothing to do: PyTorch loads the artifact."""
+        return folder
+
+    def once(self, run: Run) -> float:
+        """By the processor's clock."""
+        from slimbench.hardware_profiles import _timing
+
+        return _timing.once(run)
+
+    def peak(self, file: Path) -> int | None:
+        """Resident bytes; None where the system does not tell."""
+        before = _resident(peak=False)
+        _reset_peak()
+        self.load(file)()
+        peak = _resident(peak=True)
+        return peak - before if peak and before else None
+
+    def load(self, file: Path) -> Run:
+        """A runtime's own."""
+        raise NotImplementedError
+
+    def joules(self) -> float | None:
+        """Of all processors, by RAPL, where the system lets this process read it."""
+        try:
+            meters = [meter for meter in _METERS.glob("intel-rapl:*") if meter.name.count(":") == 1]
+            return sum(int((meter / "energy_uj").read_text()) for meter in meters) / 1e6 if meters else None
+        except OSError:
+            return None
+
+    def runtime(self) -> dict[str, str]:
+        """Its name and version."""
+        import torch
+
+        return {"runtime": f"torch {torch.__version__.partition('+')[0]}"}
+
+    def watch(self) -> HostWatch:
+        """Load and clock."""
+        return HostWatch(self.threads_used, self.runtime())
+
+
+def pin(threads: int) -> None:
+    """Keep this process on as many physical cores: the last ones, since the first serve interrupts."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, _one_a_core(sorted(os.sched_getaffinity(0)))[-threads:])
+
+
+def _one_a_core(usable: Sequence[int]) -> list[int]:
+    """The first of each core's hyper-threads."""
+    siblings: dict[str, int] = {}
+    for cpu in usable:
+        try:
+            core = (_CORES / f"cpu{cpu}/topology/thread_siblings_list").read_text()
+        except OSError:
+            core = str(cpu)
+        siblings.setdefault(core, cpu)
+    return list(siblings.values())
+
+
+class HostWatch:
+    """Counts the cores that other processes keep busy, right before and meanwhile, and looks at the clock."""
+
+    def __init__(self, threads: int, runtime: dict[str, str]) -> None:
+        self.threads, self.runtime = threads, runtime
+        self.busy, self.load = busy_cores(), os.getloadavg()[0]
+
+    def begin(self) -> None:
+        """Right before the first round."""
+        self.clock, self.beside = clock_mhz(), Beside()
+
+    def end(self) -> Seen:
+        """Right after the last."""
+        from slimbench.hardware_profiles._protocol import Seen
+
+        busy, clocks = max(self.busy, self.beside.cores()), (self.clock, clock_mhz())
+        load = (self.load, os.getloadavg()[0])
+        return Seen(disturbed(busy, self.threads, clocks), busy, load, clocks, self.runtime)
+
+
+class Beside:
+    """Counts the cores that other processes keep busy while this one works."""
+
+    def __init__(self) -> None:
+        self._started, self._own, self._all = time.monotonic(), time.process_time(), _busy_seconds()
+
+    def cores(self) -> float:
+        """Since the start."""
+        elapsed, own = time.monotonic() - self._started, time.process_time() - self._own
+        if elapsed < _LOOK_S:
+            return 0.0  # the system counts in hundredths of a second
+        return max(0.0, _busy_seconds() - self._all - own) / elapsed
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
+
+
+def busy_cores() -> float:
+    """Cores that other work keeps busy right now. (The load average still remembers our own training.)"""
+    return float(psutil.cpu_percent(interval=_LOOK_S)) / 100 * (os.cpu_count() or 1)
+
+
+def disturbed(busy: float, threads: int, clocks: tuple[float | None, float | None]) -> str | None:
+    """Why a timing should be doubted, or None: foreign load, or a clock that drifts or is throttled."""
+    cores = physical_cores()
+    if busy > cores - threads + _SPARE:
+        return f"other work kept {busy:.1f} of {cores} cores busy"
+    before, after = clocks
+    if before and after and abs(after - before) > _CLOCK_DRIFT * before:
+        return f"the clock went from {before:.0f} to {after:.0f} MHz"
+    return None
+
+
+def _resident(*, peak: bool) -> int | None:
+    """Resident memory of this process in bytes, now or at its highest; None where the system does not tell."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(wanted))
+    except (OSError, StopIteration):
+        return None
+
+
+def _reset_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # the highest so far then stands for the peak
