@@ -249,6 +249,14 @@ def test_a_process_that_is_killed_is_part_of_the_answer(packed, tmp_path):
         _onnx.refuse(found["failed"], "there", "1 MiB")
 
 
+def test_the_agent_ends_when_nobody_listens_any_more(packed, monkeypatch):
+    """Whoever started it was killed: it does not go on to time networks."""
+    parents = iter([7, 7, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    found = _agent.measure(str(packed[0]))
+    assert (set(found["peak"]), found["session"], found["failed"]) == ({"dense"}, {}, [])
+
+
 # ------------------------------------------------------------------------------------------- what comes of answers
 
 
