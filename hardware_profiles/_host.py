@@ -43,6 +43,7 @@ class Host:
     samples: int = 200
 
     device: ClassVar[str] = "cpu"
+    takes_onnx: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -70,19 +71,19 @@ class Host:
         """Nothing to do: PyTorch loads the artifact."""
         return folder
 
-    def once(self, run: Run) -> float:
+    def times(self, runs: Sequence[Run]) -> list[float]:
         """By the processor's clock."""
         from slimbench.hardware_profiles import _timing
 
-        return _timing.once(run)
+        return _timing.times(runs)
 
-    def peak(self, file: Path) -> int | None:
+    def peak(self, file: Path) -> dict[str, int | None]:
         """Resident bytes; None where the system does not tell."""
         before = _resident(peak=False)
         _reset_peak()
         self.load(file)()
         peak = _resident(peak=True)
-        return peak - before if peak and before else None
+        return {"peak_bytes": peak - before if peak and before else None}
 
     def load(self, file: Path) -> Run:
         """A runtime's own."""

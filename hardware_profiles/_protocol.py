@@ -84,12 +84,12 @@ class Device(Ran, Protocol):
         """A forward pass of one batch."""
         ...
 
-    def once(self, run: Run) -> float:
-        """Milliseconds of one run."""
+    def times(self, runs: Sequence[Run]) -> list[float]:
+        """Milliseconds of each run, one after the other."""
         ...
 
-    def peak(self, file: Path) -> int | None:
-        """Bytes that loading the network and one run add to this process."""
+    def peak(self, file: Path) -> dict[str, int | None]:
+        """``peak_bytes`` that loading the network and one run add to this process; ``reserved_bytes``."""
         ...
 
     def joules(self) -> float | None:
@@ -127,23 +127,23 @@ class Session:
     seen: Seen
 
 
-def compare(device: Device, artifact: Path, reference: Path, level: Level) -> Measurement:
+def compare(device: Device, compressed: Path, dense: Path, level: Level) -> Measurement:
     """Dense, dense again (the noise floor) and compressed, one forward pass each a round, in random order.
 
     Level "quick" is one session in this process, "full" five in processes started for them, or fewer: the first that is
     disturbed is the last. Raises: UserError where a network cannot be loaded.
     """
-    from slimbench.artifact import verify
+    from slimbench import artifact
 
     plan = Plan.of(device, level)
-    about: dict[str, Any] = {"input_shape": (device.batch, *verify(artifact)["input"])}
+    about: dict[str, Any] = {"input_shape": (device.batch, *artifact.verify(compressed)["input"])}
     with tempfile.TemporaryDirectory() as work:
         files = {}
-        for of, folder in (("", artifact), ("dense_", reference)):
+        for of, folder in (("", compressed), ("dense_", dense)):
             (part := Path(work) / f"network_{of}").mkdir()
-            files[of] = device.translate(folder, part)
+            files[of] = apart(device.translate, folder, part, anew=False)
             about[f"{of}artifact_bytes"] = _size(files[of])
-            about[f"{of}peak_bytes"] = _peak(device, files[of], anew=plan.is_full)
+            about |= {of + name: size for name, size in _peak(device, files[of], anew=plan.is_full).items()}
         sessions: list[Session] = []
         while len(sessions) < plan.processes and not (sessions and sessions[-1].seen.disturbed):
             ask = (device, files[""], files["dense_"], plan, len(sessions))
@@ -159,9 +159,9 @@ def session(device: Device, compressed: Path, dense: Path, plan: Plan, seed: int
         files = {"dense": dense, "again": dense, "compressed": compressed}
         runs = {name: device.load(file) for name, file in files.items()}
         for run in runs.values():
-            _timing.warm_up(run, *plan.warm_s, device.once)
+            _timing.warm_up(run, *plan.warm_s, device.times)
         watch.begin()
-        samples = _timing.interleaved(runs, plan.rounds, seed, device.once)
+        samples = _timing.interleaved(runs, plan.rounds, seed, device.times)
         seen = watch.end()
         metered = [name for name in ("dense", "compressed") if plan.is_full]
         return Session(samples, {name: energy_of(device, runs[name]) for name in metered}, seen)
@@ -173,21 +173,21 @@ def energy_of(device: Device, run: Run) -> float | None:
     if before is None:
         return None
     while spent_ms < 1000 * _METERED_S:
-        spent_ms += device.once(run)
+        spent_ms += device.times([run])[0]
         runs += 1
     after = device.joules()
     return 1000 * (after - before) / runs if after is not None and after >= before else None
 
 
-def _peak(device: Device, file: Path, *, anew: bool) -> int | None:
+def _peak(device: Device, file: Path, *, anew: bool) -> dict[str, int | None]:
     try:
-        peak: int | None = apart(_peak_here, device, file, anew=anew)
+        peak: dict[str, int | None] = apart(_peak_here, device, file, anew=anew)
     except (RuntimeError, UserError):
-        return None  # the measurement itself will say what is wrong with the network
+        return {"peak_bytes": None}  # the measurement itself will say what is wrong with the network
     return peak
 
 
-def _peak_here(device: Device, file: Path) -> int | None:
+def _peak_here(device: Device, file: Path) -> dict[str, int | None]:
     with device.ready(alone=False):
         return device.peak(file)
 
@@ -239,6 +239,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _size(file: Path) -> int:
     """Bytes of what the runtime loads: a program, or a file with its weights beside it."""
+    from slimbench import artifact
+
     if file.is_dir():
-        return (file / "program.pt2").stat().st_size
+        return (file / artifact.PROGRAM).stat().st_size
     return sum(part.stat().st_size for part in file.parent.glob(f"{file.stem}.*"))

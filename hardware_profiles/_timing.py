@@ -11,40 +11,44 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     Run = Callable[[], object]  # one forward pass of one batch
-    Clock = Callable[[Run], float]  # how long a run takes, in ms
+    Clock = Callable[[Sequence[Run]], list[float]]  # milliseconds of each run, one after the other
     Samples = NDArray[np.float64]  # milliseconds: (rounds,), or (processes, rounds)
 
+_BLOCK = 10  # rounds between two synchronisations of a device that works by itself
 _WINDOW = 10
 _STABLE = 0.02  # two successive windows' medians agree to this
 _RESAMPLES = 2000
 _AT_ONCE = 2_000_000  # samples drawn at a time: 16 MB
 
 
-def once(run: Run) -> float:
-    """Milliseconds that one run takes by the processor's clock."""
-    started = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - started) / 1e6
+def times(runs: Sequence[Run]) -> list[float]:
+    """Milliseconds of each run, one after the other, by the processor's clock."""
+    taken = []
+    for run in runs:
+        started = time.perf_counter_ns()
+        run()
+        taken.append((time.perf_counter_ns() - started) / 1e6)
+    return taken
 
 
-def warm_up(run: Run, at_least_s: float, at_most_s: float, clock: Clock = once) -> None:
+def warm_up(run: Run, at_least_s: float, at_most_s: float, clock: Clock = times) -> None:
     """Run until at least ``at_least_s`` seconds went by and the running median is stable, or ``at_most_s`` went by."""
     started = time.perf_counter()
     taken: list[float] = []
     while (elapsed := time.perf_counter() - started) < at_most_s:
-        taken.append(clock(run))
+        taken += clock([run])
         if elapsed >= at_least_s and len(taken) >= 2 * _WINDOW:
             before, now = statistics.median(taken[-2 * _WINDOW : -_WINDOW]), statistics.median(taken[-_WINDOW:])
             if abs(now - before) <= _STABLE * before:
                 return
 
 
-def interleaved(runs: Mapping[str, Run], rounds: int, seed: int = 0, clock: Clock = once) -> dict[str, Samples]:
+def interleaved(runs: Mapping[str, Run], rounds: int, seed: int = 0, clock: Clock = times) -> dict[str, Samples]:
     """Time each run once a round, in an order drawn anew each round, with the garbage collector off."""
     shuffle = random.Random(seed)
     names = list(runs)
@@ -52,10 +56,13 @@ def interleaved(runs: Mapping[str, Run], rounds: int, seed: int = 0, clock: Cloc
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(rounds):
-            shuffle.shuffle(names)
-            for name in names:
-                samples[name].append(clock(runs[name]))
+        for start in range(0, rounds, _BLOCK):
+            order: list[str] = []
+            for _ in range(min(_BLOCK, rounds - start)):
+                shuffle.shuffle(names)
+                order += names
+            for name, ms in zip(order, clock([runs[name] for name in order]), strict=True):
+                samples[name].append(ms)
     finally:
         if collecting:
             gc.enable()

@@ -9,7 +9,7 @@ from torch import nn
 from slimbench import cost
 from slimbench.cost import CannotCountError, count
 from slimbench.tasks import _networks
-from slimbench.tasks._networks import mobilenet, vgg
+from slimbench.tasks._networks import mobilenet, segmentation, super_resolution, vgg
 
 
 def counted(name: str, channels: int = 3, classes: int = 10, size: int = 32):
@@ -295,6 +295,39 @@ def test_prunable_weights_by_name():
     assert list(cost.prunable(model)) == ["0.0.weight", "0.4.weight", "1.weight", "2.weight"]
 
 
+# -------------------------------------------------------------------------------------------- every network
+
+FAMILIES = {
+    "classification": [n for n in _networks.NAMES if not n.startswith("imagenet")],
+    "classification, large": [n for n in _networks.NAMES if n.startswith("imagenet")],
+    "segmentation": segmentation.NAMES,
+    "super resolution": super_resolution.NAMES,
+}
+EVERY = [(family, name) for family, names in FAMILIES.items() for name in names]
+
+
+def network(family: str, name: str) -> tuple[nn.Module, torch.Tensor]:
+    """A network as it is deployed, and an input as small as it takes."""
+    if family == "super resolution":
+        return super_resolution.build(name, 2), torch.zeros(1, 3, 24, 24)
+    if family == "segmentation":
+        model = segmentation.without_auxiliary_heads(segmentation.build(name, 4))
+        return model, torch.zeros(1, 3, 64, 64)
+    if family == "classification":
+        channels, size = (1, 28) if name in {"lenet5", "mlp"} else (3, 32)
+        return _networks.build(name, channels, 10, size), torch.zeros(1, channels, size, size)
+    return _networks.build(name, 3, 10, 224), torch.zeros(1, 3, 96, 96)
+
+
+@pytest.mark.parametrize(("family", "name"), EVERY, ids=[name for _, name in EVERY])
+def test_the_counters_agree_on_every_network_that_ships(family, name):
+    """Two counters and the sum over layers, to the last multiply-accumulate: no number would be there otherwise."""
+    model, example = network(family, name)
+    found, rows = count(model, example), cost.layers(model, example)
+    assert found.macs == sum(row.of("macs") for row in rows.values()) > 0
+    assert found.activations > 0
+
+
 # --------------------------------------------------------------------------------------------------- refusals
 
 
@@ -308,7 +341,8 @@ def test_two_counters_that_disagree_give_no_number(monkeypatch, counter):
 
 def test_an_operator_that_one_counter_alone_knows_gives_no_number():
     """fvcore does not see an inner product; to take the other's word would be to guess."""
-    with pytest.raises(CannotCountError, match="fvcore says 0 MACs, PyTorch 16"):
+    said = r"fvcore says 0 MACs, PyTorch 16 \(by operator: nothing; mm 16\)"
+    with pytest.raises(CannotCountError, match=said):
         count(Runs(lambda x: torch.inner(x[0, 0], x[0, 0])), torch.ones(1, 1, 2, 4))
 
 

@@ -9,6 +9,7 @@ from conftest import fakes
 from slimbench import artifact, identity, seeding, train
 from slimbench.compress import compress
 from slimbench.core import Budget, Cell, Settings
+from slimbench.hardware_profiles import cuda
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
@@ -96,3 +97,19 @@ def test_memory_of_training_is_the_devices(tmp_path):
     loop = Loop(TASK, 0, CUDA, 9.0)
     loop.fit(TASK.build(), 1, name="fit")
     assert loop.spent.peak_bytes == torch.cuda.max_memory_allocated()
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "compile"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
+def test_the_gpu_measures_stored_networks(tmp_path, mode, precision):
+    """Every way of running, at level quick: allocated and reserved memory, and what NVML says."""
+    for name, depth in (("dense", 14), ("compressed", 8)):
+        task = fakes.Stripes(f"resnet{depth}")
+        artifact.save(task.build(), task.example(), tmp_path / name)
+    profile = cuda.CUDA(mode, precision, batch=4)
+    assert profile.unavailable() is None
+    taken = profile.measure(tmp_path / "compressed", tmp_path / "dense", "quick")
+    assert (taken.samples, taken.input_shape) == (30, (4, 1, 8, 8))
+    assert 0 < taken.p50_ms <= taken.p90_ms
+    assert taken.device["name"] == torch.cuda.get_device_name()
+    assert taken.peak_bytes is None or 0 < taken.peak_bytes <= taken.reserved_bytes

@@ -6,10 +6,13 @@ import contextlib
 import dataclasses
 import fcntl
 import gc
+import multiprocessing
 import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,9 +24,7 @@ from slimbench.core import Measurement, MeasurementRecord, Record, UserError
 from slimbench.fresh import apart
 from slimbench.hardware_profiles import _host, _protocol, _timing
 from slimbench.hardware_profiles.cpu import CPU
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from slimbench.hardware_profiles.openvino import OpenVINO
 
 # ---------------------------------------------------------------------------------------------------- the samples
 
@@ -274,7 +275,7 @@ def test_energy_of_all_packages(monkeypatch, tmp_path):
 def test_energy_of_one_run(counter, expected):
     """4 J in a second, four runs of 250 ms; nothing where the counter is absent or began anew."""
     reads = iter(counter)
-    device = SimpleNamespace(joules=lambda: next(reads), once=lambda run: 250.0)
+    device = SimpleNamespace(joules=lambda: next(reads), times=lambda runs: [250.0])
     assert _protocol.energy_of(device, lambda: None) == expected
 
 
@@ -379,6 +380,8 @@ def test_a_full_measurement_takes_new_processes(stored, told, monkeypatch):
     asked = []
 
     def aside(function, *args, anew):
+        if function.__name__ == "translate":
+            return function(*args)
         asked.append((function.__name__, args[-1] if function is _protocol.session else None, anew))
         return function(*args)
 
@@ -421,6 +424,42 @@ def test_both_networks_are_warmed_up(stored, told, monkeypatch, level, limits):
     assert sorted(set(warmed)) == [("compressed", *limits), ("dense", *limits)]
     assert len(warmed) == 3 * taken.processes
     assert told.count("dense") == 2 * told.count("compressed") == 2 * taken.samples / taken.processes
+
+
+# ------------------------------------------------------------------------------------------------- other runtimes
+
+
+@pytest.mark.skipif(OpenVINO().unavailable() is not None, reason="needs the extra openvino")
+def test_openvino_computes_what_the_stored_network_does(stored, tmp_path, monkeypatch):
+    """In float32, for the batch that is timed; its file holds the folded network."""
+    import openvino
+
+    monkeypatch.setattr(torch, "randn", lambda shape, generator: torch.ones(shape))
+    profile = OpenVINO(batch=4)
+    with profile.ready(alone=False):
+        file = profile.translate(stored["dense"], tmp_path)
+        run = profile.load(file)
+    with torch.inference_mode():
+        expected = artifact.load(stored["dense"]).module(check_guards=False)(torch.ones(4, 1, 8, 8))
+    found = torch.from_numpy(next(iter(run().values())))
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+    types = {node.get_type_name() for node in openvino.Core().read_model(file).get_ordered_ops()}
+    assert "BatchNormInference" not in types
+
+
+@pytest.mark.skipif(OpenVINO().unavailable() is not None, reason="needs the extra openvino")
+def test_openvino_measures_stored_networks(stored):
+    """End to end at level quick: by the same protocol."""
+    taken = OpenVINO(batch=4).measure(stored["compressed"], stored["dense"], "quick")
+    assert (taken.samples, taken.batch, taken.input_shape) == (30, 4, (4, 1, 8, 8))
+    assert taken.device["runtime"].startswith("OpenVINO 20")
+    assert 0 < taken.artifact_bytes < taken.dense_artifact_bytes
+
+
+def test_openvino_says_how_to_get_it(monkeypatch):
+    """Where it is not installed."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert OpenVINO().unavailable() == "OpenVINO is not installed: pip install 'slimbench[openvino]'"
 
 
 # ------------------------------------------------------------------------------------------------------ the record
@@ -634,3 +673,22 @@ def test_what_goes_wrong_apart_is_told_here():
         apart(raises, ValueError, anew=False)
     with pytest.raises(RuntimeError, match="while it measured, its process ended with exit code 3"):
         apart(dies, anew=False)
+
+
+def waits(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_process_apart_ends_with_the_one_that_asked(tmp_path, anew):
+    """Nothing goes on measuring for nobody."""
+    file = tmp_path / "pid"
+    asker = multiprocessing.get_context("fork").Process(target=apart, args=(waits, file), kwargs={"anew": anew})
+    asker.start()
+    while not (file.exists() and (pid := file.read_text())):
+        time.sleep(0.05)
+    asker.kill()
+    asker.join()
+    while Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text():
+        time.sleep(0.05)

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,11 @@ from slimbench.core import UserError
 from slimbench.store import whole_folder, write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-_FILES = ("program.pt2", "weights.safetensors")
+PROGRAM, ONNX = "program.pt2", "network.onnx"
+_FILES = (PROGRAM, "weights.safetensors")
 # every entry that a program of ours has; torch's loader unpickles some others
 _ENTRIES = re.compile(
     r"[^/]+/(data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
@@ -74,6 +77,14 @@ def save(
         return sha256(part / "manifest.json")
 
 
+def save_onnx(file: Path, shape: Sequence[int], folder: Path) -> None:
+    """A folder that runtimes of ONNX files load as they do an artifact; ``shape``: (C, H, W) of its input."""
+    with whole_folder(folder) as part:
+        shutil.copyfile(file, part / ONNX)
+        manifest = {"input": list(shape), "layers": [], "sha256": {ONNX: sha256(part / ONNX)}}
+        write_whole(part / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
 def program(model: nn.Module, example: Tensor, *, dynamic_size: bool = False) -> torch.export.ExportedProgram:
     """The network as a ``torch.export`` program. An example of batch 2: a batch of 1 would be baked in."""
     dynamic: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
@@ -109,7 +120,7 @@ def verify(folder: Path) -> dict[str, Any]:
     """The manifest, once the files agree with it. Raises: UserError naming the file."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-        for name in _FILES:
+        for name in (ONNX,) if ONNX in manifest["sha256"] else _FILES:
             if sha256(folder / name) != manifest["sha256"][name]:
                 raise UserError(f"{folder / name} does not match its checksum: delete {folder} and run its cell again.")
     except (OSError, ValueError, KeyError) as error:

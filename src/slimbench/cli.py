@@ -261,18 +261,38 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
     type=click.Path(file_okay=False),
     help="Folder for pictures of its notes: histograms of numbers, cells that were found.",
 )
-def show(id: str, store: str, *, as_json: bool, pictures: str | None) -> None:  # noqa: A002  it is an id
+@click.option("--layers", is_flag=True, help="Its layers instead: counts, times here, beside the dense network's.")
+def show(id: str, store: str, *, as_json: bool, pictures: str | None, layers: bool) -> None:  # noqa: A002  it is an id
     """Show one record: settings, scores, costs, training, notes, measurements, where it was made."""
     from slimbench import listing
     from slimbench.reports import notes
 
     opened = Store(store, create=False)
     record = opened.find(id)
+    if layers:
+        click.echo(_layers(opened, record, as_json=as_json))
+        return
     taken = [m for m in opened.measurements() if m.cell_id == record.id]
     _warn(opened)
     click.echo(listing.shown(record, taken, as_json=as_json))
     for path in notes.draw(record, Path(pictures)) if pictures else ():
         click.echo(f"drawn: {path}", err=True)
+
+
+def _layers(store: Store, record: Any, *, as_json: bool) -> str:
+    """The layers of a cell's network, and of the dense one that it started from."""
+    import dataclasses
+    import json
+
+    from slimbench import layers
+
+    folders = [store.artifact(i) for i in (record.id, record.reference) if i and store.artifact(i).is_dir()]
+    if not record.artifact or folders[:1] != [store.artifact(record.id)]:
+        raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason or 'it is gone'}).")
+    ours, *dense = layers.measured(*folders)
+    if as_json:
+        return "\n".join(json.dumps(dataclasses.asdict(layer)) for layer in ours)
+    return layers.table(ours, dense[0] if dense else None)
 
 
 @main.command()
@@ -442,6 +462,49 @@ def export(id: str, store: str, kind: Any, out: str | None) -> None:  # noqa: A0
     target = Path(out or f"{record.id}.{kind}").absolute()
     gap = exporting.export(opened.artifact(record.id), kind, target)
     click.echo(f"{target}: outputs differ from the stored network's by {gap:.1e} of the largest at most")
+
+
+@main.command()
+@click.argument("network")
+@options("store", "plugin", "json")
+@click.option(
+    "--profile", multiple=True, default=("cpu",), show_default=True, help='Where, e.g. openvino or "cpu(batch=1)".'
+)
+@click.option("--against", default=None, help="Another network, in any of these forms, to be compared with.")
+@click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
+@click.option("--input", "size", default=None, metavar="C,H,W", help="Of one image, where the network leaves it open.")
+def profile(
+    *,
+    network: str,
+    store: str,
+    plugin: Any,
+    as_json: bool,
+    profile: Any,
+    against: str | None,
+    level: Any,
+    size: str | None,
+) -> None:
+    """Time a network of your own: latency, throughput, memory, energy, and its speed-up over another.
+
+    NETWORK is a file.onnx, a file.pt2 (of somebody you trust: torch may run its maker's code), an artifact's folder,
+    module:function, or the id of a record. Exit status 1 where a full measurement was refused.
+    """
+    import tempfile
+
+    import torch
+
+    from slimbench import measure, profiling
+
+    prepare(None, plugin)
+    torch.set_num_threads(1)  # processes are forked from this one: a pool of threads would not survive
+    profiles = [discover.make("hardware_profiles", text) for text in profile]
+    shape = profiling.shape_of(size)
+    with tempfile.TemporaryDirectory() as work:
+        given = [text for text in (network, against) if text is not None]
+        named = [(t, profiling.network(t, shape, store, Path(work) / f"{i}")) for i, t in enumerate(given)]
+        taken = profiling.profiled(profiles, named[0], named[1] if against else None, level)
+    click.echo("\n".join(map(profiling.as_json, taken)) if as_json else profiling.table(taken))
+    sys.exit(1 if any(measure.refusal(one.measurement) for one in taken) else 0)
 
 
 @main.command()

@@ -492,6 +492,7 @@ class Measurement:
         disturbed: why the timing should be doubted, or None.
         samples: of each network, over all ``processes``.
         peak_bytes: memory that loading and running the network added to a fresh process; a GPU's: allocated there.
+        reserved_bytes: that a GPU's allocator took for it.
         artifact_bytes: of the file that the runtime loads.
         energy_mj: of one forward pass, of the whole processor or device; None where nothing meters it.
         drift: how much slower or faster a process's second half of rounds was than its first, at most.
@@ -520,6 +521,8 @@ class Measurement:
     clock_mhz: tuple[float | None, float | None]  # before, after; None where the system does not tell
     input_shape: tuple[int, ...] = ()
     processes: int = 1
+    reserved_bytes: int | None = None
+    dense_reserved_bytes: int | None = None
     artifact_bytes: int | None = None
     dense_artifact_bytes: int | None = None
     energy_mj: float | None = None

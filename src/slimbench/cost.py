@@ -54,7 +54,9 @@ def count(model: nn.Module, example: Tensor) -> Cost:
     if missed := sorted(name for name in outputs.elements if any(word in name for word in _UNCOUNTABLE)):
         raise CannotCountError(f"no counter knows the products inside {', '.join(missed)}")
     if first != second:
-        raise CannotCountError(f"the counters disagree: fvcore says {first:,} MACs, PyTorch {second:,}")
+        raise CannotCountError(
+            f"the counters disagree: fvcore says {first:,} MACs, PyTorch {second:,} ({_operators(model, example)})"
+        )
     params = [p for p in model.parameters() if p.requires_grad]
     held = [*model.parameters(), *model.buffers()]
     other = outputs.elements
@@ -168,13 +170,17 @@ def _hooked(model: nn.Module, kinds: Any, see: Callable[[str, nn.Module, Any, An
 
 def macs_by_fvcore(model: nn.Module, example: Tensor) -> int:
     """MACs of products by fvcore, which counts one a multiply-accumulate and calls it a flop."""
+    by_operator = _fvcore(model, example)
+    return int(sum(by_operator.get(name, 0) for name in _FVCORE_PRODUCTS))
+
+
+def _fvcore(model: nn.Module, example: Tensor) -> Counter[str]:
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(model, example)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     analysis.set_op_handle("aten::_convolution_mode", _same_padding)
-    by_operator = analysis.by_operator()
-    return int(sum(by_operator.get(name, 0) for name in _FVCORE_PRODUCTS))
+    return analysis.by_operator()
 
 
 def _same_padding(inputs: Any, outputs: Any) -> Counter[str]:
@@ -188,6 +194,17 @@ def macs_by_torch(model: nn.Module, example: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         model(example)
     return counter.get_total_flops() // 2
+
+
+def _operators(model: nn.Module, example: Tensor) -> str:
+    """What each counter counted, by its own names of operators."""
+    with evaluating(model), torch.no_grad():
+        by_fvcore = {name: int(n) for name, n in _fvcore(model, example).items() if name in _FVCORE_PRODUCTS and n}
+        with FlopCounterMode(display=False) as counter:
+            model(example)
+    by_torch = {str(op).removeprefix("aten."): n // 2 for op, n in counter.get_flop_counts()["Global"].items()}
+    sides = (", ".join(f"{name} {n:,}" for name, n in sorted(s.items())) or "nothing" for s in (by_fvcore, by_torch))
+    return "by operator: {}; {}".format(*sides)
 
 
 def refuse_packed_layers(model: nn.Module) -> None:

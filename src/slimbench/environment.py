@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -15,6 +16,7 @@ import psutil
 from slimbench.core import Precision, Settings, UserError
 
 _PACKAGES = ("slimbench", "torch", "torchvision", "torch-pruning", "numpy", "fvcore", "onnxruntime")
+_EXTRAS = ("openvino",)
 
 
 def data_root() -> Path | None:
@@ -79,8 +81,11 @@ def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1) -> S
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Versions of Python and of the packages that results depend on; extras where they are installed."""
     found = {"python": platform.python_version()}
+    for package in _EXTRAS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -118,7 +123,21 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {k: v for k, v in versions().items() if k != "slimbench"},
-    }
+    } | ({"gpus": found} if (found := gpus()) else {})
+
+
+def gpus() -> list[str]:
+    """Names of NVIDIA's; none where no driver answers."""
+    try:
+        import pynvml
+    except ImportError:
+        return []
+    try:
+        pynvml.nvmlInit()
+        every = range(pynvml.nvmlDeviceGetCount())
+        return [str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index))) for index in every]
+    except pynvml.NVMLError:
+        return []
 
 
 def environment() -> dict[str, Any]:

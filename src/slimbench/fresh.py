@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def apart(function: Callable[..., Any], *args: Any, anew: bool) -> Any:
     context: Any = multiprocessing.get_context("spawn" if anew else "fork")
     here, there = context.Pipe()
     job = pickle.dumps((function, args))
-    process = context.Process(target=_answer, args=(there, job, discover.plugin_files()))
+    process = context.Process(target=_answer, args=(there, None if anew else here, job, discover.plugin_files()))
     process.start()
     there.close()
     try:
@@ -47,7 +48,10 @@ def apart(function: Callable[..., Any], *args: Any, anew: bool) -> Any:
     raise UserError(value) if kind == "user" else RuntimeError(value)
 
 
-def _answer(line: Connection, job: bytes, plugins: tuple[str, ...]) -> None:
+def _answer(line: Connection, inherited: Connection | None, job: bytes, plugins: tuple[str, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side decides what an interrupt ends
+    if inherited:
+        inherited.close()
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()
     try:
         for plugin in plugins:
