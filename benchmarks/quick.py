@@ -7,6 +7,9 @@ nothing between methods.
 from slimbench.core import Arm, Budget, Suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.hardware_profiles.cuda import CUDA
+from slimbench.hardware_profiles.edge_container import EdgeContainer
+from slimbench.hardware_profiles.edge_remote import EdgeRemote
+from slimbench.hardware_profiles.onnx_cpu import OnnxCPU
 from slimbench.hardware_profiles.openvino import OpenVINO
 from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
@@ -61,6 +64,13 @@ suite = Suite(
         ),
     ),
     seeds=(0, 1),
-    profiles=(CPU(threads=1, batch=32), OpenVINO(threads=1, batch=32), CUDA(batch=32)),
+    profiles=(
+        CPU(threads=1, batch=32),
+        OnnxCPU(batch=32),
+        OpenVINO(threads=1, batch=32),
+        CUDA(batch=32),
+        EdgeContainer(),
+        EdgeRemote(),
+    ),
     time_limit_s=600.0,
 )

@@ -1,15 +1,18 @@
 # SlimBench on a CPU: `docker build -f docker/cpu.Dockerfile -t slimbench:cpu .`, then `docker run --rm slimbench:cpu`.
-# Records go to /records: mount a folder there to keep them. Data: mount them and set BENCH_DATA.
-FROM python:3.11-slim
+# Records go to /records: mount a volume there to keep them. Data: mount them and set BENCH_DATA.
+FROM python:3.11.14-slim-bookworm
 
 LABEL org.opencontainers.image.title="SlimBench" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.description="A benchmark suite for compressing convolutional networks, on a CPU" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
 
 # where a CPU build of torch is found; empty: pip's own index
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 
-# OpenCV, which mmsegmentation and basicsr decode with, links them
+# OpenCV, which mmsegmentation and basicsr decode with, links them; Debian keeps no older versions to pin
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /slimbench
@@ -19,9 +22,9 @@ RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$
  && pip install --constraint constraints.txt --no-build-isolation basicsr
 COPY . .
 RUN pip install --constraint constraints.txt . \
- && useradd --create-home bench && mkdir /records && chown bench /records
+ && useradd --uid 1000 --create-home bench && mkdir /records && chown bench /records
 
-USER bench
+USER 1000
 WORKDIR /records
 ENTRYPOINT ["bench"]
 CMD ["run", "--all"]

@@ -50,8 +50,8 @@ class Watch(Protocol):
         ...
 
 
-class Device(Protocol):
-    """What a profile tells the protocol about its device. It is pickled into processes of their own."""
+class Ran(Protocol):
+    """How networks were run."""
 
     @property
     def batch(self) -> int:
@@ -59,13 +59,17 @@ class Device(Protocol):
         ...
 
     @property
-    def samples(self) -> int:
-        """Rounds of level full, in all processes together."""
-        ...
-
-    @property
     def threads_used(self) -> int:
         """Threads of the host that run the network."""
+        ...
+
+
+class Device(Ran, Protocol):
+    """What a profile tells the protocol about its device. It is pickled into processes of their own."""
+
+    @property
+    def samples(self) -> int:
+        """Rounds of level full, in all processes together."""
         ...
 
     def ready(self, *, alone: bool) -> AbstractContextManager[None]:
@@ -144,7 +148,7 @@ def compare(device: Device, compressed: Path, dense: Path, level: Level) -> Meas
         while len(sessions) < plan.processes and not (sessions and sessions[-1].seen.disturbed):
             ask = (device, files[""], files["dense_"], plan, len(sessions))
             sessions.append(apart(session, *ask, anew=True) if plan.is_full else session(*ask))
-    return _measurement(device, level, sessions, about)
+    return measurement(device, level, sessions, about)
 
 
 def session(device: Device, compressed: Path, dense: Path, plan: Plan, seed: int) -> Session:
@@ -188,7 +192,8 @@ def _peak_here(device: Device, file: Path) -> dict[str, int | None]:
         return device.peak(file)
 
 
-def _measurement(device: Device, level: Level, sessions: Sequence[Session], about: dict[str, Any]) -> Measurement:
+def measurement(device: Ran, level: Level, sessions: Sequence[Session], about: dict[str, Any]) -> Measurement:
+    """Percentiles, ratio, noise and doubts of samples; ``about``: what is known without them, by field."""
     import numpy as np
 
     samples = {name: np.stack([s.samples[name] for s in sessions]) for name in ("dense", "again", "compressed")}

@@ -43,6 +43,10 @@ class MissingLibraryError(UserError, ImportError):
         super().__init__(f"{package} cannot be imported ({error}): {hint}.")
 
 
+class DoesNotFitError(UserError):
+    """A device has too little memory for a network: a result, which no second try will change."""
+
+
 # ---------------------------------------------------------------------------------------------------- specs
 
 
@@ -335,7 +339,10 @@ def sources(method: Method) -> tuple[Task, ...]:
 
 
 class HardwareProfile(Protocol):
-    """One way of timing a device. It takes stored artifacts, so that another process or board can run it."""
+    """One way of timing a device. It takes stored artifacts, so that another process or board can run it.
+
+    One that times another machine, or this one inside something, has ``machine()`` too: see ``environment.machine``.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -346,7 +353,7 @@ class HardwareProfile(Protocol):
         ...
 
     def measure(self, artifact: Path, reference: Path, level: Level) -> Measurement:
-        """Time the network in ``artifact`` against the one in ``reference``, interleaved."""
+        """Time the network in ``artifact`` against the one in ``reference``, interleaved. Raises: DoesNotFitError."""
         ...
 
 

@@ -6,14 +6,14 @@ import datetime
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimbench import devices, identity
-from slimbench.core import HardwareProfile, Level, Measurement, MeasurementRecord, Record
+from slimbench.core import DoesNotFitError, HardwareProfile, Level, Measurement, MeasurementRecord, Record
 from slimbench.environment import environment, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from slimbench.store import Store
@@ -24,8 +24,14 @@ _PATIENCE_S = {"quick": 30.0, "full": math.inf}  # with other runs that train on
 
 
 def measurement_id(record: Record, reference: Record, profile: HardwareProfile, level: Level) -> str:
-    """The id that a measurement on this machine has."""
-    return identity.measurement_id(record.artifact, reference.artifact, profile, level, machine())
+    """The id that a measurement has, here or on the profile's own machine."""
+    return identity.measurement_id(record.artifact, reference.artifact, profile, level, machine_of(profile))
+
+
+def machine_of(profile: HardwareProfile) -> Mapping[str, Any]:
+    """What is timed: this machine, unless the profile says otherwise."""
+    told = getattr(profile, "machine", machine)
+    return told()  # type: ignore[no-any-return]
 
 
 def measure(
@@ -39,13 +45,18 @@ def measure(
 ) -> MeasurementRecord:
     """Measure ``record``'s network against ``reference``'s and store the result.
 
-    A disturbed ``quick`` measurement is kept and flagged; a ``full`` one is tried again and then refused.
+    A disturbed ``quick`` measurement is kept and flagged; a ``full`` one is tried again and then refused. Where a
+    network does not fit, that is the result: "unsupported".
     """
-    blank = empty_record(record, reference, profile, level)
-    taken = timed(profile, store.artifact(record.id), store.artifact(reference.id), level, say)
-    done = replace(blank, measurement=taken, finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-    if reason := refusal(taken):
-        done = replace(done, status="failed", measurement=None, reason=reason)
+    done = empty_record(record, reference, profile, level)
+    try:
+        taken = timed(profile, store.artifact(record.id), store.artifact(reference.id), level, say)
+    except DoesNotFitError as error:
+        done = replace(done, status="unsupported", reason=str(error))
+    else:
+        reason = refusal(taken)
+        done = replace(done, status="failed", reason=reason) if reason else replace(done, measurement=taken)
+    done = replace(done, finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     store.put(done)
     return done
 
@@ -86,5 +97,11 @@ def empty_record(record: Record, reference: Record, profile: HardwareProfile, le
         reference_id=reference.id,
         profile=identity.describe(profile) | {"version": profile.version, "label": identity.label(profile)},
         status="ok",
-        environment=environment(),
+        environment=environment_of(profile),
     )
+
+
+def environment_of(profile: HardwareProfile) -> dict[str, Any]:
+    """Everything a record says of where it was made: ``environment``'s, and the profile's own machine."""
+    here, there = environment(), machine_of(profile)
+    return {**here, **there, "versions": {"slimbench": here["versions"]["slimbench"], **there["versions"]}}

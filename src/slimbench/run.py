@@ -220,7 +220,7 @@ def _measurements(
     if not profiles:
         return []
     first = min(cell.seed for cell in cells.values())
-    done = {m.id for m in store.measurements() if m.status == "ok"}  # a refused one is tried again
+    done = {m.id for m in store.measurements() if m.status in {"ok", "unsupported"}}  # a refused one is tried again
     records = {record.id: record for record in store.records() if has_artifact(record.id, store)}
     jobs = {}
     for cell_id, cell in cells.items():

@@ -1,0 +1,161 @@
+"""Two stored networks go in; a folder for the agent comes out, and of the agent's answer a measurement."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimbench.core import DoesNotFitError, Level, Measurement, UserError
+from slimbench.hardware_profiles import _agent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from slimbench.hardware_profiles._protocol import Session
+
+AGENT = Path(_agent.__file__)
+LIMIT_S = 1200.0  # of one agent; level full takes two or three minutes
+_LEVELS = {  # processes, rounds in each, warm-up seconds at least and at most
+    "quick": (1, 30, (0.1, 1.0)),
+    "full": (5, 40, (2.0, 20.0)),
+}
+_CLOCK_DRIFT = 0.10
+_SPARE = 0.3  # of a core: the system itself
+_KILLED = -9  # what systems do that run out of memory
+_DOES_NOT_FIT = {
+    ("dense", "compressed"): "neither the dense nor the compressed network fits in {room}",
+    ("dense",): "the dense network does not fit in {room}, the compressed one does",
+    ("compressed",): "the compressed network does not fit in {room}, the dense one does",
+    (): "the networks fit in {room} one at a time, but not side by side to be timed",
+}
+_NO_MEMORY = re.compile(r"bad_alloc|MemoryError|Failed to allocate|Cannot allocate")
+
+
+def package(artifact: Path, reference: Path, folder: Path, level: Level, *, threads: int, batch: int) -> dict[str, Any]:
+    """Put the agent, both networks as ONNX and the request into ``folder``, and return the request.
+
+    Raises: UserError where a network is damaged, or computes something else as ONNX.
+    """
+    from slimbench.artifact import verify
+
+    exported(artifact, folder / "compressed.onnx")
+    shutil.copyfile(_kept(reference), folder / "dense.onnx")
+    shutil.copyfile(AGENT, folder / "agent.py")
+    sessions, rounds, warm_s = _LEVELS[level]
+    shape = [batch, *verify(artifact)["input"]]
+    request = {"threads": threads, "shape": shape, "sessions": sessions, "rounds": rounds, "warm_s": warm_s}
+    request["bytes"] = {name: (folder / f"{name}.onnx").stat().st_size for name in ("dense", "compressed")}
+    (folder / "request.json").write_text(json.dumps(request))
+    return request
+
+
+def exported(folder: Path, target: Path) -> None:
+    """The stored network as ONNX, seen to compute the same. Raises: UserError."""
+    from slimbench.export import export
+
+    export(folder, "onnx", target, quick=True)
+
+
+def _kept(folder: Path) -> Path:
+    """The dense network as ONNX, kept beside its artifact: it is measured with every network made from it."""
+    target = folder / "measured.onnx"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as part:
+            exported(folder, Path(part) / target.name)
+            (Path(part) / target.name).replace(target)
+    return target
+
+
+def answer(text: str) -> dict[str, Any] | None:
+    """What the agent printed, last; None where it printed nothing whole."""
+    try:
+        found = json.loads((text.strip().splitlines() or [""])[-1])
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "machine" in found else None
+
+
+def refuse(failed: Sequence[Mapping[str, Any]], where: str, room: str) -> None:
+    """Raise what processes of the agent that failed come to; nothing where none did.
+
+    Args:
+        failed: "what" each did ("peak" or "session"), "which" network, its exit "code" and what it "said" last.
+        where: the place, as in "onnxruntime is missing WHERE"; ``room``: its memory, as in "does not fit in ROOM".
+
+    Raises: DoesNotFitError where memory was short; else UserError.
+
+    """
+    for one in failed:
+        said, code = str(one["said"]), one["code"]
+        if code == _KILLED or _NO_MEMORY.search(said):
+            continue
+        if missing := re.search(r"No module named '(numpy|onnxruntime)", said):
+            raise UserError(f"{missing[1]} is missing {where}: `python3 -m pip install numpy onnxruntime` there.")
+        died = f"signal {-code}" if code < 0 else f"exit {code}"
+        raise UserError(f"onnxruntime failed {where} ({said or died}): run `bench export` and try the file there.")
+    if failed:
+        alone = tuple(one["which"] for one in failed if one["what"] == "peak")
+        raise DoesNotFitError(_DOES_NOT_FIT[alone].format(room=room))
+
+
+def measurement(found: Mapping[str, Any], request: Mapping[str, Any], level: Level) -> Measurement:
+    """The agent's answer by the common arithmetic; the first session that is disturbed is the last that counts."""
+    from slimbench.hardware_profiles import _protocol
+
+    sessions = []
+    for told in found["session"].values():
+        sessions.append(_session(told, request["threads"], found["machine"]))
+        if sessions[-1].seen.disturbed:
+            break
+    about: dict[str, Any] = {"input_shape": tuple(request["shape"])}
+    for of, name in (("", "compressed"), ("dense_", "dense")):
+        about |= {f"{of}peak_bytes": found["peak"][name], f"{of}artifact_bytes": request["bytes"][name]}
+    return _protocol.measurement(_Ran(request["shape"][0], request["threads"]), level, sessions, about)
+
+
+@dataclass(frozen=True)
+class _Ran:
+    batch: int
+    threads_used: int
+
+
+def _session(told: Mapping[str, Any], threads: int, machine: Mapping[str, Any]) -> Session:
+    """One of the agent's processes as one of ours."""
+    import numpy as np
+
+    from slimbench.hardware_profiles._protocol import Seen, Session
+
+    busy, load, clocks = told["busy_cores"], told["load_average"], told["clock_mhz"]
+    runtime = {"runtime": f"onnxruntime {machine['versions']['onnxruntime']}"}
+    seen = Seen(_disturbed(busy, threads, machine["cores"], clocks), busy, (load[0], load[1]), tuple(clocks), runtime)
+    return Session({name: np.asarray(values) for name, values in told["samples"].items()}, {}, seen)
+
+
+def _disturbed(busy: float, threads: int, cores: int, clocks: Sequence[float | None]) -> str | None:
+    """Why a session should be doubted, or None: foreign load, or a drifting clock."""
+    if busy > cores - threads + _SPARE:
+        return f"other work kept {busy:.1f} of {cores} cores busy"
+    before, after = clocks
+    if before and after and abs(after - before) > _CLOCK_DRIFT * before:
+        return f"the clock went from {before:.0f} to {after:.0f} MHz"
+    return None
+
+
+def fingerprint(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Of another machine, as the agent told it, with the version of torch that made the ONNX files."""
+    from slimbench.environment import versions
+
+    return {**told, "versions": {"torch": versions()["torch"], **told["versions"]}}
+
+
+def readable(folder: Path) -> None:
+    """Let another user read what a folder holds."""
+    os.chmod(folder, 0o755)  # noqa: PTH101, S103
+    for file in folder.iterdir():
+        file.chmod(0o644)
