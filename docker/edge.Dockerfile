@@ -12,5 +12,5 @@ RUN pip install --no-cache-dir --disable-pip-version-check --constraint /tmp/con
  && rm /tmp/constraints.txt
 
 USER 65534
-ENTRYPOINT ["python3", "-B", "/work/agent.py"]
-CMD ["/work"]
+ENTRYPOINT ["python3", "-B", "/edge/agent.py"]
+CMD ["/edge"]

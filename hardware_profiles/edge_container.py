@@ -91,7 +91,7 @@ class EdgeContainer:
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "pids_limit": 64,
-            "volumes": {str(folder): {"bind": "/work", "mode": "ro"}},
+            "volumes": {str(folder): {"bind": "/edge", "mode": "ro"}},
             "labels": [_LABEL],
         }
 

@@ -634,7 +634,7 @@ def test_a_container_is_asked_for_its_limits_and_nothing_else(engine, stored):
     taken = EdgeContainer(cores=2, memory_mib=1024).measure(stored["compressed"], stored["dense"], "quick")
     assert taken.ratio == 2.0
     (folder,) = one.asked.pop("volumes").items()
-    assert folder[1] == {"bind": "/work", "mode": "ro"}
+    assert folder[1] == {"bind": "/edge", "mode": "ro"}
     assert not Path(folder[0]).exists()
     assert modes == {"folder": 0o755, "agent.py": 0o644}
     assert one.asked == {
@@ -807,7 +807,7 @@ def test_a_real_container_can_do_nothing_else(real_engine, tmp_path):
         "devices = pathlib.Path('/proc/net/dev').read_text().splitlines()[2:]\n"
         "print(json.dumps({'machine': {}, 'devices': [l.split(':')[0].strip() for l in devices],\n"
         "    'uid': os.getuid(), 'rights': int(status['CapEff'], 16), 'no_new': status['NoNewPrivs'].strip(),\n"
-        "    'writes': [p for p in ('/x', '/tmp/x', '/work/x') if writes(p)],\n"
+        "    'writes': [p for p in ('/x', '/tmp/x', '/edge/x') if writes(p)],\n"
         "    'cores': len(os.sched_getaffinity(0))}))\n"
     )
     folder = tmp_path / "work"
