@@ -761,6 +761,8 @@ def real_engine():
     import docker
     from docker.errors import APIError, BuildError, DockerException
 
+    if not edge_container._listens():  # where nobody does, the SDK leaves its own end open
+        pytest.skip("needs a container engine: start Docker, or set DOCKER_HOST")
     try:
         client = docker.from_env(timeout=600)
     except DockerException:
