@@ -170,9 +170,14 @@ def busy_cores() -> float:
     return float(psutil.cpu_percent(interval=_LOOK_S)) / 100 * (os.cpu_count() or 1)
 
 
-def disturbed(busy: float, threads: int, clocks: tuple[float | None, float | None]) -> str | None:
-    """Why a timing should be doubted, or None: foreign load, or a clock that drifts or is throttled."""
-    cores = physical_cores()
+def disturbed(busy: float, threads: int, clocks: Sequence[float | None], cores: int | None = None) -> str | None:
+    """Why a timing should be doubted, or None: foreign load, or a clock that drifts or is throttled.
+
+    Args:
+        clocks: MHz before and after. cores: of the machine that timed; None: this one's.
+
+    """
+    cores = cores or physical_cores()
     if busy > cores - threads + _SPARE:
         return f"other work kept {busy:.1f} of {cores} cores busy"
     before, after = clocks

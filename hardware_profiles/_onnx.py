@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import DoesNotFitError, Level, Measurement, UserError
-from slimbench.hardware_profiles import _agent
+from slimbench.hardware_profiles import _agent, _host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +25,6 @@ _LEVELS = {  # processes, rounds in each, warm-up seconds at least and at most
     "quick": (1, 30, (0.1, 1.0)),
     "full": (5, 40, (2.0, 20.0)),
 }
-_CLOCK_DRIFT = 0.10
-_SPARE = 0.3  # of a core: the system itself
 _KILLED = -9  # what systems do that run out of memory
 _DOES_NOT_FIT = {
     ("dense", "compressed"): "neither the dense nor the compressed network fits in {room}",
@@ -133,18 +131,10 @@ def _session(told: Mapping[str, Any], threads: int, machine: Mapping[str, Any]) 
 
     busy, load, clocks = told["busy_cores"], told["load_average"], told["clock_mhz"]
     runtime = {"runtime": f"onnxruntime {machine['versions']['onnxruntime']}"}
-    seen = Seen(_disturbed(busy, threads, machine["cores"], clocks), busy, (load[0], load[1]), tuple(clocks), runtime)
+    seen = Seen(
+        _host.disturbed(busy, threads, clocks, machine["cores"]), busy, (load[0], load[1]), tuple(clocks), runtime
+    )
     return Session({name: np.asarray(values) for name, values in told["samples"].items()}, {}, seen)
-
-
-def _disturbed(busy: float, threads: int, cores: int, clocks: Sequence[float | None]) -> str | None:
-    """Why a session should be doubted, or None: foreign load, or a drifting clock."""
-    if busy > cores - threads + _SPARE:
-        return f"other work kept {busy:.1f} of {cores} cores busy"
-    before, after = clocks
-    if before and after and abs(after - before) > _CLOCK_DRIFT * before:
-        return f"the clock went from {before:.0f} to {after:.0f} MHz"
-    return None
 
 
 def fingerprint(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimbench import discover
+from slimbench import artifact, discover
 from slimbench.core import Settings, Task
 from slimbench.store import Store
 from slimbench.train import Loop
@@ -70,3 +70,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> dict[str, Path]:
+    """A small network and a smaller one."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name, depth in (("dense", 14), ("compressed", 8)):
+        task = fakes.Stripes(f"resnet{depth}")
+        artifact.save(task.build(), task.example(), folder / name)
+    return {name: folder / name for name in ("dense", "compressed")}

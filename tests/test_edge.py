@@ -16,23 +16,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from conftest import ROOT, fakes
+from conftest import ROOT
 from slimbench import artifact, discover, export, measure
 from slimbench.core import DoesNotFitError, Record, UserError
 from slimbench.hardware_profiles import _agent, _onnx, _timing, edge_container, edge_remote, onnx_cpu
 from slimbench.hardware_profiles.edge_container import EdgeContainer
 from slimbench.hardware_profiles.edge_remote import EdgeRemote
 from slimbench.hardware_profiles.onnx_cpu import OnnxCPU
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> dict[str, Path]:
-    """A small network and a smaller one."""
-    folder = tmp_path_factory.mktemp("networks")
-    for name, depth in (("dense", 14), ("compressed", 8)):
-        task = fakes.Stripes(f"resnet{depth}")
-        artifact.save(task.build(), task.example(), folder / name)
-    return {name: folder / name for name in ("dense", "compressed")}
 
 
 def sample(ms: float, count: int = 9) -> list[float]:

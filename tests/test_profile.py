@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import fakes
 from slimbench import artifact, devices, measure, worker
 from slimbench.core import Measurement, MeasurementRecord, Record, UserError
 from slimbench.fresh import apart
@@ -280,16 +279,6 @@ def test_energy_of_one_run(counter, expected):
 
 
 # ----------------------------------------------------------------------------------------------------- the profile
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> dict[str, Path]:
-    """A small network and a smaller one."""
-    folder = tmp_path_factory.mktemp("networks")
-    for name, depth in (("dense", 14), ("compressed", 8)):
-        task = fakes.Stripes(f"resnet{depth}")
-        artifact.save(task.build(), task.example(), folder / name)
-    return {name: folder / name for name in ("dense", "compressed")}
 
 
 def test_the_cpu_measures_stored_networks(stored):
