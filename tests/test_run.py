@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import torch
 
 from conftest import FAKES, HERE, fakes
-from slimbench import artifact, discover, identity
+from slimbench import artifact, discover, identity, worker
 from slimbench.compress import compress
 from slimbench.core import Arm, Budget, Cell, Cost, Published, Record, Settings, Suite
 from slimbench.methods.dense import Dense
@@ -466,3 +471,18 @@ def test_a_second_runner_is_turned_away(finished):
     assert second.returncode == 2
     assert second.stderr.startswith(f"bench: Another `bench` is running on the store {store.root}: wait for it")
     assert second.stdout == ""
+
+
+def test_a_worker_mends_its_thread_pool_before_anything_runs_beside_it(tmp_path, monkeypatch):
+    """Two threads that use torch first after a fork race for its pool, and one finds none."""
+    seen = []
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: seen.append("pool"))
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: seen.append("thread"))
+    monkeypatch.setattr(os, "dup2", lambda *a: None)
+    monkeypatch.setattr(signal, "signal", lambda *a: None)
+    monkeypatch.setattr(faulthandler, "enable", lambda *a: None)
+    monkeypatch.setattr(worker, "run", lambda *a: seen.append("job"))
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    worker.main(SimpleNamespace(send=lambda message: None), pickle.dumps({}), (), str(tmp_path / "log"), {})
+    assert seen == ["pool", "thread", "job"]

@@ -15,6 +15,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from slimbench import devices, discover
 from slimbench.compress import compress
 from slimbench.core import UserError
@@ -31,6 +33,7 @@ def main(line: Connection, job: bytes, plugins: tuple[str, ...], log: str, envir
     """Run one pickled job and send what came of it: ("done", record) or ("failed", reason)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what an interrupt ends
     os.environ.update(environ)
+    torch.set_num_threads(1)  # torch mends its pool here, after the fork: two threads that came first would race
     threading.Thread(target=_die_with_the_runner, args=(line,), daemon=True).start()
     with Path(log).open("a", buffering=1) as file:
         os.dup2(file.fileno(), 1)
