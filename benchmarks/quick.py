@@ -9,6 +9,7 @@ from slimbench.hardware_profiles.cpu import CPU
 from slimbench.hardware_profiles.cuda import CUDA
 from slimbench.hardware_profiles.edge_container import EdgeContainer
 from slimbench.hardware_profiles.edge_remote import EdgeRemote
+from slimbench.hardware_profiles.executorch_cpu import ExecuTorchCPU
 from slimbench.hardware_profiles.onnx_cpu import OnnxCPU
 from slimbench.hardware_profiles.openvino import OpenVINO
 from slimbench.methods.dass import DASS, SparseScores
@@ -68,6 +69,7 @@ suite = Suite(
         CPU(threads=1, batch=32),
         OnnxCPU(batch=32),
         OpenVINO(threads=1, batch=32),
+        ExecuTorchCPU(batch=32),
         CUDA(batch=32),
         EdgeContainer(),
         EdgeRemote(),

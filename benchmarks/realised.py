@@ -4,7 +4,7 @@
 its accuracy says nothing. DASS is a network of its own, of 4 cells, whose zeros no runtime here leaves out.
 """
 
-from slimbench.core import Arm, Budget, Suite
+from slimbench.core import Arm, Budget, Recipe, Suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.hardware_profiles.onnx_cpu import OnnxCPU
 from slimbench.methods.dass import DASS
@@ -14,12 +14,12 @@ from slimbench.methods.resconv import ResConv
 from slimbench.tasks.cifar import CIFAR10
 
 EPOCHS = 0.05
-THINNED = DASS("dass-99", 8, 4, pretrain=EPOCHS, prune=EPOCHS, finetune=EPOCHS)
+THINNED = DASS("dass-99", 8, 4, pretrain=1, prune=1, finetune=1)
 
 suite = Suite(
     "realised-cifar",
     "realised against theoretical speed-up, batch 1 and 32",
-    (CIFAR10("resnet20", weights="akamaster"),),
+    (CIFAR10("resnet20", Recipe(epochs=EPOCHS), weights="akamaster"),),
     Dense(),
     (
         Arm((L1Channels(), ResConv()), (Budget(0.5, epochs=EPOCHS), Budget(0.25, epochs=EPOCHS))),

@@ -23,6 +23,7 @@ from slimbench.core import Measurement, MeasurementRecord, Record, UserError
 from slimbench.fresh import apart
 from slimbench.hardware_profiles import _host, _protocol, _timing
 from slimbench.hardware_profiles.cpu import CPU
+from slimbench.hardware_profiles.executorch_cpu import ExecuTorchCPU
 from slimbench.hardware_profiles.openvino import OpenVINO
 
 # ---------------------------------------------------------------------------------------------------- the samples
@@ -449,6 +450,56 @@ def test_openvino_says_how_to_get_it(monkeypatch):
     """Where it is not installed."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert OpenVINO().unavailable() == "OpenVINO is not installed: pip install 'slimbench[openvino]'"
+
+
+@pytest.mark.skipif(ExecuTorchCPU().unavailable() is not None, reason="needs the extra executorch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own imports
+def test_executorch_computes_what_the_stored_network_does(stored, tmp_path, monkeypatch):
+    """In float32, for the batch that is timed, all of it by XNNPACK, and on as many threads."""
+    from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count
+
+    profile = ExecuTorchCPU(batch=4)
+    with profile.ready(alone=False):
+        file = profile.translate(stored["dense"], tmp_path)
+        monkeypatch.setattr(torch, "randn", lambda shape, generator: torch.ones(shape))
+        run = profile.load(file)
+        assert _threadpool_get_thread_count() == 1
+    with torch.inference_mode():
+        expected = artifact.load(stored["dense"]).module(check_guards=False)(torch.ones(4, 1, 8, 8))
+    assert float((run()[0] - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+@pytest.mark.skipif(ExecuTorchCPU().unavailable() is not None, reason="needs the extra executorch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own imports
+def test_executorch_measures_stored_networks(stored, capfd):
+    """End to end at level quick: by the same protocol, and without what its libraries print."""
+    taken = ExecuTorchCPU(batch=4).measure(stored["compressed"], stored["dense"], "quick")
+    assert (taken.samples, taken.batch, taken.input_shape) == (30, 4, (4, 1, 8, 8))
+    assert taken.device["runtime"].startswith("ExecuTorch 1.")
+    assert 0 < taken.artifact_bytes < taken.dense_artifact_bytes
+    assert "cpuinfo" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(ExecuTorchCPU().unavailable() is not None, reason="needs the extra executorch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_executorch_says_why_it_cannot_take_a_network(stored, tmp_path, monkeypatch):
+    """The first cause, in one sentence."""
+
+    def fail(*args, **kwargs):
+        try:
+            raise ValueError("no such operator\nat all")
+        except ValueError as error:
+            raise RuntimeError("a pass failed") from error
+
+    monkeypatch.setattr("executorch.exir.to_edge_transform_and_lower", fail)
+    with pytest.raises(UserError, match=r"ExecuTorch cannot take this network at \[4, 1, 8, 8\]: no such operator$"):
+        ExecuTorchCPU(batch=4).translate(stored["dense"], tmp_path)
+
+
+def test_executorch_says_how_to_get_it(monkeypatch):
+    """Where it is not installed."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert ExecuTorchCPU().unavailable() == "ExecuTorch is not installed: pip install 'slimbench[executorch]'"
 
 
 # ------------------------------------------------------------------------------------------------------ the record

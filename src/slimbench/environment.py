@@ -16,7 +16,7 @@ import psutil
 from slimbench.core import Precision, Settings, UserError
 
 _PACKAGES = ("slimbench", "torch", "torchvision", "torch-pruning", "numpy", "fvcore", "onnxruntime")
-_EXTRAS = ("openvino",)
+_EXTRAS = ("executorch", "openvino")
 
 
 def data_root() -> Path | None:
