@@ -19,7 +19,7 @@ KEEPS = (0.5, 0.35, 0.25, 0.18, 0.125)
 SPARSE_KEEPS = (0.1, 0.05, 0.01)
 
 
-def arms(epochs: float) -> tuple[Arm, ...]:
+def arms(epochs: float, cells: DASS = DASS()) -> tuple[Arm, ...]:  # noqa: B008  frozen
     """Channels and layers by their MACs, single weights by their number; ``epochs`` each after the cut."""
     smaller = (
         RandomChannels(),
@@ -42,5 +42,5 @@ def arms(epochs: float) -> tuple[Arm, ...]:
         Arm(smaller, tuple(Budget(keep, epochs=epochs) for keep in KEEPS)),
         Arm(sparser, sparse),
         # layers of few weights keep one more than their share, which at 1 % of a small network is some per cent
-        Arm((DASS(),), tuple(replace(budget, tolerance=0.1) for budget in sparse)),
+        Arm((cells,), tuple(replace(budget, tolerance=0.1) for budget in sparse)),
     )
