@@ -19,7 +19,7 @@ KEEPS = (0.5, 0.35, 0.25, 0.18, 0.125)
 SPARSE_KEEPS = (0.1, 0.05, 0.01)
 
 
-def arms(epochs: float, cells: DASS = DASS()) -> tuple[Arm, ...]:  # noqa: B008  frozen
+def arms(epochs: float, cells: DASS = DASS()) -> tuple[Arm, ...]:
     """Channels and layers by their MACs, single weights by their number; ``epochs`` each after the cut."""
     smaller = (
         RandomChannels(),

@@ -12,7 +12,7 @@ from slimbench.methods.dass import DASS
 from slimbench.tasks.cifar import CIFAR10
 
 
-def suite(name: str, title: str, recipe: Recipe, epochs: float, cells: DASS = DASS()) -> Suite:  # noqa: B008  frozen
+def suite(name: str, title: str, recipe: Recipe, epochs: float, cells: DASS = DASS()) -> Suite:
     """All arms on one recipe."""
     profiles = tuple(profile(threads=1, batch=batch) for profile in (CPU, OnnxCPU) for batch in (1, 32))
     return Suite(name, title, (CIFAR10("resnet20", recipe),), REFERENCE, arms(epochs, cells), (0, 1, 2), profiles)
