@@ -1,0 +1,301 @@
+"""Claims of papers and rows of records go in; findings with a verdict in words come out.
+
+A claim is data (``benchmarks/papers/claims.py``); a verdict is a pure function of records: a figure has to reach a
+threshold, and its whole 95 % interval decides. Three seeds are the least; what a reduced recipe says is marked so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from slimbench.identity import digest
+from slimbench.reports.rows import headline
+from slimbench.statistics import ENOUGH_SEEDS, Difference, paired, student, student_t
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from slimbench.reports.rows import Column, Row
+
+Verdict = Literal["supported", "not supported", "cannot tell", "not run"]
+Figure = Literal["quality", "macs removed", "params removed", "speed", "memory", "training memory"]
+LEAST_SEEDS = 3
+SOME = object()  # in ``Select.where``: any value but None
+
+
+@dataclass(frozen=True)
+class Select:
+    """Which rows: by declared names; what is empty fits all.
+
+    Attributes:
+        where: fields of the method; a tuple holds every value that fits, ``SOME`` stands for any but None.
+        keep: least and largest share that was asked for.
+
+    """
+
+    method: str = ""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    family: str = ""
+    tasks: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    keep: tuple[float, float] = (0.0, 1.0)
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row is one of these."""
+        cell = row.first.cell
+        method, task, budget = cell["method"], cell["task"], cell["budget"]
+        return (
+            self.method in {"", method["is"]}
+            and self.family in {"", task["family"]}
+            and (not self.tasks or task["is"] in self.tasks)
+            and (not self.networks or task["network"] in self.networks)
+            and self.keep[0] <= budget["keep"] <= self.keep[1]
+            and all(_fits(method.get(name), wanted) for name, wanted in self.where.items())
+        )
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if wanted is SOME:
+        return value is not None
+    return value in wanted if isinstance(wanted, tuple) else value == wanted
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that a paper says, and what would count as seeing it again.
+
+    Attributes:
+        source: where it is said.
+        criterion: when it passes, in words; ``least`` is its threshold, in the figure's unit.
+        ours, theirs: the rows that are compared; of several of theirs the best. Without theirs the figure stands alone;
+            without ours there is no suite for it, and ``criterion`` says why.
+        within: what both have in common: the budget ("point"), the task and network ("heading"), or the task and recipe.
+        figure: what is compared. quality: differences in the metric's unit, paired by seed; removed: per cent of the
+            dense network's; speed, memory: theirs / ours, or dense / ours.
+        slack_sd: so many deviations of the seeds are forgiven.
+        claimed: the number of the paper, in the figure's unit; ``convention``: of what.
+        place, epochs: the paper's tasks and networks, and its dense and compression epochs (our full suite's, where
+            ``recipe`` says so): a run elsewhere or of fewer is reduced.
+
+    """
+
+    says: str
+    source: str
+    criterion: str
+    ours: Select | None
+    theirs: Select | None = None
+    within: Literal["point", "heading", "recipe"] = "point"
+    figure: Figure = "quality"
+    least: float = 0.0
+    slack_sd: float = 0.0
+    claimed: float | None = None
+    convention: str = ""
+    place: Select = field(default_factory=Select)
+    epochs: tuple[float, float] = (0.0, 0.0)
+    recipe: str = "paper"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper: the methods that are its own, the method whose card tells the fidelity, and every claim."""
+
+    name: str
+    title: str
+    methods: tuple[str, ...]
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one row says about a claim."""
+
+    claim: Claim
+    row: Row
+    rival: Row | None
+    estimate: Difference
+    verdict: Verdict
+    reduced: str  # how the recipe falls short of the paper's; empty: it does not
+    column: Column | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """Ours - claimed, in the figure's unit."""
+        return None if self.claim.claimed is None else self.estimate.mean - self.claim.claimed
+
+    @property
+    def errors(self) -> float | None:
+        """The gap in standard errors of ours."""
+        error = _error(self.estimate, measured=self.column is not None)
+        return self.gap / error if self.gap is not None and error else None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of every record behind it."""
+        theirs = self.rival.counted if self.rival else ()
+        return tuple(record.id for record in (*self.row.counted, *theirs))
+
+
+def _error(found: Difference, *, measured: bool) -> float | None:
+    if not math.isfinite(found.high):
+        return None
+    freedom = 10**6 if measured else found.n - 1
+    return (found.high - found.low) / 2 / student_t(freedom)
+
+
+def findings(claim: Claim, groups: Mapping[str, Sequence[Row]]) -> list[Finding]:
+    """What every fitting row says, one finding each (and for each way of timing)."""
+    rows = [row for group in groups.values() for row in group if row.is_met]
+    ours = [row for row in rows if claim.ours and claim.ours.fits(row)]
+    return [finding for row in ours for finding in _of_row(claim, row, _rivals(claim, row, rows))]
+
+
+def _rivals(claim: Claim, row: Row, rows: Iterable[Row]) -> list[Row]:
+    if claim.theirs is None:
+        return []
+    same = _common(claim, row)
+    return [other for other in rows if other is not row and claim.theirs.fits(other) and _common(claim, other) == same]
+
+
+def _common(claim: Claim, row: Row) -> str:
+    """What two rows must share to be compared. The dense network has no budget of its own."""
+    cell = row.first.cell
+    task = {k: v for k, v in cell["task"].items() if claim.within != "recipe" or k not in {"network", "label"}}
+    shared = [task, cell["data"], cell["settings"], cell["engine"]]
+    is_point = claim.within == "point"
+    return digest([*shared, cell["budget"]] if is_point else shared)
+
+
+def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
+    if claim.theirs and not rivals:
+        return
+    reduced = shortfall(claim, row)
+    if claim.figure in {"speed", "memory"}:
+        for c, estimate, rival in _timed(claim, row, rivals):
+            yield Finding(claim, row, rival, estimate, _verdict(claim, estimate, c.level == "full"), reduced, c)
+        return
+    rival = max(rivals, key=lambda other: statistics.fmean(headline(other.counted).values() or [0.0]), default=None)
+    if (estimate_of_seeds := _over_seeds(claim, row, rival)) is not None:
+        enough = estimate_of_seeds.n >= LEAST_SEEDS
+        yield Finding(claim, row, rival, estimate_of_seeds, _verdict(claim, estimate_of_seeds, enough), reduced)
+
+
+def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
+    ours = _by_seed(claim.figure, row)
+    if rival is None:
+        return student(list(ours.values())) if ours else None
+    theirs = _by_seed(claim.figure, rival)
+    if claim.figure == "training memory":
+        ratios = [theirs[seed] / ours[seed] for seed in sorted(ours.keys() & theirs.keys())]
+        return student(ratios) if ratios else None
+    return paired(ours, theirs)
+
+
+def _by_seed(figure: Figure, row: Row) -> dict[int, float]:
+    if figure == "quality":
+        return headline(row.counted)
+    if figure == "training memory":
+        return {r.cell["seed"]: float(r.spent.peak_bytes) for r in row.counted if r.spent.peak_bytes}
+    name = figure.partition(" ")[0]
+    shares = {r.cell["seed"]: getattr(r.cost, name) / getattr(r.dense_cost, name) for r in row.counted}
+    return {seed: 100 * (1 - share) for seed, share in shares.items()}
+
+
+def _timed(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[tuple[Column, Difference, Row | None]]:
+    """By each way of timing that both went through: theirs / ours; without rivals dense / ours."""
+    for c in sorted(row.measured, key=lambda c: c.place):
+        ours = _interval(claim.figure, row, c)
+        if ours is None:
+            continue
+        if claim.theirs is None:
+            yield c, ours, None
+            continue
+        against = [(other, _interval(claim.figure, other, c)) for other in rivals if c in other.measured]
+        known = [(other, interval) for other, interval in against if interval]
+        if known:
+            rival, theirs = max(known, key=lambda pair: pair[1].mean)
+            doubt = _between_sessions(row, rival, c) if claim.figure == "memory" else 0.0
+            low, high = ours.low / theirs.high * (1 - doubt), ours.high / theirs.low * (1 + doubt)
+            yield c, Difference(ours.mean / theirs.mean, low, high, min(ours.n, theirs.n)), rival
+
+
+def _interval(figure: Figure, row: Row, c: Column) -> Difference | None:
+    """Dense / row: of latency with the interval of the measurements, of peak memory with the range over seeds."""
+    taken = row.measured[c]
+    if figure == "speed":
+        low, high = min(m.ratio_low for m in taken), max(m.ratio_high for m in taken)
+        return Difference(statistics.fmean(m.ratio for m in taken), low, high, len(taken))
+    peaks = [(m.dense_peak_bytes, m.peak_bytes) for m in taken if m.peak_bytes and m.dense_peak_bytes]
+    if not peaks:
+        return None
+    ratios = [dense / ours for dense, ours in peaks]
+    return Difference(statistics.fmean(ratios), min(ratios), max(ratios), len(ratios))
+
+
+def _between_sessions(row: Row, rival: Row, c: Column) -> float:
+    """How far apart the dense network's own peaks were when both rows were measured, relative."""
+    ours, theirs = (
+        statistics.fmean(m.dense_peak_bytes for m in other.measured[c] if m.dense_peak_bytes) for other in (row, rival)
+    )
+    return abs(ours / theirs - 1)
+
+
+def _verdict(claim: Claim, found: Difference, enough: bool) -> Verdict:  # noqa: FBT001
+    """The whole interval decides."""
+    slack = claim.slack_sd * found.sd if claim.slack_sd and found.n > 1 else 0.0
+    least = claim.least - slack
+    if not enough:
+        return "cannot tell"
+    if found.low > least:
+        return "supported"
+    return "not supported" if found.high < least else "cannot tell"
+
+
+def shortfall(claim: Claim, row: Row) -> str:
+    """How a row's recipe falls short of the paper's, in words; empty where it does not."""
+    cell = row.first.cell
+    task, budget = cell["task"], cell["budget"]
+    dense, compression = claim.epochs
+    spent = [
+        f"{done:g} of {asked:g} {what} epochs"
+        for what, done, asked in (
+            ("dense", task["recipe"]["epochs"], dense),
+            ("compression", budget["epochs"], compression),
+        )
+        if done < asked
+    ]
+    wanted = claim.place
+    other = wanted.tasks and task["is"] not in wanted.tasks
+    elsewhere = other or (wanted.networks and task["network"] not in wanted.networks)
+    names = ", ".join((*wanted.tasks, *wanted.networks))
+    return ", ".join([*([f"{task['label']} for {names}"] if elsewhere else []), *spent])
+
+
+def decided(found: Sequence[Finding]) -> Verdict:
+    """Of a claim: what full recipes say, else what reduced ones say; no verdict where they disagree."""
+    if not found:
+        return "not run"
+    full = [finding for finding in found if not finding.reduced] or found
+    verdicts = {finding.verdict for finding in full}
+    return verdicts.pop() if len(verdicts) == 1 else "cannot tell"
+
+
+def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
+    """The verdict with what limits it: reduced recipes, few seeds, disagreement."""
+    if verdict == "not run":
+        return verdict
+    full = [finding for finding in found if not finding.reduced]
+    used = full or found
+    limits = [] if full else ["reduced recipe"]
+    seeds = [finding.estimate.n for finding in used if finding.column is None]
+    if seeds and min(seeds) < ENOUGH_SEEDS:
+        limits.append(f"indicative: {min(seeds)} seed{'s' * (min(seeds) > 1)}")
+    if any(finding.column for finding in used):
+        limits.append("by times of stored networks")
+    if len({finding.verdict for finding in used}) > 1:
+        counts = [f"{v} {sum(f.verdict == v for f in used)}" for v in ("supported", "not supported", "cannot tell")]
+        limits.append("findings disagree: " + ", ".join(counts))
+    return f"{verdict} ({'; '.join(limits)})" if limits else verdict
