@@ -46,11 +46,11 @@ def _is_of(paper: Paper, row: Row) -> bool:
 
 def claimed(paper: Paper, groups: Groups, fidelity: Callable[[str], str]) -> list[Table]:
     """Claimed against reproduced: a verdict for each claim, then what each row says about it."""
-    found = {claim: judging.findings(claim, groups) for claim in paper.claims}
+    found = [(claim, judging.findings(claim, groups)) for claim in paper.claims]
     return [_verdicts(paper, found, fidelity), *_evidence(found)]
 
 
-def _verdicts(paper: Paper, found: Mapping[Claim, Sequence[Finding]], fidelity: Callable[[str], str]) -> Table:
+def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fidelity: Callable[[str], str]) -> Table:
     heads = ("claim", "claimed", "passes when", "fidelity", "verdict", "source")
     facts = [
         {
@@ -64,7 +64,7 @@ def _verdicts(paper: Paper, found: Mapping[Claim, Sequence[Finding]], fidelity: 
             "in words": judging.in_words(judging.decided(told), told),
             "source": claim.source,
         }
-        for claim, told in found.items()
+        for claim, told in found
     ]
     body = [
         tuple(
@@ -89,9 +89,9 @@ def _claimed(facts: Mapping[str, Any]) -> str:
     return "" if facts["claimed"] is None else f"{facts['claimed']:g} ({facts['convention']})"
 
 
-def _evidence(found: Mapping[Claim, Sequence[Finding]]) -> list[Table]:
+def _evidence(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> list[Table]:
     """One line a finding."""
-    told = [finding for of_claim in found.values() for finding in of_claim]
+    told = [finding for _, of_claim in found for finding in of_claim]
     if not told:
         return []
     heads = ("claim", "where", "ours", "against", "figure", "ours, 95 % interval (n)", "gap to claimed")

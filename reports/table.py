@@ -271,13 +271,10 @@ def _timed(c: Column, found: Sequence[Line], name: str) -> Table:
     return Table(f"Timed on {name}", heads, tuple(body), (f"Machine {c.machine}: {c.caption}.",), facts)
 
 
-def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> Table:
-    """Methods and their operating points x tasks: the paired difference to the dense network."""
-    headings = {
-        name: lines(name, group)
-        for name, group in rows(records, measurements).items()
-        if any(line.facts["difference_n"] for line in lines(name, group))
-    }
+def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
+    """One table: methods and their operating points x tasks: the paired difference to the dense network."""
+    every = {name: lines(name, group) for name, group in rows(records, measurements).items()}
+    headings = {name: found for name, found in every.items() if any(line.facts["difference_n"] for line in found)}
     names = {name: f"{_text.letter(i)}: {name.partition(':')[0]}" for i, name in enumerate(headings)}
     cells: dict[tuple[str, str], dict[str, Facts]] = {}
     for name, found in headings.items():
@@ -295,4 +292,5 @@ def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]
         *(f"{short.partition(':')[0]}: {name}" for name, short in names.items()),
     )
     facts = tuple(f for by_name in cells.values() for f in by_name.values())
-    return Table("Overall: Δ dense (n)", ("method", "keep asked", *names.values()), tuple(body), captions, facts)
+    heads = ("method", "keep asked", *names.values())
+    return [Table("Overall: Δ dense (n)", heads, tuple(body), captions, facts)] if body else []
