@@ -78,23 +78,21 @@ def tables(
     found: Iterable[Table], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
 ) -> list[Problem]:
     """What does not follow from the records, or is not printed as it is."""
+    every = list(found)
+    printed = [Problem(table.title, what) for table in every for what in _printed(table)]
+    return [p for table in every for p in against(table.facts, records, measurements)] + printed
+
+
+def against(
+    facts: Sequence[Facts], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
+) -> list[Problem]:
+    """What of the figures of one table does not follow from the records: of results, and of findings about claims."""
     by_id = {record.id: record for record in records}
     timed: dict[str, list[MeasurementRecord]] = defaultdict(list)
     for m in measurements:
         if m.measurement:
             timed[m.cell_id].append(m)
-    problems = []
-    for table in found:
-        problems += lines(table.facts, by_id, timed)
-        problems += [Problem(table.title, what) for what in _printed(table)]
-    return problems
-
-
-def lines(
-    facts: Sequence[Facts], by_id: ById, timed: Mapping[str, Sequence[MeasurementRecord]]
-) -> list[Problem]:
-    """The figures of tables: rows of results, and findings about claims."""
-    results = [line for line in facts if "group" in line]
+    results = [line for line in facts if line.get("group")]
     found = [Problem(_where(line), what) for line in results for what in _line(line, by_id, timed)]
     found += [Problem(_where(line), what) for line, what in _ranks(results, by_id)]
     return found + [Problem(str(line["claim"]), what) for line in facts if "gap" in line for what in _finding(line)]
@@ -123,7 +121,7 @@ def _line(line: Facts, by_id: ById, timed: Mapping[str, Sequence[MeasurementReco
     if not line["is_dense"]:
         dense = _values([by_id[r.reference] for r in counted if r.reference in by_id])
         yield from _delta(line, "difference", values, dense)
-    if "measured_speedup" in line:
+    if line.get("measured_speedup") is not None:
         yield from _speed(line, [m for name in ids for m in timed.get(name, ())])
 
 
@@ -221,7 +219,7 @@ _READ = {"Δ dense": "difference", "Δ best control": "control_difference", "the
 
 def _printed(table: Table) -> Iterator[str]:
     """Whether the cells say what the facts say."""
-    facts = list({line["ids"]: line for line in table.facts if "group" in line}.values())
+    facts = list({line["ids"]: line for line in table.facts if line.get("group")}.values())
     if table.level != 3 or len(facts) != len(table.body):
         return  # a table of other things, or of several tasks
     for line, row in zip(facts, table.body, strict=True):

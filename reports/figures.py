@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.reports import _scores
 from slimbench.reports.rows import headline
 from slimbench.statistics import ENOUGH_SEEDS, detectable, paired, tiers
@@ -100,7 +101,7 @@ def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -
         "refused": "; ".join(row.refused),
         "fidelity": ", ".join(sorted(set(first.cell["method"].get("fidelity", {}).values()))),
         **_training(row),
-        "claimed": first.published.get("claimed") if row.is_dense else None,
+        "claimed": _claimed(row),
         "status": _status(row),
         "reasons": "; ".join(row.reasons),
         "ids": " ".join(record.id for record in row.records),
@@ -126,6 +127,15 @@ def _others(row: Row) -> dict[str, Any]:
         if found := _scores.summary(row.counted, metric):
             facts |= {f"mean of {metric}": found.mean, f"sd of {metric}": found.sd if found.n > 1 else None}
     return facts
+
+
+def _claimed(row: Row) -> str:
+    """What is claimed of this very row, and of what: by whoever trained published weights, or by the method's paper."""
+    known = row.first.published
+    if row.is_dense:
+        return f"{known['claimed']:.2f} (published weights)" if known else ""
+    said = [c for paper in PAPERS for c in paper.claims if c.claimed is not None and c.ours and c.ours.fits(row)]
+    return "; ".join(f"{c.claimed:g} {c.convention}" for c in said if c.place.fits(row))
 
 
 def _training(row: Row) -> dict[str, Any]:

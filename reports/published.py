@@ -12,7 +12,7 @@ import re
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slimbench.core import UserError
 from slimbench.reports.audit import Problem
@@ -31,9 +31,10 @@ class Value(NamedTuple):
 
 
 _SCALE = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-_VALUE = re.compile(r"(?<![\w.])([+\-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?)\s*(%|[kKMGB](?![A-Za-z]*[a-z]{3}))?")
+_VALUE = re.compile(r"(?<![\w.])([+-]?\d+(?:,\d{3})*(?:\.\d+)?)\s*(%|[kKMGB](?![a-z]))?")
 _QUALITY = r"acc|top-?1|top1|miou|psnr|map\b|quality"
 _BASE = r"base|dense|original|unpruned|full|before"
+_GONE = r"remov|reduc|cut|drop|prun\w* ?\(?(%|rat|perc)|↓|saved"
 # Head patterns, the first that fits; None: looked for, not used.
 _ROLES = (
     ("name", r"^(method|approach|algorithm|pruner|name)"),
@@ -41,18 +42,19 @@ _ROLES = (
     ("task", r"dataset|^data$|^task"),
     ("rank", r"^(rank|#|no\.?)$"),
     ("asked", r"target|asked"),
-    ("drop", r"drop|loss\b|decrease"),
-    ("delta", r"delta|Δ|δ|diff|gain"),
+    ("drop", r"^(?!.*(flops|macs|param)).*(drop|loss\b|decrease)"),
+    ("delta", r"delta|δ|diff|gain"),
     ("latency", r"latency|measured|runtime|\bms\b|fps"),
     ("speedup", r"speed-?up"),
-    ("macs removed", r"(flops|macs|mult).*(remov|reduc|cut|prun\w* ?(%|rat|perc)|↓|saved)|(remov|reduc)\w* (flops|macs)"),
-    ("params removed", r"(param).*(remov|reduc|cut|prun\w* ?(%|rat|perc)|↓|saved)|(remov|reduc)\w* param"),
+    ("macs removed", rf"(flops|macs|mult).*({_GONE})|(remov|reduc)\w* (flops|macs)"),
+    ("params removed", rf"param.*({_GONE})|(remov|reduc)\w* param"),
     ("macs kept", r"(flops|macs|mult).*(kept|keep|remain|left|ratio|%)|(remaining|kept) (flops|macs)"),
     ("params kept", r"(param).*(kept|keep|remain|left|ratio|%)|(remaining|kept) param"),
     ("base macs", rf"({_BASE}).*(flops|macs)|(flops|macs).*({_BASE})"),
     ("base params", rf"({_BASE}).*param|param.*({_BASE})"),
     ("macs", r"flops|macs|mult-?add"),
     ("params", r"param"),
+    ("ratio", r"ratio|rate\b|sparsity"),
     ("base", rf"{_BASE}"),
     ("pruned", rf"prun|compress|after|result|final|{_QUALITY}"),
 )
@@ -81,6 +83,31 @@ def audit(path: Path) -> tuple[int, list[Problem]]:
     grids = read(path)
     problems = [problem for i, grid in enumerate(grids, 1) for problem in _grid(i, grid)]
     return sum(len(grid) - 1 for grid in grids), problems
+
+
+def ours(path: Path) -> list[dict[str, Any]]:
+    """The figures of a CSV that ``bench report`` wrote, with the ids of its records; nothing for any other file."""
+    if path.suffix != ".csv":
+        return []
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"group", "ids", "theoretical_speedup"} <= set(reader.fieldnames or ()):
+            return []
+        return [{name: _typed(name, text) for name, text in line.items()} for line in reader if line["group"]]
+
+
+_CONSTANTS = {"True": True, "False": False, "": None}
+_WORDS = {"group", "method", "network", "resource", "metric", "tier", "control", "profile", "machine", "status", "ids"}
+
+
+def _typed(name: str, text: str) -> Any:
+    """A number where it is one; an id of digits alone is none."""
+    if text in _CONSTANTS or name in _WORDS:
+        return _CONSTANTS.get(text, text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def read(path: Path) -> list[list[list[str]]]:
@@ -118,7 +145,7 @@ def _grid(number: int, grid: Sequence[Sequence[str]]) -> Iterator[Problem]:
     rows = [_row(f"table {number}, row {i}", roles, cells) for i, cells in enumerate(grid[1:], 1)]
     rows = _filled(rows)
     for row in rows:
-        for what in (*_delta(row), *_shares(row), *_speedup(row), *_reach(row), *_two_conventions(row, grid[0])):
+        for what in (*_delta(row), *_shares(row), *_speedup(row), *_reach(row), *_two_conventions(row)):
             yield Problem(row.where, what)
     kinds: dict[tuple[str, str], list[_Row]] = defaultdict(list)
     for row in rows:
@@ -134,6 +161,8 @@ def _roles(heads: Sequence[str]) -> list[str]:
     for head in heads:
         plain = re.sub(r"[*_`]", "", head).strip().lower()
         role = next((name for name, pattern in _ROLES if re.search(pattern, plain)), "")
+        if role == "macs" and "flop" in plain and "macs" in roles and "mac" in heads[roles.index("macs")].lower():
+            role = "flops"
         roles.append("" if role in roles else role)
     return roles
 
@@ -239,21 +268,18 @@ def _speedup(row: _Row) -> Iterator[str]:
     yield f"impossible ratio: a speed-up of {said.number:g} is printed, and the counts divide to {right:.2f}"
 
 
-def _two_conventions(row: _Row, heads: Sequence[str]) -> Iterator[str]:
-    """FLOPs and MACs side by side must differ by two."""
-    named = [(head.lower(), numbers(row.texts.get("macs", ""))) for head in heads if "flops" in head.lower()]
-    if named and any("macs" in head for head, _ in named) and len(found := named[0][1]) > 1:
-        first, second = found[0].number, found[1].number
-        if first and second and not 0.48 < first / second < 0.52 and not 1.96 < first / second < 2.04:
-            yield f"mixed conventions: {_big(first)} and {_big(second)} for MACs and FLOPs, which differ by two"
+def _two_conventions(row: _Row) -> Iterator[str]:
+    """MACs and FLOPs side by side must differ by two."""
+    macs, flops = _count(row, "macs"), _count(row, "flops")
+    if macs and flops and macs.number and abs(flops.number / macs.number / 2 - 1) > 0.02:
+        yield f"mixed conventions: {_big(macs.number)} MACs and {_big(flops.number)} FLOPs, which are twice the MACs"
 
 
 def _reach(row: _Row) -> Iterator[str]:
     """Values that nothing can have, and operating points that were missed."""
-    is_share = not re.search(r"psnr|ssim", " ".join(row.texts).lower())
     for role in ("base", "pruned"):
         value = row.get(role)
-        if value and is_share and not 0 <= value.number <= 100:
+        if value and not 0 <= value.number <= 100:
             yield f"out of reach: {role} quality {value.number:g}"
     for role in ("macs kept", "params kept", "macs removed", "params removed"):
         value = row.get(role)

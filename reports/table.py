@@ -110,8 +110,8 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
     return [
         _Show("method", lambda f: f["method"], compact=True),
         _Show("keep asked", _text.asked, compact=True),
-        _Show("round to", lambda f: str(f["round_to"]) if aligned else ""),
         _Show("kept", lambda f: "" if f["is_dense"] else _text.number(f["kept"], ".4f")),
+        _Show("round to", lambda f: str(f["round_to"]) if aligned else ""),
         _Show("MACs (kept)", lambda f: _text.count(f, "macs"), compact=True),
         _Show("params (kept)", lambda f: _text.count(f, "params"), compact=True),
         _Show("nonzero", lambda f: _text.big(f["nonzero"])),
@@ -126,15 +126,9 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
         _Show("search epochs", lambda f: _text.epochs(f["search_epochs"])),
         _Show("compression epochs", lambda f: _text.epochs(f["compression_epochs"])),
         _Show("offline", lambda f: f["offline"] or ""),
-        _Show("claimed", lambda f: _text.number(f["claimed"], ".2f"), _convention),
+        _Show("claimed", lambda f: f["claimed"]),
         _Show("status", lambda f: f["status"], _doubts, compact=True),
     ]
-
-
-def _convention(row: Row) -> tuple[str, ...]:
-    """What the claimed value of published weights is of."""
-    known = row.first.published
-    return (f"claimed by {known['source']} for the published weights; {known['note']}",) if known else ()
 
 
 def _doubts(row: Row) -> tuple[str, ...]:
@@ -179,7 +173,8 @@ def _captions(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
     for name, head in (("difference", "Δ dense"), ("control_difference", "Δ best control")):
         if told := [_interval(line.facts, name) for line in found if line.facts[f"{name}_indicative"]]:
             yield f"{head} of fewer than 6 seeds, 95 % Student-t interval, which decides nothing: {'; '.join(told)}."
-    yield from dict.fromkeys(_published(line) for line in found if line.facts["claimed"] is not None)
+    known = [line for line in found if line.row.is_dense and line.row.first.published and line.facts["n"]]
+    yield from dict.fromkeys(map(_published, known))
 
 
 def _interval(facts: Facts, name: str) -> str:

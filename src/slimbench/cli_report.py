@@ -100,13 +100,18 @@ def audit(file: str | None, store: str) -> None:
     """Check tables against their own arithmetic: those of a store, or a published one in Markdown or CSV.
 
     Without FILE every table of the store is made, and its deltas, ratios and ranks are worked out again from the
-    records. FILE may be anybody's table of base and pruned accuracy, MACs or FLOPs, params and speed-ups. Exit status
-    1 where something is wrong.
+    records; so are those of a FILE that `bench report --format csv` wrote. FILE may be anybody's table of base and
+    pruned accuracy, MACs or FLOPs, params and speed-ups, too. Exit status 1 where something is wrong.
     """
     from slimbench.reports import audit as auditing
     from slimbench.reports import published
 
-    if file:
+    if file and (ours := published.ours(Path(file))):
+        opened = Store(store, create=False)
+        problems = auditing.against(ours, opened.records(), opened.measurements())
+        warn(opened)
+        what = f"{len(ours)} rows of {file}, against {opened.root}"
+    elif file:
         rows, problems = published.audit(Path(file))
         what = f"{rows} rows of {file}"
     else:
