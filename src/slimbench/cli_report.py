@@ -31,7 +31,8 @@ WHAT = ("tasks", "profiles", "overall", "papers")
     help="Else a compact table in colours in a terminal, and Markdown elsewhere.",
 )
 @click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write instead of the terminal.")
-def report(what: str, store: str, kind: str | None, out: str | None) -> None:
+@click.option("--pictures", type=click.Path(file_okay=False), default=None, help="Folder for pictures as well.")
+def report(what: str, store: str, kind: str | None, out: str | None, pictures: str | None) -> None:
     """Make tables from the records, once an audit finds nothing wrong in them.
 
     WHAT is tasks (a table each: the default), profiles (one a hardware profile), overall (methods x tasks), papers
@@ -45,6 +46,8 @@ def report(what: str, store: str, kind: str | None, out: str | None) -> None:
     tables = made(what, records, measurements)
     if problems := audit.tables(tables, records, measurements):
         raise UserError(f"The tables fail their audit, and are not printed: {'; '.join(map(str, problems[:5]))}.")
+    if pictures:
+        draw(pictures, records, measurements)
     if out is None and kind is None and sys.stdout.isatty():
         from rich.console import Console
 
@@ -55,6 +58,17 @@ def report(what: str, store: str, kind: str | None, out: str | None) -> None:
         click.echo(text, nl=False)
         return
     write(text, out)
+
+
+def draw(folder: str, records: list[Record], measurements: list[MeasurementRecord]) -> None:
+    """Draw what the records hold. Raises: UserError where the folder cannot be written."""
+    from slimbench.reports import pictures
+
+    try:
+        drawn = pictures.draw(records, measurements, Path(folder))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): name another with --pictures.") from error
+    click.echo(f"{len(drawn)} pictures drawn in {folder}", err=True)
 
 
 def write(text: str, out: str) -> None:
