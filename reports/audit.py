@@ -115,9 +115,9 @@ def _line(line: Facts, by_id: ById, timed: Mapping[str, Sequence[MeasurementReco
     for name in ("macs", "params", "nonzero"):
         yield from _same(line, name, _mean([getattr(r.cost, name) for r in counted]))
     for name in ("macs", "params"):
-        shares = [getattr(r.cost, name) / getattr(r.dense_cost, name) for r in counted]
+        shares = [getattr(r.cost, name) / max(1, getattr(r.dense_cost, name)) for r in counted]
         yield from _same(line, f"{name}_kept", _mean(shares))
-    yield from _same(line, "theoretical_speedup", _mean([r.dense_cost.macs / r.cost.macs for r in counted]))  # type: ignore[union-attr]
+    yield from _same(line, "theoretical_speedup", _mean([r.dense_cost.macs / max(1, r.cost.macs) for r in counted]))  # type: ignore[union-attr]
     if not line["is_dense"]:
         dense = _values([by_id[r.reference] for r in counted if r.reference in by_id])
         yield from _delta(line, "difference", values, dense)
@@ -195,12 +195,17 @@ def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
 
 
 def _against_control(line: Facts, scored: Sequence[Facts], by_id: ById) -> Iterator[str]:
-    named = [other for other in scored if other["method"] == line["control"]]
-    if not named:
-        yield f"the control {line['control']} is not in the table"
-        return
-    ours, theirs = (_values(_counted(by_id[i] for i in f["ids"].split() if i in by_id)) for f in (line, named[0]))
-    yield from _delta(line, "control_difference", ours, theirs)
+    """The difference to the control, and that no control in the table is better than it."""
+    ours, theirs = (
+        _counted(by_id[name] for name in line[ids].split() if name in by_id) for ids in ("ids", "control_ids")
+    )
+    if not {r.cell["method"]["label"] for r in theirs} <= {line["control"].partition(" v")[0]}:
+        yield f"the control {line['control']} has records of another method"
+    yield from _delta(line, "control_difference", _values(ours), _values(theirs))
+    mean = _mean(list(_values(theirs).values()))
+    rivals = [f for f in scored if "control" in f["fidelity"] and f["status"] == "ok" and f is not line]
+    if mean is not None and any(f["mean"] > mean + 1e-9 for f in rivals):
+        yield f"a control in the table is better than {line['control']}"
 
 
 def _finding(line: Facts) -> Iterator[str]:

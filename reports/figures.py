@@ -97,6 +97,7 @@ def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -
         **_difference("difference", dense),
         "detectable": detectable(dense.sd, dense.n) if dense and dense.n > 1 else None,
         "control": control.method if other and control else None,
+        "control_ids": " ".join(record.id for record in control.records) if other and control else None,
         **_difference("control_difference", other),
         "refused": "; ".join(row.refused),
         "fidelity": ", ".join(sorted(set(first.cell["method"].get("fidelity", {}).values()))),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +16,7 @@ from slimbench.reports.rows import headline
 from slimbench.statistics import ENOUGH_SEEDS, Difference, paired, student, student_t
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from slimbench.reports.rows import Column, Row
 
@@ -73,7 +72,7 @@ class Claim:
         criterion: when it passes, in words; ``least`` is its threshold, in the figure's unit.
         ours, theirs: the rows that are compared; of several of theirs the best. Without theirs the figure stands alone;
             without ours there is no suite for it, and ``criterion`` says why.
-        within: what both have in common: the budget ("point"), the task and network ("heading"), or the task and recipe.
+        within: what both have in common: the budget ("point"), task and network ("heading"), or task and recipe.
         figure: what is compared. quality: differences in the metric's unit, paired by seed; removed: per cent of the
             dense network's; speed, memory: theirs / ours, or dense / ours.
         slack_sd: so many deviations of the seeds are forgiven.
@@ -243,7 +242,7 @@ def _between_sessions(row: Row, rival: Row, c: Column) -> float:
     return abs(ours / theirs - 1)
 
 
-def _verdict(claim: Claim, found: Difference, enough: bool) -> Verdict:  # noqa: FBT001
+def _verdict(claim: Claim, found: Difference, enough: bool) -> Verdict:
     """The whole interval decides."""
     slack = claim.slack_sd * found.sd if claim.slack_sd and found.n > 1 else 0.0
     least = claim.least - slack

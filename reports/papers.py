@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from slimbench.reports import _text, judging
-from slimbench.reports.judging import Claim, Finding, Paper
-from slimbench.reports.rows import Row, rows
+from slimbench.reports.rows import rows
 from slimbench.reports.table import Entry, Table, of_heading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from slimbench.core import MeasurementRecord, Record
+    from slimbench.reports.judging import Claim, Finding, Paper
+    from slimbench.reports.rows import Row
 
     Groups = Mapping[str, Sequence[Row]]
 
@@ -73,8 +74,8 @@ def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fi
         for f in facts
     ]
     captions = (
-        "A verdict needs the whole 95 % interval on one side of the criterion, and three seeds; below six it is "
-        "indicative. It is of our runs: where fidelity says re-derived, a gap says nothing about the authors' numbers.",
+        "A verdict needs the whole 95 % interval on one side of the criterion, and three seeds; below six: indicative.",
+        "It is of our runs: where fidelity says re-derived, a gap says nothing about the authors' numbers.",
     )
     return Table(f"{paper.title}: claimed against reproduced", heads, tuple(body), captions, tuple(facts))
 
@@ -155,7 +156,7 @@ def _captions(told: Sequence[Finding]) -> tuple[str, ...]:
         "macs removed": "removed: share of the dense network's that is gone",
         "params removed": "removed: share of the dense network's that is gone",
         "speed": "speed: their latency / ours, each against the dense network of its own session",
-        "memory": "memory: their peak / ours, likewise; the interval holds how far the dense peaks of two sessions differ",
+        "memory": "memory: their peak / ours, likewise; its interval holds how far the sessions' dense peaks differ",
         "training memory": "training memory: their cell's peak / ours",
     }
     return tuple(dict.fromkeys(f"{kinds[finding.claim.figure]}." for finding in told))

@@ -135,8 +135,12 @@ def _speed(c: Column, found: Sequence[Line]) -> Figure:
         bars = [[max(0.0, ratio - m["measured_low"])], [max(0.0, m["measured_high"] - ratio)]]
         place = line.facts["theoretical_speedup"]
         label = f"{line.facts['group'].partition(':')[0]} {_label(line)}"
-        axes.errorbar(place, ratio, yerr=bars, marker="os^vD<>Ph"[i // 10 % 9], color=f"C{i % 10}", capsize=3, label=label)
-    ends = [line.facts["theoretical_speedup"] for line in found] + [line.measured[c]["measured_speedup"] for line in found]
+        axes.errorbar(
+            place, ratio, yerr=bars, marker="os^vD<>Ph"[i // 10 % 9], color=f"C{i % 10}", capsize=3, label=label
+        )
+    ends = [line.facts["theoretical_speedup"] for line in found] + [
+        line.measured[c]["measured_speedup"] for line in found
+    ]
     low, high = min(1.0, *ends), max(1.0, *ends)
     axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=0)
     axes.axhline(1, color="0.6", linestyle=":", linewidth=1, zorder=0)

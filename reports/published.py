@@ -12,6 +12,7 @@ import re
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slimbench.core import UserError
@@ -97,7 +98,20 @@ def ours(path: Path) -> list[dict[str, Any]]:
 
 
 _CONSTANTS = {"True": True, "False": False, "": None}
-_WORDS = {"group", "method", "network", "resource", "metric", "tier", "control", "profile", "machine", "status", "ids"}
+_WORDS = {
+    "group",
+    "method",
+    "network",
+    "resource",
+    "metric",
+    "tier",
+    "control",
+    "control_ids",
+    "profile",
+    "machine",
+    "status",
+    "ids",
+}
 
 
 def _typed(name: str, text: str) -> Any:
@@ -176,8 +190,8 @@ def _row(where: str, roles: Sequence[str], cells: Sequence[str]) -> _Row:
 def numbers(text: str) -> tuple[Value, ...]:
     """The numbers in a cell: ``17.56 M (68.70 %)`` has a count and a percentage."""
     found = []
-    for digits, unit in _VALUE.findall(text.replace("\u2212", "-")):
-        digits = digits.replace(",", "")
+    for printed, unit in _VALUE.findall(text.replace("\u2212", "-")):
+        digits = printed.replace(",", "")
         scale = _SCALE.get(unit.lower() if unit != "%" else "", 1.0)
         places = len(digits.partition(".")[2])
         found.append(Value(float(digits) * scale, 0.5 * 10**-places * scale, unit == "%"))
@@ -304,14 +318,14 @@ def _bases(part: Sequence[_Row], name: str) -> Iterator[tuple[_Row, str]]:
         if any(abs(ratio / factor - 1) < 0.02 for factor in (2.0, 0.5)) and name == "macs":
             yield (
                 row,
-                f"mixed conventions: a base of {_big(base.number)}, and {_big(usual)} in other rows: FLOPs against MACs",
+                f"mixed conventions: a base of {_big(base.number)}, and {_big(usual)} in other rows: FLOPs and MACs",
             )
         elif abs(ratio - 1) > 0.02 + base.half / usual:
             yield row, f"impossible ratio: implies a base of {_big(base.number)} {name}, other rows {_big(usual)}"
 
 
 def _base(row: _Row, name: str) -> Value | None:
-    """The base count that a row prints, or that its count and share imply; in "12 M (30 %)" the share is what is left."""
+    """The base count that a row prints, or that its count and share imply: "12 M (30 %)" is what is left."""
     if base := row.get(f"base {name}"):
         return base
     ours = _count(row, name)
@@ -337,7 +351,7 @@ def _ranks(part: Sequence[_Row]) -> Iterator[tuple[_Row, str]]:
         if bold and len(bold) < len(rows) and max(scores[id(row)] for row in bold) < best:
             yield bold[0], f"wrong rank: bold, and another row has {best:g}"
         ranked = sorted((row for row in rows if row.get("rank")), key=lambda row: row.get("rank"))  # type: ignore[arg-type,return-value]
-        for above, below in zip(ranked, ranked[1:], strict=False):
+        for above, below in pairwise(ranked):
             if scores[id(above)] < scores[id(below)]:
                 yield below, f"wrong rank: below a row of {scores[id(above)]:g}, and has {scores[id(below)]:g}"
 

@@ -58,7 +58,7 @@ def _escaped(text: str) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
-    "Δ": r"$\Delta$", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\ge$", "≤": r"$\le$", "·": r"$\cdot$",
+    "Δ": r"$\Delta$", "±": r"$\pm$", "≥": r"$\ge$", "≤": r"$\le$", "·": r"$\cdot$",
     "[": "{[}", "]": "{]}",  # a row that began with a bracket would be read as an argument of the one before
     BOLD: r"\textbf{", PLAIN: "}",
 }  # fmt: skip

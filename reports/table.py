@@ -162,11 +162,11 @@ def _indicative(found: Sequence[Line]) -> str:
 def _captions(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
     yield from (f"{c.profile} {c.level} (machine {c.machine}): {c.caption}." for c in ways)
     yield (
-        "MACs are multiply-accumulates (FLOPs = 2 x MACs); shares are of the dense network's. Theoretical speed-up: dense "
-        "MACs / MACs, counted. Measured: dense latency / latency, on the first seed's networks unless it says otherwise; "
-        "within the A/A noise there is no difference. Δ: paired by seed, 95 % Student-t interval. Best control: of the "
-        "same budget, chosen on test, which favours it. Detectable: the smallest true difference to dense that so many "
-        "seeds show in four of five tries."
+        "MACs are multiply-accumulates (FLOPs = 2 x MACs); shares are of the dense network's. Theoretical speed-up: "
+        "dense MACs / MACs, counted. Measured: dense latency / latency, on the first seed's networks unless it says "
+        "otherwise; within the A/A noise there is no difference. Δ: paired by seed, 95 % Student-t interval. Best "
+        "control: of the same budget, chosen on test, which favours it. Detectable: the smallest true difference to "
+        "dense that so many seeds show in four of five tries."
     )
     if any(line.facts["tier"] for line in found):
         yield "Tier: rows of one budget that share a letter cannot be told apart (paired t-tests, Holm, 5 %)."
@@ -282,7 +282,7 @@ def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]
         for (method, point), by_name in sorted(cells.items())
     ]
     captions = (
-        "Δ dense (n): mean difference to the dense network over n seeds, in the task's own unit; tasks are not averaged. "
+        "Δ dense (n): mean difference to the dense network over n seeds, in the task's unit; tasks are not averaged.",
         "Fewer than 6 seeds: indicative. Rows of one column share budget and recipe only where the points are equal.",
         *(f"{short.partition(':')[0]}: {name}" for name, short in names.items()),
     )

@@ -9,10 +9,10 @@ import pytest
 from conftest import ROOT
 from made import measured, record
 from slimbench.core import Scores, UserError, pack
+from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.methods.resconv import ResConv
 from slimbench.reports import audit, published, render, table
 from slimbench.reports._text import bold
 from slimbench.store import Store
@@ -22,7 +22,7 @@ RECORDS = [
     for s in (0, 1)
     for made in (
         record(Dense(), seed=s, top1=92.0 + s),
-        record(ResConv(), 0.5, s, 91.0, 500),
+        record(DCSS(), 0.5, s, 91.0, 500),
         record(L1Channels(), 0.5, s, 90.0 - s, 500),
         record(RandomChannels(), 0.5, s, 80.0, 500),
     )
@@ -30,7 +30,7 @@ RECORDS = [
 TAKEN = [measured(RECORDS[0]), measured(RECORDS[1])]
 
 
-def problems(change, of="resconv"):
+def problems(change, of="dcss"):
     """What the auditor says once the facts of a row are changed."""
     (main, taken) = table.tables(RECORDS, TAKEN)
     facts = tuple({**f, **change(f)} if f["method"] == of else f for f in main.facts)
@@ -62,7 +62,8 @@ def test_a_true_table_passes():
         ("measured_speedup", 1.8, "measured speed-up 1.8 lies outside its interval"),
         ("measured_speedup", 1.55, "measured speed-up 1.55 is of no record"),
         ("p50_ms", 0.5, "the latencies divide to 3"),
-        ("control", "nobody", "the control nobody is not in the table"),
+        ("control", "nobody", "the control nobody has records of another method"),
+        ("control_ids", RECORDS[3].id, "a control in the table is better than l1_channels"),
         ("is_best", True, "is marked best, and is not, or of fewer than six seeds"),
         ("ids", "0000", "no record 0000"),
     ],
@@ -74,7 +75,7 @@ def test_a_planted_figure_is_found(name, value, says):
 
 def test_tiers_that_do_not_follow_the_means_are_found():
     """b above a."""
-    letters = {"resconv": "b", "l1_channels": "a"}
+    letters = {"dcss": "b", "l1_channels": "a"}
     (main, _) = table.tables(RECORDS, TAKEN)
     facts = tuple({**f, "tier": letters.get(f["method"], "")} for f in main.facts)
     assert any("tiers b a do not follow the means" in str(p) for p in audit.against(facts, RECORDS, TAKEN))
@@ -87,7 +88,7 @@ def test_tiers_that_do_not_follow_the_means_are_found():
         ("Δ dense", "-1.4", "-1.4 is printed for -1.5"),
         ("Δ dense", "", "'' is printed for -1.5"),
         ("theoretical speed-up", "2.10x", "2.10 is printed for 2"),
-        ("top1 mean ± sd (n)", bold("91.00 ± 0.00 (2)"), "resconv is bold, and not beyond the spread"),
+        ("top1 mean ± sd (n)", bold("91.00 ± 0.00 (2)"), "dcss is bold, and not beyond the spread"),
     ],
 )
 def test_a_planted_text_is_found(head, text, says):
@@ -95,7 +96,7 @@ def test_a_planted_text_is_found(head, text, says):
     (main, _) = table.tables(RECORDS, TAKEN)
     place = main.heads.index(head)
     body = tuple(
-        tuple(table.Entry(text) if i == place and row[0].text == "resconv" else e for i, e in enumerate(row))
+        tuple(table.Entry(text) if i == place and row[0].text == "dcss" else e for i, e in enumerate(row))
         for row in main.body
     )
     assert any(says in str(p) for p in audit.tables([replace(main, body=body)], RECORDS, TAKEN))
@@ -163,7 +164,7 @@ def test_wrong_deltas(tmp_path):
     assert "wrong delta: +0.38 is printed, 93.77 - 93.53 is +0.24" in one(tmp_path, TRUE.replace("+0.24", "+0.38"))
     text = "| Method | Base | Pruned | Δ |\n|-|-|-|-|\n| HRank | 75.61 | 74.90 | -0.69 |\n| L1 | 75.61 | 75.8 | 0.2 |\n"
     assert "row 1 (HRank): wrong delta: -0.69 is printed" in one(tmp_path, text)
-    drop = "| Method | Baseline acc | Acc | Acc drop |\n|-|-|-|-|\n| A | 93.26 | 92.17 | 0.09 |\n| B | 93.0 | 92.0 | 1.0 |\n"
+    drop = "| Method | Baseline acc | Acc | Acc drop |\n|-|-|-|-|\n| A | 93.26 | 92.17 | 0.09 |\n| B | 93 | 92 | 1 |\n"
     assert "wrong drop: 0.09 is printed, 93.26 - 92.17 is 1.09" in one(tmp_path, drop)
 
 
