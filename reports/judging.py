@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Verdict = Literal["supported", "not supported", "cannot tell", "not run"]
 Figure = Literal["quality", "macs removed", "params removed", "speed", "memory", "training memory"]
 LEAST_SEEDS = 3
+_COUNTED = ("macs removed", "params removed")  # exact: their interval is the range over seeds
 SOME = object()  # in ``Select.where``: any value but None
 
 
@@ -128,6 +129,8 @@ class Finding:
     @property
     def errors(self) -> float | None:
         """The gap in standard errors of ours."""
+        if self.claim.figure in _COUNTED:
+            return None
         error = _error(self.estimate, measured=self.column is not None)
         return self.gap / error if self.gap is not None and error else None
 
@@ -178,12 +181,15 @@ def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
         return
     rival = max(rivals, key=lambda other: statistics.fmean(headline(other.counted).values() or [0.0]), default=None)
     if (estimate_of_seeds := _over_seeds(claim, row, rival)) is not None:
-        enough = estimate_of_seeds.n >= LEAST_SEEDS
+        enough = estimate_of_seeds.n >= LEAST_SEEDS or claim.figure in _COUNTED
         yield Finding(claim, row, rival, estimate_of_seeds, _verdict(claim, estimate_of_seeds, enough), reduced)
 
 
 def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
     ours = _by_seed(claim.figure, row)
+    if claim.figure in _COUNTED:
+        values = list(ours.values())
+        return Difference(statistics.fmean(values), min(values), max(values), len(values)) if values else None
     if rival is None:
         return student(list(ours.values())) if ours else None
     theirs = _by_seed(claim.figure, rival)
@@ -274,21 +280,25 @@ def shortfall(claim: Claim, row: Row) -> str:
 
 
 def decided(found: Sequence[Finding]) -> Verdict:
-    """Of a claim: what full recipes say, else what reduced ones say; no verdict where they disagree."""
+    """Of a claim: what full recipes and enough seeds say, else what there is; no verdict where findings disagree."""
     if not found:
         return "not run"
-    full = [finding for finding in found if not finding.reduced] or found
-    verdicts = {finding.verdict for finding in full}
+    verdicts = {finding.verdict for finding in _decisive(found)}
     return verdicts.pop() if len(verdicts) == 1 else "cannot tell"
+
+
+def _decisive(found: Sequence[Finding]) -> Sequence[Finding]:
+    """Those of full recipes where there are any, and of these those of enough seeds where there are any."""
+    full = [finding for finding in found if not finding.reduced] or found
+    return [finding for finding in full if finding.estimate.n >= LEAST_SEEDS or finding.column] or full
 
 
 def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
     """The verdict with what limits it: reduced recipes, few seeds, disagreement."""
     if verdict == "not run":
         return verdict
-    full = [finding for finding in found if not finding.reduced]
-    used = full or found
-    limits = [] if full else ["reduced recipe"]
+    used = _decisive(found)
+    limits = ["reduced recipe"] if used[0].reduced else []
     seeds = [finding.estimate.n for finding in used if finding.column is None]
     if seeds and min(seeds) < ENOUGH_SEEDS:
         limits.append(f"indicative: {min(seeds)} seed{'s' * (min(seeds) > 1)}")
