@@ -53,7 +53,7 @@ def claimed(paper: Paper, groups: Groups, fidelity: Callable[[str], str]) -> lis
 
 def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fidelity: Callable[[str], str]) -> Table:
     heads = ("claim", "claimed", "passes when", "fidelity", "verdict", "source")
-    facts = [
+    facts: list[dict[str, Any]] = [
         {
             "paper": paper.name,
             "claim": claim.says,
@@ -95,7 +95,15 @@ def _evidence(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> list[Table]:
     told = [finding for _, of_claim in found for finding in of_claim]
     if not told:
         return []
-    heads = ("claim", "where", "ours", "against", "figure", "ours, 95 % interval (n)", "gap to claimed")
+    heads: tuple[str, ...] = (
+        "claim",
+        "where",
+        "ours",
+        "against",
+        "figure",
+        "ours, 95 % interval (n)",
+        "gap to claimed",
+    )
     heads += ("gap in standard errors", "recipe", "verdict", "records")
     facts = [_facts(finding) for finding in told]
     body = [tuple(map(Entry, _shown(f))) for f in facts]

@@ -245,7 +245,7 @@ def by_profile(records: Sequence[Record], measurements: Sequence[MeasurementReco
 
 def _timed(c: Column, found: Sequence[Line], name: str) -> Table:
     """Theoretical beside measured speed-up, and what of the one is left in the other."""
-    heads = ("task", "method", "keep asked", "quality mean ± sd (n)", "MACs (kept)", _THEORETICAL)
+    heads: tuple[str, ...] = ("task", "method", "keep asked", "quality mean ± sd (n)", "MACs (kept)", _THEORETICAL)
     heads += ("measured speed-up", "measured / theoretical", "latency and memory", "status")
     body = [
         (

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from slimbench import __version__, discover, environment
+from slimbench import __version__, cli_report, discover, environment
+from slimbench.cli_options import options, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+__all__ = ["jobs_of", "main", "options", "prepare"]
 
 _KINDS = {"methods": "methods", "tasks": "tasks", "profiles": "hardware_profiles"}
 
@@ -44,41 +47,6 @@ class _Cli(click.Group):
         except KeyboardInterrupt:
             click.echo("bench: interrupted; the same command continues where this one stopped.", err=True)
             ctx.exit(130)
-
-
-def options(*names: str) -> Callable[[Any], Any]:
-    """Options that several commands share."""
-    known = {
-        "store": click.option(
-            "--store", default="bench_store", envvar="BENCH_STORE", show_default=True, help="Folder of records."
-        ),
-        "data": click.option("--data", default=None, help="Folder of data and weights (else BENCH_DATA)."),
-        "plugin": click.option("--plugin", multiple=True, help="Your own Python file with methods, tasks or profiles."),
-        "device": click.option("--device", default="cpu", show_default=True, help="Where training runs: cpu or cuda."),
-        "precision": click.option(
-            "--precision", default="auto", show_default=True, help="auto (bf16 where the hardware has it), fp32, bf16."
-        ),
-        "threads": click.option(
-            "--threads", default=1, show_default=True, help="Training threads of a cell; part of its id."
-        ),
-        "jobs": click.option(
-            "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else cores / threads)."
-        ),
-        "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for machines."),
-    }
-
-    def decorate(function: Any) -> Any:
-        for name in reversed(names):
-            function = known[name](function)
-        return function
-
-    return decorate
-
-
-def warn(store: Store | None) -> None:
-    """Name every corrupt file that was set aside."""
-    for warning in store.warnings if store else ():
-        click.echo(f"bench: {warning}", err=True)
 
 
 def prepare(data: str | None, plugin: Sequence[str]) -> None:
@@ -507,8 +475,6 @@ def lock(unchanged: tuple[str, ...], because: str) -> None:
     for line in locking.write(unchanged, because):
         click.echo(line)
 
-
-from slimbench import cli_report  # noqa: E402  it uses the options above
 
 main.add_command(cli_report.report)
 main.add_command(cli_report.audit)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slimbench import discover
-from slimbench.cli import options, warn
+from slimbench.cli_options import options, warn
 from slimbench.core import UserError
 from slimbench.store import Store
 
