@@ -13,7 +13,7 @@ from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.reports import audit, published, render, table
+from slimbench.reports import audit, printed, published, render, table
 from slimbench.reports._text import bold
 from slimbench.store import Store
 
@@ -123,9 +123,9 @@ def test_a_csv_of_ours_is_checked_against_the_records(tmp_path):
     """As it was written, and with one figure changed."""
     path = tmp_path / "ours.csv"
     path.write_text(render.csv(table.tables(RECORDS, TAKEN)))
-    assert audit.against(published.ours(path), RECORDS, TAKEN) == []
+    assert audit.against(printed.ours(path), RECORDS, TAKEN) == []
     path.write_text(path.read_text().replace("-1.5,", "-1.6,", 1))
-    assert any("difference is -1.6" in str(p) for p in audit.against(published.ours(path), RECORDS, TAKEN))
+    assert any("difference is -1.6" in str(p) for p in audit.against(printed.ours(path), RECORDS, TAKEN))
 
 
 # ---------------------------------------------------------------------------------------------- published tables
