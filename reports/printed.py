@@ -47,6 +47,7 @@ _ROLES = (
     ("macs", r"flops|macs|mult-?add"),
     ("params", r"param"),
     ("ratio", r"ratio|rate\b|sparsity"),
+    ("base and pruned", rf"({_BASE}).*(prun|compress|after)"),  # two in one cell: not read
     ("base", rf"{_BASE}"),
     ("pruned", rf"prun|compress|after|result|final|{_QUALITY}"),
 )
@@ -186,3 +187,9 @@ def filled(rows: Sequence[PrintedRow]) -> list[PrintedRow]:
 def count_in(row: PrintedRow, name: str) -> Value | None:
     """The count in a column, not the percentage beside it."""
     return next((value for value in row.values.get(name, ()) if not value.is_percent), None)
+
+
+def share_in(row: PrintedRow, role: str) -> Value | None:
+    """The percentage in a column; a number without a unit is one, a count like 72 M is none."""
+    found = row.values.get(role, ())
+    return next((value for value in found if value.is_percent), next((v for v in found if abs(v.number) < 1000), None))

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from slimbench.reports.audit import Problem
-from slimbench.reports.printed import PrintedRow, Value, count_in, filled, read, roles_of, row_of
+from slimbench.reports.printed import PrintedRow, Value, count_in, filled, read, roles_of, row_of, share_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ def _shares(row: PrintedRow) -> Iterator[str]:
     """Printed shares against counts, and kept against removed."""
     for name in ("macs", "params"):
         ours, base = count_in(row, name), row.get(f"base {name}")
-        kept, removed = row.get(f"{name} kept"), row.get(f"{name} removed")
+        kept, removed = share_in(row, f"{name} kept"), share_in(row, f"{name} removed")
         if kept and removed and _apart(kept, 100 - removed.number, removed.half):
             yield f"impossible ratio: {kept.number:g} % of {name} kept and {removed.number:g} % removed"
         if ours is None or base is None or not base.number:
@@ -119,7 +119,7 @@ def _reach(row: PrintedRow) -> Iterator[str]:
         if value and not 0 <= value.number <= 100:
             yield f"out of reach: {role} quality {value.number:g}"
     for role in ("macs kept", "params kept", "macs removed", "params removed"):
-        value = row.get(role)
+        value = share_in(row, role)
         if value and not 0 <= value.number <= 100:
             yield f"out of reach: {value.number:g} % of {role}"
     asked, got = row.get("asked"), row.get("speedup")
@@ -152,8 +152,10 @@ def _base(row: PrintedRow, name: str) -> Value | None:
     if base := row.get(f"base {name}"):
         return base
     ours = count_in(row, name)
-    share = next((value for value in row.values.get(name, ()) if value.is_percent), None) or row.get(f"{name} kept")
-    if removed := row.get(f"{name} removed"):
+    share = next((value for value in row.values.get(name, ()) if value.is_percent), None) or share_in(
+        row, f"{name} kept"
+    )
+    if removed := share_in(row, f"{name} removed"):
         share = Value(100 - removed.number, removed.half)
     if not ours or not share or not share.number > 0:
         return None
@@ -169,14 +171,24 @@ def _ranks(part: Sequence[PrintedRow]) -> Iterator[tuple[PrintedRow, str]]:
             targets[row.texts.get("asked", "")].append(row)
     for rows in targets.values():
         scores = {id(row): value.number for row in rows if (value := row.get("pruned"))}
-        best = max(scores.values())
-        bold = [row for row in rows if "**" in row.texts["pruned"]]
-        if bold and len(bold) < len(rows) and max(scores[id(row)] for row in bold) < best:
-            yield bold[0], f"wrong rank: bold, and another row has {best:g}"
+        for row in rows:
+            rivals = [scores[id(other)] for other in rows if _is_bold(row) and _competes(other, row)]
+            if rivals and max(rivals) > scores[id(row)]:
+                yield row, f"wrong rank: bold, and another row has {max(rivals):g}"
         ranked = sorted((row for row in rows if row.get("rank")), key=lambda row: row.get("rank"))  # type: ignore[arg-type,return-value]
         for above, below in pairwise(ranked):
             if scores[id(above)] < scores[id(below)]:
                 yield below, f"wrong rank: below a row of {scores[id(above)]:g}, and has {scores[id(below)]:g}"
+
+
+def _is_bold(row: PrintedRow) -> bool:
+    return "**" in row.texts["pruned"]
+
+
+def _competes(other: PrintedRow, row: PrintedRow) -> bool:
+    """Whether a row that is not bold had no easier point: at least as much speed-up, where it is printed."""
+    theirs, ours = other.get("speedup"), row.get("speedup")
+    return not _is_bold(other) and (not theirs or not ours or theirs.number >= 0.98 * ours.number)
 
 
 def _big(count: float) -> str:
