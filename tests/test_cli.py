@@ -343,7 +343,7 @@ def test_show(inside, ran):
     assert [m["cell_id"] for m in shown["measurements"]] == [name]
 
 
-@pytest.mark.parametrize("kind", ["md", "csv"])
+@pytest.mark.parametrize("kind", ["md", "csv", "latex", "html", "json"])
 def test_report(inside, ran, kind):
     """To the terminal and to a file the same bytes, every time."""
     args = ["report", "--format", kind, "--store", ran[0].root]
@@ -352,6 +352,43 @@ def test_report(inside, ran, kind):
     assert first.stdout == again.stdout == Path("file").read_text()
     assert "misbehaves" in first.stdout
     assert (first.exit_code, first.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("what", ["profiles", "overall", "papers"])
+def test_report_of_everything_else(inside, ran, what):
+    """Across tasks, and of papers."""
+    result = inside("report", what, "--store", ran[0].root)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "| " in result.stdout
+
+
+def test_report_of_something_unknown(inside, ran):
+    """Suggests what is near."""
+    refused(inside("report", "paper", "--store", ran[0].root), "Nothing is called 'paper' (did you mean 'papers'?)")
+
+
+def test_report_prints_no_table_that_fails_its_audit(inside, ran, monkeypatch):
+    """A mean that the records do not give."""
+    from slimbench.reports import figures
+
+    real = figures._facts
+    monkeypatch.setattr(figures, "_facts", lambda *args: real(*args) | {"macs": 1.0})
+    refused(inside("report", "--store", ran[0].root), "fail their audit, and are not printed", "macs is 1.0")
+
+
+def test_audit_of_a_store_and_of_a_file(inside, ran, tmp_path):
+    """Nothing wrong in ours; a wrong delta in somebody's."""
+    result = inside("audit", "--store", ran[0].root)
+    assert result.exit_code == 0, result.stdout
+    assert "nothing wrong" in result.stdout
+    table = tmp_path / "theirs.md"
+    table.write_text("| Method | Base | Pruned | Δ |\n|-|-|-|-|\n| A | 93.0 | 92.0 | +1.0 |\n")
+    result = inside("audit", table)
+    assert result.exit_code == 1
+    assert "WRONG  table 1, row 1 (A): wrong delta" in result.stdout
+    ours = tmp_path / "ours.csv"
+    inside("report", "--format", "csv", "--out", ours, "--store", ran[0].root)
+    assert "nothing wrong" in inside("audit", ours, "--store", ran[0].root).stdout
 
 
 def test_report_of_a_suite_leaves_others_out(inside, ran):

@@ -19,7 +19,7 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF, evolution, functions, space
 from slimbench.methods.etpf.course import Course
 from slimbench.methods.etpf.evolution import Evolution, Individual
-from slimbench.reports import table
+from slimbench.reports import render, table
 from slimbench.reports.evolution import draw
 from slimbench.run import Options, left_to_do
 from slimbench.store import Store
@@ -198,8 +198,8 @@ def test_a_cell_inside_a_search_never_opens_test(store, monkeypatch):
     assert not store.artifact(record.id).exists()
     assert identity.cell_id(inner) != identity.cell_id(replace(inner, inner=False))
     assert not left_to_do({record.id: inner}, store)
-    assert record.id not in table.as_csv(store.records(), [])
-    assert record.id not in table.markdown(store.records(), [])
+    assert record.id not in render.csv(table.tables(store.records(), []))
+    assert record.id not in render.markdown(table.tables(store.records(), []))
 
 
 def test_a_search_never_starts_from_weights_that_have_seen_val(store, monkeypatch, real_data):

@@ -6,53 +6,28 @@ import csv
 import io
 from dataclasses import replace
 
+from made import NOTHING, measured, record
 from slimbench import identity
-from slimbench.core import Budget, Cell, Cost, Measurement, MeasurementRecord, Record, Scores, Settings, Spent
+from slimbench.core import Scores, Settings, Spent
 from slimbench.environment import environment
-from slimbench.hardware_profiles.cpu import CPU
 from slimbench.methods.dense import Dense
 from slimbench.methods.gpp import GPP
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv
-from slimbench.reports import table
+from slimbench.reports import render, table
 from slimbench.tasks.cifar import CIFAR10
-from slimbench.tasks.digits import Digits
 
 NOTE = "these weights have seen the validation split"
-NOTHING = {"quality": {}, "cost": None, "dense_cost": None}
-DENSE_COST = Cost(1000, 100, 100, 90, 50, 400)
 
 
-def record(method, keep=1.0, seed=0, top1=90.0, macs=1000, **more) -> Record:
-    """A record as a run would leave it."""
-    task = more.pop("task", Digits())
-    dense = Cell(task, Dense(), Budget(1.0), seed)
-    cell = dense if isinstance(method, Dense) else Cell(task, method, Budget(keep, epochs=8), seed, Settings(), dense)
-    fields = {
-        "id": identity.cell_id(cell),
-        "label": identity.cell_label(cell),
-        "cell": identity.describe_cell(cell),
-        "status": "ok",
-        "quality": {"top1": Scores(top1, top1 * 4, 400.0)},
-        "cost": replace(DENSE_COST, macs=macs),
-        "dense_cost": DENSE_COST,
-        "spent": Spent(16.0, 0.0, 8.0),
-        "reference": identity.cell_id(dense) if cell.reference else "",
-        "environment": environment(),
-    }
-    return Record(**fields | more)
+def markdown(records, taken) -> str:
+    """Every task's tables."""
+    return render.markdown(table.tables(records, taken))
 
 
-def measured(of: Record, ratio=1.5, low=1.4, high=1.6, env=None, **more) -> MeasurementRecord:
-    """A measurement as the CPU profile would leave it."""
-    timing = Measurement(
-        1.0, 1.1, 1.2, 0.1, 1.5, ratio, low, high, 0.02, "quick", None, 32, 1, 30, 1, 1, 0.0, (0.0, 0.0), (None, None),
-        (32, 1, 8, 8),
-    )  # fmt: skip
-    profile = identity.describe(CPU()) | {"version": 1, "label": identity.label(CPU())}
-    env = env or environment()
-    name = identity.digest([of.id, env])
-    return MeasurementRecord(name, of.id, of.reference, profile, "ok", "", replace(timing, **more), env, "2026-01-01")
+def as_csv(records, taken) -> str:
+    """Their numbers."""
+    return render.csv(table.tables(records, taken))
 
 
 def row_of(text: str, name: str) -> list[str]:
@@ -70,30 +45,31 @@ def test_same_records_same_bytes():
     """In whatever order they come."""
     records = [*PAIR, record(Dense(), seed=1, top1=91.0), record(L1Channels(), 0.5, 1, 88.5, 500)]
     timings = [measured(r) for r in records[:2]]
-    for make in (table.markdown, table.as_csv):
+    for make in (markdown, as_csv):
         assert make(records, timings) == make(records[::-1], timings[::-1])
 
 
 def test_mean_spread_and_paired_difference():
     """Two seeds: mean ± sample deviation (n), and the interval of the paired differences."""
     records = [*PAIR, record(Dense(), seed=1, top1=91.0), record(L1Channels(), 0.5, 1, 90.0, 500)]
-    text = table.markdown(records, [])
+    text = markdown(records, [])
     cells = row_of(text, "l1_channels")
     assert "89.00 ± 1.41 (2)" in cells
-    assert "-1.50 [-7.85, +4.85]" in cells
+    assert "-1.50" in cells
+    assert "which decides nothing: l1_channels 0.5 macs [-7.85, +4.85]" in text
     assert "indicative: fewer than 6 seeds" in text
 
 
 def test_one_seed_shows_no_spread():
     """Neither a deviation nor an interval."""
-    cells = row_of(table.markdown(PAIR, []), "l1_channels")
+    cells = row_of(markdown(PAIR, []), "l1_channels")
     assert "88.00 (1)" in cells
     assert "-2.00" in cells
 
 
 def test_counted_and_measured_are_two_columns():
     """Half the MACs, 1.2 times as fast."""
-    text = table.markdown(PAIR, [measured(PAIR[1], 1.2, 1.1, 1.3)])
+    text = markdown(PAIR, [measured(PAIR[1], 1.2, 1.1, 1.3)])
     cells = row_of(text, "l1_channels")
     assert "2.00x" in cells
     assert "1.20x [1.10, 1.30]" in cells
@@ -103,16 +79,16 @@ def test_counted_and_measured_are_two_columns():
 
 def test_slower_than_dense_is_said_aloud():
     """And an interval around 1 is no difference."""
-    slow = table.markdown(PAIR, [measured(PAIR[1], 0.8, 0.7, 0.9)])
+    slow = markdown(PAIR, [measured(PAIR[1], 0.8, 0.7, 0.9)])
     assert "0.80x [0.70, 0.90] **slower than dense**" in slow
-    same = table.markdown(PAIR, [measured(PAIR[1], 1.02, 0.98, 1.05)])
+    same = markdown(PAIR, [measured(PAIR[1], 1.02, 0.98, 1.05)])
     assert "1.02x [0.98, 1.05] no difference" in same
 
 
 def test_two_machines_never_share_a_column():
     """Each has its own, and its caption."""
     other = environment() | {"cpu": "another processor"}
-    text = table.markdown(PAIR, [measured(PAIR[0]), measured(PAIR[1], env=other)])
+    text = markdown(PAIR, [measured(PAIR[0]), measured(PAIR[1], env=other)])
     head = next(line for line in text.splitlines() if line.startswith("| method"))
     columns = [cell.strip() for cell in head.split("|") if "measured" in cell]
     assert len(set(columns)) == 2
@@ -121,7 +97,7 @@ def test_two_machines_never_share_a_column():
 
 def test_a_disturbed_timing_is_marked():
     """With its cause in a footnote."""
-    text = table.markdown(PAIR, [measured(PAIR[1], disturbed="other work kept 1.9 of 2 cores busy right before")])
+    text = markdown(PAIR, [measured(PAIR[1], disturbed="other work kept 1.9 of 2 cores busy right before")])
     assert "[1] disturbed: other work kept 1.9 of 2 cores busy" in text
     assert any(cell.endswith("[1]") for cell in row_of(text, "l1_channels"))
 
@@ -130,7 +106,7 @@ def test_every_status_shows_with_its_reason():
     """A failed seed beside a good one, an unsupported row, a missed budget."""
     bad = record(L1Channels(), 0.5, 1, status="failed", reason="killed by SIGKILL", **NOTHING)
     off = record(ResConv(), 0.5, macs=600, status="off_budget", reason="asked to keep 0.5 of macs, kept 0.6000")
-    text = table.markdown([*PAIR, bad, off], [])
+    text = markdown([*PAIR, bad, off], [])
     assert "failed 1/2, ok 1/2 [1]" in text
     assert "[1] killed by SIGKILL" in text
     assert "off_budget 1/1 [2]" in text
@@ -140,15 +116,15 @@ def test_every_status_shows_with_its_reason():
 def test_a_row_of_failures_has_no_numbers():
     """Rather than zeros."""
     bad = record(L1Channels(), 0.5, status="failed", reason="crashed", **NOTHING)
-    cells = row_of(table.markdown([PAIR[0], bad], []), "l1_channels")
-    assert cells[3:8] == ["", "", "", "", ""]
+    cells = row_of(markdown([PAIR[0], bad], []), "l1_channels")
+    assert cells[2:7] == ["", "", "", "", ""]
 
 
 def test_fidelity_and_training_columns():
     """ResConv is re-derived, and the four columns of training are there."""
-    text = table.markdown([*PAIR, record(ResConv(), 0.5, macs=500)], [])
+    text = markdown([*PAIR, record(ResConv(), 0.5, macs=500)], [])
     assert "extension, re-derived" in row_of(text, "resconv")
-    assert "16.0 / 0.0 / 8.0" in row_of(text, "resconv")
+    assert [*row_of(text, "resconv")[-4:]] == ["16.0", "0.0", "8.0", "ok"]
 
 
 def test_published_weights_show_their_claim():
@@ -159,30 +135,30 @@ def test_published_weights_show_their_claim():
         "note": NOTE,
     }
     dense = record(Dense(), task=CIFAR10(weights="akamaster"), published=published, spent=Spent(None), top1=91.7)
-    text = table.markdown([dense], [])
+    text = markdown([dense], [])
     assert "Published weights claim 91.73 (https://example.org); measured 91.70. These weights have seen" in text
-    assert "published / 0.0 / 0.0" in text
+    assert row_of(text, "dense")[-5:-1] == ["published", "0.0", "0.0", "91.73 (published weights)"]
 
 
 def test_other_settings_are_another_table():
     """Rows that were trained otherwise are not compared."""
     bf16 = record(Dense())
     bf16 = replace(bf16, id="f" * 16, cell=bf16.cell | {"settings": identity.describe(Settings("bf16"))})
-    text = table.markdown([*PAIR, bf16], [])
+    text = markdown([*PAIR, bf16], [])
     assert text.count("### digits/resnet20") == 2
 
 
 def test_round_to_is_a_column_where_it_is_used():
     """And absent where nobody asked."""
-    assert "round to" not in table.markdown(PAIR, [])
-    text = table.markdown([*PAIR, record(L1Channels(round_to=8), 0.5, macs=500)], [])
+    assert "round to" not in markdown(PAIR, [])
+    text = markdown([*PAIR, record(L1Channels(round_to=8), 0.5, macs=500)], [])
     assert "round to" in text
     assert row_of(text, "l1_channels(round_to=8)")[3] == "8"
 
 
 def test_csv_holds_the_same_numbers_unrounded():
     """One line a row and latency column, with the ids of its records."""
-    lines = list(csv.DictReader(io.StringIO(table.as_csv(PAIR, [measured(PAIR[1], 1.2345, 1.1, 1.3)]))))
+    lines = list(csv.DictReader(io.StringIO(as_csv(PAIR, [measured(PAIR[1], 1.2345, 1.1, 1.3)]))))
     (line,) = [line for line in lines if line["method"] == "l1_channels"]
     assert line["ids"] == PAIR[1].id
     assert float(line["measured_speedup"]) == 1.2345
@@ -192,14 +168,14 @@ def test_csv_holds_the_same_numbers_unrounded():
 
 def test_no_records_say_what_to_do():
     """Rather than an empty page."""
-    assert "bench run --all" in table.markdown([], [])
+    assert "bench run --all" in markdown([], [])
 
 
 def test_counted_figures_are_means_over_seeds():
     """Not the first seed's beside the mean of another column."""
     records = [*PAIR, record(Dense(), seed=1), record(L1Channels(), 0.5, 1, macs=250)]
-    cells = row_of(table.markdown(records, []), "l1_channels")
-    assert cells[2:4] == ["0.3750", "375"]
+    cells = row_of(markdown(records, []), "l1_channels")
+    assert cells[2:4] == ["0.3750", "375 (37.5 %)"]
     assert "3.00x" in cells
 
 
@@ -207,8 +183,8 @@ def test_seeds_that_missed_the_budget_are_left_out_of_the_mean():
     """Unless all of them did."""
     off = {"status": "off_budget", "reason": "kept 0.9"}
     records = [*PAIR, record(Dense(), seed=1), record(L1Channels(), 0.5, 1, 10.0, 900, **off)]
-    assert "88.00 (1)" in row_of(table.markdown(records, []), "l1_channels")
-    alone = table.markdown([PAIR[0], record(L1Channels(), 0.5, 0, 10.0, 900, **off)], [])
+    assert "88.00 (1)" in row_of(markdown(records, []), "l1_channels")
+    alone = markdown([PAIR[0], record(L1Channels(), 0.5, 0, 10.0, 900, **off)], [])
     assert "10.00 (1)" in row_of(alone, "l1_channels")
 
 
@@ -216,7 +192,7 @@ def test_every_measured_seed_shows():
     """Two networks of one method: the mean ratio and the interval that holds both."""
     second = [record(Dense(), seed=1), record(L1Channels(), 0.5, 1, macs=500)]
     taken = [measured(PAIR[1], 2.0, 1.9, 2.1), measured(second[1], 1.0, 0.9, 1.1)]
-    assert "1.50x [0.90, 2.10] (2 seeds) no difference" in table.markdown([*PAIR, *second], taken)
+    assert "1.50x [0.90, 2.10] (2 seeds) no difference" in markdown([*PAIR, *second], taken)
 
 
 def test_weights_latency_and_memory_stand_in_a_table_of_their_own():
@@ -228,31 +204,31 @@ def test_weights_latency_and_memory_stand_in_a_table_of_their_own():
         measured(second[1], p50_ms=3.0, p90_ms=4.0, peak_bytes=60_000_000, dense_peak_bytes=50_000_000),
     ]
     taken[0] = replace(taken[0], measurement=replace(taken[0].measurement, peak_bytes=None))
-    text = table.markdown([*PAIR, *second], taken).partition("What they take")[2]
+    text = markdown([*PAIR, *second], taken).partition("What they take")[2]
     assert "| 0.0004 MB | 2 ms (p90 3), 50 MB" in text
     assert "1 ms (p90 1.1) " in text
-    assert "What they take" not in table.markdown(PAIR, [])
+    assert "What they take" not in markdown(PAIR, [])
 
 
 def test_a_second_aim_shows_beside_the_first():
     """Two rows that differ in nothing else would look the same."""
     cell = PAIR[1].cell
     second = replace(PAIR[1], id="second", cell=cell | {"budget": cell["budget"] | {"params_keep": 0.445}})
-    text = table.markdown([*PAIR, second], [])
+    text = markdown([*PAIR, second], [])
     assert "| 0.5 macs " in text
     assert "| 0.5 macs, 0.445 params " in text
 
 
 def test_within_the_noise_is_no_difference():
     """Dense against its copy reaches as far."""
-    text = table.markdown(PAIR, [measured(PAIR[1], 0.95, 0.94, 0.96, noise=0.05)])
+    text = markdown(PAIR, [measured(PAIR[1], 0.95, 0.94, 0.96, noise=0.05)])
     assert "0.95x [0.94, 0.96] no difference" in text
 
 
 def test_a_refused_measurement_says_so():
     """Rather than leaving an empty cell."""
     refused = replace(measured(PAIR[1]), status="failed", measurement=None, reason="refused: the clock went")
-    text = table.markdown(PAIR, [refused])
+    text = markdown(PAIR, [refused])
     assert "[1] not measured on cpu: refused: the clock went" in text
     assert row_of(text, "l1_channels")[-1] == "ok [1]"
 
@@ -260,7 +236,7 @@ def test_a_refused_measurement_says_so():
 def test_seeds_of_two_environments_are_named():
     """Their mean is shown, and where they come from."""
     second = record(Dense(), seed=1, environment=environment() | {"cpu": "another processor"})
-    text = table.markdown([*PAIR, second], [])
+    text = markdown([*PAIR, second], [])
     assert "trained in 2 environments: " in text
     assert "another processor" in text
 
@@ -269,7 +245,7 @@ def test_a_tasks_own_fields_make_a_table_of_their_own():
     """Two scales of one task are not compared."""
     other = record(Dense())
     cell = other.cell | {"task": other.cell["task"] | {"scale": 4}}
-    text = table.markdown([PAIR[0], replace(other, id="e" * 16, cell=cell)], [])
+    text = markdown([PAIR[0], replace(other, id="e" * 16, cell=cell)], [])
     assert text.count("### digits/resnet20") == 2
     assert "(scale=4)" in text
 
@@ -282,14 +258,14 @@ def test_every_other_metric_stands_in_a_second_table():
 
     records = [record(Dense(), seed=s, quality=scores(30.0 + s, 0.9)) for s in (0, 1)]
     records += [record(L1Channels(), 0.5, seed=s, quality=scores(29.0, 0.8 + 0.01 * s)) for s in (0, 1)]
-    first, second = table.markdown(records, []).split("Beside the headline")
+    first, second = markdown(records, []).split("Beside the headline")
     assert "psnr_y set5 mean ± sd (n)" in first
     assert "ssim_y" not in first
     assert row_of(second, "dense") == ["dense", "", "0.9000 ± 0.0000 (2)", "ok"]
     assert row_of(second, "l1_channels") == ["l1_channels", "0.5 macs", "0.8050 ± 0.0071 (2)", "ok"]
-    flat = next(r for r in csv.DictReader(io.StringIO(table.as_csv(records, []))) if r["method"] == "l1_channels")
+    flat = next(r for r in csv.DictReader(io.StringIO(as_csv(records, []))) if r["method"] == "l1_channels")
     assert float(flat["mean of ssim_y set5"]) == 0.805
-    assert "Beside" not in table.markdown([record(Dense())], [])
+    assert "Beside" not in markdown([record(Dense())], [])
 
 
 def test_notes_that_are_numbers_are_drawn(tmp_path):

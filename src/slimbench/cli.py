@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from slimbench import __version__, discover, environment
+from slimbench import __version__, cli_report, discover, environment
+from slimbench.cli_options import options, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+__all__ = ["jobs_of", "main", "options", "prepare"]
 
 _KINDS = {"methods": "methods", "tasks": "tasks", "profiles": "hardware_profiles"}
 
@@ -44,41 +47,6 @@ class _Cli(click.Group):
         except KeyboardInterrupt:
             click.echo("bench: interrupted; the same command continues where this one stopped.", err=True)
             ctx.exit(130)
-
-
-def options(*names: str) -> Callable[[Any], Any]:
-    """Options that several commands share."""
-    known = {
-        "store": click.option(
-            "--store", default="bench_store", envvar="BENCH_STORE", show_default=True, help="Folder of records."
-        ),
-        "data": click.option("--data", default=None, help="Folder of data and weights (else BENCH_DATA)."),
-        "plugin": click.option("--plugin", multiple=True, help="Your own Python file with methods, tasks or profiles."),
-        "device": click.option("--device", default="cpu", show_default=True, help="Where training runs: cpu or cuda."),
-        "precision": click.option(
-            "--precision", default="auto", show_default=True, help="auto (bf16 where the hardware has it), fp32, bf16."
-        ),
-        "threads": click.option(
-            "--threads", default=1, show_default=True, help="Training threads of a cell; part of its id."
-        ),
-        "jobs": click.option(
-            "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else cores / threads)."
-        ),
-        "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for machines."),
-    }
-
-    def decorate(function: Any) -> Any:
-        for name in reversed(names):
-            function = known[name](function)
-        return function
-
-    return decorate
-
-
-def _warn(store: Store | None) -> None:
-    """Name every corrupt file that was set aside."""
-    for warning in store.warnings if store else ():
-        click.echo(f"bench: {warning}", err=True)
 
 
 def prepare(data: str | None, plugin: Sequence[str]) -> None:
@@ -181,7 +149,7 @@ def plan(
     known = Store(store, create=False) if (Path(store) / "records").is_dir() else None
     settings = environment.resolve(precision, device, threads)
     text = listing.planned(_suite(**part), settings, known, as_json=as_json)
-    _warn(known)
+    warn(known)
     click.echo(text)
 
 
@@ -233,7 +201,7 @@ def jobs_of(jobs: int | None, threads: int, device: str) -> int:
 def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_json: bool) -> int:
     """Run, show the table and where the time went; the exit status."""
     from slimbench.progress import duration, view
-    from slimbench.reports import table
+    from slimbench.reports import render, table
     from slimbench.run import run as run_suite
 
     store = Store(store_path)
@@ -246,7 +214,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
         wanted = set(outcome.ids)
         records = [record for record in store.records() if record.id in wanted]
         taken = [m for m in store.measurements() if m.cell_id in wanted]
-        click.echo("\n" + table.markdown(records, taken))
+        click.echo("\n" + render.markdown(table.tables(records, taken)))
         if took := [f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1]:
             click.echo(f"Took {', '.join(took)}.")
         click.echo(f"Records are in {store.root}; `bench show ID` tells all about one, `bench report` makes tables.")
@@ -273,7 +241,7 @@ def show(id: str, store: str, *, as_json: bool, pictures: str | None, layers: bo
         click.echo(_layers(opened, record, as_json=as_json))
         return
     taken = [m for m in opened.measurements() if m.cell_id == record.id]
-    _warn(opened)
+    warn(opened)
     click.echo(listing.shown(record, taken, as_json=as_json))
     for path in notes.draw(record, Path(pictures)) if pictures else ():
         click.echo(f"drawn: {path}", err=True)
@@ -293,35 +261,6 @@ def _layers(store: Store, record: Any, *, as_json: bool) -> str:
     if as_json:
         return "\n".join(json.dumps(dataclasses.asdict(layer)) for layer in ours)
     return layers.table(ours, dense[0] if dense else None)
-
-
-@main.command()
-@click.argument("suite", required=False)
-@options("store")
-@click.option(
-    "--format", "kind", type=click.Choice(["md", "csv"]), default="md", show_default=True, help="Markdown or CSV."
-)
-@click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write instead of the terminal.")
-def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
-    """Make tables from the records: of everything, or of a suite's tasks."""
-    from slimbench import identity
-    from slimbench.reports import table
-    from slimbench.store import write_whole
-
-    opened = Store(store, create=False)
-    records = opened.records()
-    if suite:
-        labels = {identity.task_label(task) for task in discover.suite(suite).tasks}
-        records = [record for record in records if record.cell["task"]["label"] in labels]
-    text = (table.markdown if kind == "md" else table.as_csv)(records, opened.measurements())
-    _warn(opened)
-    if not out:
-        click.echo(text, nl=False)
-        return
-    try:
-        write_whole(Path(out).absolute(), text)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}): name another with --out.") from error
 
 
 @main.command()
@@ -535,3 +474,7 @@ def lock(unchanged: tuple[str, ...], because: str) -> None:
 
     for line in locking.write(unchanged, because):
         click.echo(line)
+
+
+main.add_command(cli_report.report)
+main.add_command(cli_report.audit)

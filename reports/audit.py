@@ -1,0 +1,248 @@
+"""Tables and the records that they were made of go in; what does not add up comes out.
+
+Nothing here shares a line with what made the tables: means, deviations, deltas, ratios, intervals and ranks are worked
+out again from the records, and the printed texts are read back.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slimbench.core import unpack
+from slimbench.reports._text import BOLD, PLAIN
+from slimbench.statistics import ENOUGH_SEEDS, student_t
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from slimbench.core import MeasurementRecord, Record, Scores
+    from slimbench.reports.table import Table
+
+    Facts = Mapping[str, Any]
+    ById = Mapping[str, Record]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that does not add up, and where."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """One sentence."""
+        return f"{self.where}: {self.what}"
+
+
+# ------------------------------------------------------------------------------------------------------ records
+
+
+def records(found: Sequence[Record]) -> list[Problem]:
+    """What is wrong inside single records: scores that are not what was divided, counts that cannot be."""
+    return [Problem(record.id, what) for record in found for what in _record(record)]
+
+
+def _record(record: Record) -> Iterator[str]:
+    for name, scores in (*record.quality.items(), *record.val_quality.items()):
+        yield from (f"{name} {what}" for what in _scores(scores, name))
+    if cost := record.cost:
+        if not 0 <= cost.prunable_nonzero <= cost.nonzero <= cost.params:
+            yield f"{cost.params} params, {cost.nonzero} nonzero, {cost.prunable_nonzero} of them prunable: impossible"
+        if cost.macs <= 0:
+            yield "no MACs"
+    if record.status == "ok" and not record.cost:
+        yield "ok, but nothing was counted"
+
+
+def _scores(scores: Scores, name: str) -> Iterator[str]:
+    """A mean over samples has its numerator and denominator; mIoU has none and is left alone."""
+    samples = unpack(scores.per_sample)
+    if len(samples) != scores.denominator or not samples:
+        return
+    if not math.isclose(sum(samples), scores.numerator, rel_tol=1e-4, abs_tol=1e-6):
+        yield f"has samples that sum to {sum(samples):g}, and says {scores.numerator:g}"
+    mean = scores.numerator / scores.denominator
+    if not any(math.isclose(scores.value, scale * mean, rel_tol=1e-6) for scale in (1, 100)):
+        yield f"is {scores.value:g}, and {scores.numerator:g} / {scores.denominator:g} is {mean:g}"
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+
+def tables(
+    found: Iterable[Table], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
+) -> list[Problem]:
+    """What does not follow from the records, or is not printed as it is."""
+    every = list(found)
+    printed = [Problem(table.title, what) for table in every for what in _printed(table)]
+    return [p for table in every for p in against(table.facts, records, measurements)] + printed
+
+
+def against(
+    facts: Sequence[Facts], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
+) -> list[Problem]:
+    """What of the figures of one table does not follow from the records: of results, and of findings about claims."""
+    by_id = {record.id: record for record in records}
+    timed: dict[str, list[MeasurementRecord]] = defaultdict(list)
+    for m in measurements:
+        if m.measurement:
+            timed[m.cell_id].append(m)
+    results = [line for line in facts if line.get("group")]
+    found = [Problem(_where(line), what) for line in results for what in _line(line, by_id, timed)]
+    found += [Problem(_where(line), what) for line, what in _ranks(results, by_id)]
+    return found + [Problem(str(line["claim"]), what) for line in facts if "gap" in line for what in _finding(line)]
+
+
+def _where(line: Facts) -> str:
+    return f"{str(line['group']).partition(':')[0]} {line['method']} {line['keep_asked']:g} {line['resource']}"
+
+
+def _line(line: Facts, by_id: ById, timed: Mapping[str, Sequence[MeasurementRecord]]) -> Iterator[str]:
+    ids = line["ids"].split()
+    if missing := [name for name in ids if name not in by_id]:
+        yield f"no record {', '.join(missing)}"
+        return
+    counted = _counted(by_id[name] for name in ids)
+    values = _values(counted)
+    yield from _same(line, "n", len(values))
+    yield from _same(line, "mean", statistics.fmean(values.values()) if values else None)
+    yield from _same(line, "sd", statistics.stdev(values.values()) if len(values) > 1 else None)
+    for name in ("macs", "params", "nonzero"):
+        yield from _same(line, name, _mean([getattr(r.cost, name) for r in counted]))
+    for name in ("macs", "params"):
+        shares = [getattr(r.cost, name) / max(1, getattr(r.dense_cost, name)) for r in counted]
+        yield from _same(line, f"{name}_kept", _mean(shares))
+    yield from _same(line, "theoretical_speedup", _mean([r.dense_cost.macs / max(1, r.cost.macs) for r in counted]))  # type: ignore[union-attr]
+    if not line["is_dense"]:
+        dense = _values([by_id[r.reference] for r in counted if r.reference in by_id])
+        yield from _delta(line, "difference", values, dense)
+    if line.get("measured_speedup") is not None:
+        yield from _speed(line, [m for name in ids for m in timed.get(name, ())])
+
+
+def _counted(found: Iterable[Record]) -> list[Record]:
+    made = [record for record in found if record.cost]
+    return [record for record in made if record.status == "ok"] or made
+
+
+def _values(found: Iterable[Record]) -> dict[int, float]:
+    return {r.cell["seed"]: next(iter(r.quality.values())).value for r in found if r.quality}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _same(line: Facts, name: str, right: float | None) -> Iterator[str]:
+    """Nothing where both are alike; relative to the larger, 1e-9."""
+    said = line[name]
+    if (said is None) != (right is None) or (right is not None and not math.isclose(said, right, rel_tol=1e-9)):
+        yield f"{name} is {said}, and by the records {right}"
+
+
+def _delta(line: Facts, name: str, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Iterator[str]:
+    pairs = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    yield from _close(line, name, _mean(pairs))
+    if len(pairs) > 1:
+        half = student_t(len(pairs) - 1) * statistics.stdev(pairs) / math.sqrt(len(pairs))
+        mean = sum(pairs) / len(pairs)
+        yield from _close(line, f"{name}_low", mean - half)
+        yield from _close(line, f"{name}_high", mean + half)
+
+
+def _close(line: Facts, name: str, right: float | None) -> Iterator[str]:
+    """As ``_same``, for differences, whose digits cancel."""
+    said = line[name]
+    if (said is None) != (right is None) or (right is not None and not math.isclose(said, right, abs_tol=1e-9)):
+        yield f"{name} is {said}, and by the records {right}"
+
+
+def _speed(line: Facts, taken: Sequence[MeasurementRecord]) -> Iterator[str]:
+    """The measured ratio lies in its interval, is one of the records', and is about dense / compressed latency."""
+    ratio, low, high = line["measured_speedup"], line["measured_low"], line["measured_high"]
+    if not low <= ratio <= high:
+        yield f"measured speed-up {ratio:g} lies outside its interval [{low:g}, {high:g}]"
+    ratios = [m.measurement.ratio for m in taken if m.measurement]
+    if not ratios or not min(ratios) <= ratio <= max(ratios):
+        yield f"measured speed-up {ratio:g} is of no record"
+    times = line["dense_p50_ms"] / line["p50_ms"]
+    if line["measured_seeds"] == 1 and not 0.8 < times / ratio < 1.25:
+        yield f"measured speed-up {ratio:g}, and the latencies divide to {times:g}"
+
+
+def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
+    """Controls, tiers and what is bold, among rows of one heading and budget."""
+    points: dict[tuple[Any, ...], dict[str, Facts]] = defaultdict(dict)
+    for line in found:
+        if not line["is_dense"]:
+            budget = (line["resource"], line["keep_asked"], line["params_keep_asked"], line["epochs_asked"])
+            points[line["group"], *budget][line["ids"]] = line
+    for part in points.values():
+        scored = sorted((f for f in part.values() if f["mean"] is not None), key=lambda f: -f["mean"])
+        for line in scored:
+            if line["control"]:
+                yield from ((line, what) for what in _against_control(line, scored, by_id))
+            if line["is_best"] and (line is not scored[0] or line["n"] < ENOUGH_SEEDS):
+                yield line, "is marked best, and is not, or of fewer than six seeds"
+        tiers = [f["tier"][0] for f in scored if f["tier"]]
+        if tiers != sorted(tiers):
+            yield scored[0], f"tiers {' '.join(tiers)} do not follow the means"
+
+
+def _against_control(line: Facts, scored: Sequence[Facts], by_id: ById) -> Iterator[str]:
+    """The difference to the control, and that no control in the table is better than it."""
+    ours, theirs = (
+        _counted(by_id[name] for name in line[ids].split() if name in by_id) for ids in ("ids", "control_ids")
+    )
+    if not {r.cell["method"]["label"] for r in theirs} <= {line["control"].partition(" v")[0]}:
+        yield f"the control {line['control']} has records of another method"
+    yield from _delta(line, "control_difference", _values(ours), _values(theirs))
+    mean = _mean(list(_values(theirs).values()))
+    rivals = [f for f in scored if "control" in f["fidelity"] and f["status"] == "ok" and f is not line]
+    if mean is not None and any(f["mean"] > mean + 1e-9 for f in rivals):
+        yield f"a control in the table is better than {line['control']}"
+
+
+def _finding(line: Facts) -> Iterator[str]:
+    """What is said about a claim."""
+    if line["claimed"] is not None and not math.isclose(line["gap"], line["ours"] - line["claimed"], abs_tol=1e-9):
+        yield f"the gap is {line['gap']:g}, and ours - claimed is {line['ours'] - line['claimed']:g}"
+    if line["low"] is not None and not line["low"] <= line["ours"] <= line["high"]:
+        yield f"{line['ours']:g} lies outside its interval"
+
+
+# --------------------------------------------------------------------------------------------------------- texts
+
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
+_READ = {"Δ dense": "difference", "Δ best control": "control_difference", "theoretical speed-up": "theoretical_speedup"}
+
+
+def _printed(table: Table) -> Iterator[str]:
+    """Whether the cells say what the facts say."""
+    facts = list({line["ids"]: line for line in table.facts if line.get("group")}.values())
+    if table.level != 3 or len(facts) != len(table.body):
+        return  # a table of other things, or of several tasks
+    for line, row in zip(facts, table.body, strict=True):
+        texts = dict(zip(table.heads, (entry.text for entry in row), strict=True))
+        for head, text in texts.items():
+            name = "mean" if head.endswith("mean ± sd (n)") else _READ.get(head)
+            if name:
+                yield from _reads(f"{line['method']}, {head}", text, line[name])
+        quality = next((text for head, text in texts.items() if head.endswith("mean ± sd (n)")), "")
+        if BOLD in quality and not line["is_best"]:
+            yield f"{line['method']} is bold, and not beyond the spread"
+
+
+def _reads(where: str, text: str, value: float | None) -> Iterator[str]:
+    first = _NUMBER.search(text.replace(BOLD, "").replace(PLAIN, ""))
+    if (first is None) != (value is None):
+        yield f"{where}: {text!r} is printed for {value}"
+    elif first and value is not None:
+        digits = len(first[0].partition(".")[2])
+        if abs(float(first[0]) - value) > 0.5 * 10**-digits * (1 + 1e-9):
+            yield f"{where}: {first[0]} is printed for {value:g}"

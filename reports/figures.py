@@ -1,0 +1,181 @@
+"""Rows of one heading go in; every number that a table shows of them comes out, unrounded, by column name."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slimbench.benchmarks.papers.claims import PAPERS
+from slimbench.reports import _scores
+from slimbench.reports.rows import headline
+from slimbench.statistics import ENOUGH_SEEDS, detectable, paired, tiers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from slimbench.core import Measurement
+    from slimbench.reports.rows import Column, Row
+    from slimbench.statistics import Difference
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row's figures; ``measured`` has those of each way of timing. None: there is no such number."""
+
+    row: Row
+    facts: Mapping[str, Any]
+    measured: Mapping[Column, Mapping[str, Any]]
+
+    def flat(self) -> list[dict[str, Any]]:
+        """A dictionary for every way of timing, one at least: what CSV and JSON hold."""
+        return [{**self.facts, **part} for part in self.measured.values()] or [dict(self.facts)]
+
+
+def lines(name: str, group: Sequence[Row]) -> list[Line]:
+    """The figures of every row. Controls and tiers are of rows with one budget."""
+    points: dict[str, list[Row]] = defaultdict(list)
+    for row in group:
+        if not row.is_dense:
+            points[row.point].append(row)
+    tier = {id(row): found for part in points.values() for row, *found in _tiers(part)}
+    best = {point: _best_control(part) for point, part in points.items()}
+    return [
+        Line(
+            row,
+            _facts(name, row, None if row.is_dense else best[row.point], *tier.get(id(row), ("", False))),
+            {c: _measured(c, row.measured[c]) for c in sorted(row.measured, key=lambda c: c.place)},
+        )
+        for row in group
+    ]
+
+
+def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
+    """Rows that met their budget, with their letters, and which is better than all others; none below six seeds."""
+    values = {i: headline(row.counted) for i, row in enumerate(rows) if row.is_met and row.quality()}
+    letters = tiers(values)
+    first = [i for i, letter in letters.items() if letter.startswith("a")]
+    return [(rows[i], letter, first == [i]) for i, letter in letters.items()]
+
+
+def _best_control(rows: Sequence[Row]) -> Row | None:
+    """Of those that met their budget, the one of the best mean. It is chosen on test: that favours the controls."""
+    known = [row for row in rows if row.is_control and row.is_met and row.quality()]
+    return max(known, key=lambda row: (row.quality().mean, row.method), default=None)  # type: ignore[union-attr]
+
+
+def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -> dict[str, Any]:
+    first = row.first
+    budget, quality = first.cell["budget"], row.quality()
+    dense = row.difference()
+    other = paired(headline(row.counted), headline(control.counted)) if control and control is not row else None
+    return {
+        "group": name,
+        "method": row.method,
+        "network": first.cell["task"]["network"],
+        "resource": budget["resource"],
+        "keep_asked": budget["keep"],
+        "params_keep_asked": budget.get("params_keep"),
+        "epochs_asked": budget["epochs"],
+        "is_dense": row.is_dense,
+        "round_to": int(first.cell["method"].get("round_to", 1)),
+        "kept": row.kept(),
+        "macs": row.cost("macs"),
+        "params": row.cost("params"),
+        "nonzero": row.cost("nonzero"),
+        "macs_kept": row.share("macs"),
+        "params_kept": row.share("params"),
+        "theoretical_speedup": row.theoretical(),
+        "metric": next(iter(first.quality), None),
+        "mean": quality.mean if quality else None,
+        "sd": quality.sd if quality and quality.n > 1 else None,
+        "n": quality.n if quality else 0,
+        "tier": tier,
+        "is_best": is_best,
+        **_others(row),
+        **_difference("difference", dense),
+        "detectable": detectable(dense.sd, dense.n) if dense and dense.n > 1 else None,
+        "control": control.method if other and control else None,
+        "control_ids": " ".join(record.id for record in control.records) if other and control else None,
+        **_difference("control_difference", other),
+        "refused": "; ".join(row.refused),
+        "fidelity": ", ".join(sorted(set(first.cell["method"].get("fidelity", {}).values()))),
+        **_training(row),
+        "claimed": _claimed(row),
+        "status": _status(row),
+        "reasons": "; ".join(row.reasons),
+        "ids": " ".join(record.id for record in row.records),
+    }
+
+
+def _difference(name: str, found: Difference | None) -> dict[str, Any]:
+    """Mean, interval and pairs; no interval of one pair."""
+    many = found and found.n > 1
+    return {
+        name: found.mean if found else None,
+        f"{name}_low": found.low if found and many else None,
+        f"{name}_high": found.high if found and many else None,
+        f"{name}_n": found.n if found else 0,
+        f"{name}_indicative": found.n < ENOUGH_SEEDS if found else None,
+    }
+
+
+def _others(row: Row) -> dict[str, Any]:
+    """Mean and deviation of every metric beside the headline."""
+    facts: dict[str, Any] = {}
+    for metric in _scores.others(row.records):
+        if found := _scores.summary(row.counted, metric):
+            facts |= {f"mean of {metric}": found.mean, f"sd of {metric}": found.sd if found.n > 1 else None}
+    return facts
+
+
+def _claimed(row: Row) -> str:
+    """What is claimed of this very row, and of what: by whoever trained published weights, or by the method's paper."""
+    known = row.first.published
+    if row.is_dense:
+        return f"{known['claimed']:.2f} (published weights)" if known else ""
+    said = [c for paper in PAPERS for c in paper.claims if c.claimed is not None and c.ours and c.ours.fits(row)]
+    return "; ".join(f"{c.claimed:g} {c.convention}" for c in said if c.place.fits(row))
+
+
+def _training(row: Row) -> dict[str, Any]:
+    """The four columns of training; nothing where nothing was made."""
+    if not row.counted:
+        return dict.fromkeys(("dense_epochs", "search_epochs", "compression_epochs", "offline"))
+    spent = row.first.spent
+    return {
+        "dense_epochs": "published" if spent.dense_epochs is None else spent.dense_epochs,
+        "search_epochs": spent.search_epochs,
+        "compression_epochs": spent.compression_epochs,
+        "offline": spent.offline,
+    }
+
+
+def _status(row: Row) -> str:
+    """How many seeds ended how."""
+    counts: dict[str, int] = defaultdict(int)
+    for record in row.records:
+        counts[record.status] += 1
+    if set(counts) == {"ok"}:
+        return "ok"
+    return ", ".join(f"{status} {n}/{len(row.records)}" for status, n in sorted(counts.items()))
+
+
+def _measured(c: Column, taken: Sequence[Measurement]) -> dict[str, Any]:
+    """Of several seeds' networks: mean ratio and the interval that holds all of theirs; means of times and peaks."""
+    peaks = [m.peak_bytes for m in taken if m.peak_bytes]
+    return {
+        "profile": f"{c.profile} {c.level}",
+        "machine": c.machine,
+        "p50_ms": statistics.fmean(m.p50_ms for m in taken),
+        "p90_ms": statistics.fmean(m.p90_ms for m in taken),
+        "dense_p50_ms": statistics.fmean(m.dense_p50_ms for m in taken),
+        "measured_speedup": statistics.fmean(m.ratio for m in taken),
+        "measured_low": min(m.ratio_low for m in taken),
+        "measured_high": max(m.ratio_high for m in taken),
+        "measured_seeds": len(taken),
+        "noise": max(m.noise for m in taken),
+        "peak_bytes": statistics.fmean(peaks) if peaks else None,
+        "disturbed": "; ".join(m.disturbed for m in taken if m.disturbed),
+    }

@@ -1,0 +1,227 @@
+"""Claims of papers and rows of records go in; findings with a verdict in words come out.
+
+A claim is data (``benchmarks/papers/claims.py``); a verdict is a pure function of records: a figure has to reach a
+threshold, and its whole 95 % interval decides. Three seeds are the least; what a reduced recipe says is marked so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from slimbench.identity import digest
+from slimbench.reports.rows import headline
+from slimbench.statistics import ENOUGH_SEEDS, Difference, paired, student, student_t
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from slimbench.reports.claim import Claim, Figure
+    from slimbench.reports.rows import Column, Row
+
+Verdict = Literal["supported", "not supported", "cannot tell", "not run"]
+LEAST_SEEDS = 3
+_COUNTED = ("macs removed", "params removed")  # exact: their interval is the range over seeds
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one row says about a claim."""
+
+    claim: Claim
+    row: Row
+    rival: Row | None
+    estimate: Difference
+    verdict: Verdict
+    reduced: str  # how the recipe falls short of the paper's; empty: it does not
+    column: Column | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """Ours - claimed, in the figure's unit."""
+        return None if self.claim.claimed is None else self.estimate.mean - self.claim.claimed
+
+    @property
+    def errors(self) -> float | None:
+        """The gap in standard errors of ours."""
+        if self.claim.figure in _COUNTED:
+            return None
+        error = _error(self.estimate, measured=self.column is not None)
+        return self.gap / error if self.gap is not None and error else None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of every record behind it."""
+        theirs = self.rival.counted if self.rival else ()
+        return tuple(record.id for record in (*self.row.counted, *theirs))
+
+
+def _error(found: Difference, *, measured: bool) -> float | None:
+    if not math.isfinite(found.high):
+        return None
+    freedom = 10**6 if measured else found.n - 1
+    return (found.high - found.low) / 2 / student_t(freedom)
+
+
+def findings(claim: Claim, groups: Mapping[str, Sequence[Row]]) -> list[Finding]:
+    """What every fitting row says, one finding each (and for each way of timing)."""
+    rows = [row for group in groups.values() for row in group if row.is_met]
+    ours = [row for row in rows if claim.ours and claim.ours.fits(row)]
+    return [finding for row in ours for finding in _of_row(claim, row, _rivals(claim, row, rows))]
+
+
+def _rivals(claim: Claim, row: Row, rows: Iterable[Row]) -> list[Row]:
+    if claim.theirs is None:
+        return []
+    same = _common(claim, row)
+    return [other for other in rows if other is not row and claim.theirs.fits(other) and _common(claim, other) == same]
+
+
+def _common(claim: Claim, row: Row) -> str:
+    """What two rows must share to be compared. The dense network has no budget of its own."""
+    cell = row.first.cell
+    task = {k: v for k, v in cell["task"].items() if claim.within != "recipe" or k not in {"network", "label"}}
+    shared = [task, cell["data"], cell["settings"], cell["engine"]]
+    is_point = claim.within == "point"
+    return digest([*shared, cell["budget"]] if is_point else shared)
+
+
+def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
+    if claim.theirs and not rivals:
+        return
+    reduced = shortfall(claim, row)
+    if claim.figure in {"speed", "memory"}:
+        for c, estimate, rival in _timed(claim, row, rivals):
+            yield Finding(claim, row, rival, estimate, _verdict(claim, estimate, c.level == "full"), reduced, c)
+        return
+    rival = max(rivals, key=lambda other: statistics.fmean(headline(other.counted).values() or [0.0]), default=None)
+    if (estimate_of_seeds := _over_seeds(claim, row, rival)) is not None:
+        enough = estimate_of_seeds.n >= LEAST_SEEDS or claim.figure in _COUNTED
+        yield Finding(claim, row, rival, estimate_of_seeds, _verdict(claim, estimate_of_seeds, enough), reduced)
+
+
+def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
+    ours = _by_seed(claim.figure, row)
+    if claim.figure in _COUNTED:
+        values = list(ours.values())
+        return Difference(statistics.fmean(values), min(values), max(values), len(values)) if values else None
+    if rival is None:
+        return student(list(ours.values())) if ours else None
+    theirs = _by_seed(claim.figure, rival)
+    if claim.figure == "training memory":
+        ratios = [theirs[seed] / ours[seed] for seed in sorted(ours.keys() & theirs.keys())]
+        return student(ratios) if ratios else None
+    return paired(ours, theirs)
+
+
+def _by_seed(figure: Figure, row: Row) -> dict[int, float]:
+    if figure == "quality":
+        return headline(row.counted)
+    if figure == "training memory":
+        return {r.cell["seed"]: float(r.spent.peak_bytes) for r in row.counted if r.spent.peak_bytes}
+    name = figure.partition(" ")[0]
+    shares = {r.cell["seed"]: getattr(r.cost, name) / getattr(r.dense_cost, name) for r in row.counted}
+    return {seed: 100 * (1 - share) for seed, share in shares.items()}
+
+
+def _timed(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[tuple[Column, Difference, Row | None]]:
+    """By each way of timing that both went through: theirs / ours; without rivals dense / ours."""
+    for c in sorted(row.measured, key=lambda c: c.place):
+        ours = _interval(claim.figure, row, c)
+        if ours is None:
+            continue
+        if claim.theirs is None:
+            yield c, ours, None
+            continue
+        against = [(other, _interval(claim.figure, other, c)) for other in rivals if c in other.measured]
+        known = [(other, interval) for other, interval in against if interval]
+        if known:
+            rival, theirs = max(known, key=lambda pair: pair[1].mean)
+            doubt = _between_sessions(row, rival, c) if claim.figure == "memory" else 0.0
+            low, high = ours.low / theirs.high * (1 - doubt), ours.high / theirs.low * (1 + doubt)
+            yield c, Difference(ours.mean / theirs.mean, low, high, min(ours.n, theirs.n)), rival
+
+
+def _interval(figure: Figure, row: Row, c: Column) -> Difference | None:
+    """Dense / row: of latency with the interval of the measurements, of peak memory with the range over seeds."""
+    taken = row.measured[c]
+    if figure == "speed":
+        low, high = min(m.ratio_low for m in taken), max(m.ratio_high for m in taken)
+        return Difference(statistics.fmean(m.ratio for m in taken), low, high, len(taken))
+    peaks = [(m.dense_peak_bytes, m.peak_bytes) for m in taken if m.peak_bytes and m.dense_peak_bytes]
+    if not peaks:
+        return None
+    ratios = [dense / ours for dense, ours in peaks]
+    return Difference(statistics.fmean(ratios), min(ratios), max(ratios), len(ratios))
+
+
+def _between_sessions(row: Row, rival: Row, c: Column) -> float:
+    """How far apart the dense network's own peaks were when both rows were measured, relative."""
+    ours, theirs = (
+        statistics.fmean(m.dense_peak_bytes for m in other.measured[c] if m.dense_peak_bytes) for other in (row, rival)
+    )
+    return abs(ours / theirs - 1)
+
+
+def _verdict(claim: Claim, found: Difference, enough: bool) -> Verdict:
+    """The whole interval decides."""
+    slack = claim.slack_sd * found.sd if claim.slack_sd and found.n > 1 else 0.0
+    least = claim.least - slack
+    if not enough:
+        return "cannot tell"
+    if found.low > least:
+        return "supported"
+    return "not supported" if found.high < least else "cannot tell"
+
+
+def shortfall(claim: Claim, row: Row) -> str:
+    """How a row's recipe falls short of the paper's, in words; empty where it does not."""
+    cell = row.first.cell
+    task, budget = cell["task"], cell["budget"]
+    dense, compression = claim.epochs
+    spent = [
+        f"{done:g} of {asked:g} {what} epochs"
+        for what, done, asked in (
+            ("dense", task["recipe"]["epochs"], dense),
+            ("compression", budget["epochs"], compression),
+        )
+        if done < asked
+    ]
+    wanted = claim.place
+    other = wanted.tasks and task["is"] not in wanted.tasks
+    elsewhere = other or (wanted.networks and task["network"] not in wanted.networks)
+    names = ", ".join((*wanted.tasks, *wanted.networks))
+    return ", ".join([*([f"{task['label']} for {names}"] if elsewhere else []), *spent])
+
+
+def decided(found: Sequence[Finding]) -> Verdict:
+    """Of a claim: what full recipes and enough seeds say, else what there is; no verdict where findings disagree."""
+    if not found:
+        return "not run"
+    verdicts = {finding.verdict for finding in _decisive(found)}
+    return verdicts.pop() if len(verdicts) == 1 else "cannot tell"
+
+
+def _decisive(found: Sequence[Finding]) -> Sequence[Finding]:
+    """Those of full recipes where there are any, and of these those of enough seeds where there are any."""
+    full = [finding for finding in found if not finding.reduced] or found
+    return [finding for finding in full if finding.estimate.n >= LEAST_SEEDS or finding.column] or full
+
+
+def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
+    """The verdict with what limits it: reduced recipes, few seeds, disagreement."""
+    if verdict == "not run":
+        return verdict
+    used = _decisive(found)
+    limits = ["reduced recipe"] if used[0].reduced else []
+    seeds = [finding.estimate.n for finding in used if finding.column is None]
+    if seeds and min(seeds) < ENOUGH_SEEDS:
+        limits.append(f"indicative: {min(seeds)} seed{'s' * (min(seeds) > 1)}")
+    if any(finding.column for finding in used):
+        limits.append("by times of stored networks")
+    if len({finding.verdict for finding in used}) > 1:
+        counts = [f"{v} {sum(f.verdict == v for f in used)}" for v in ("supported", "not supported", "cannot tell")]
+        limits.append("findings disagree: " + ", ".join(counts))
+    return f"{verdict} ({'; '.join(limits)})" if limits else verdict

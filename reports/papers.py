@@ -1,0 +1,171 @@
+"""Papers' claims and records go in; for each paper its claims with verdicts, the evidence, and its results come out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from slimbench.reports import _text, judging
+from slimbench.reports.rows import rows
+from slimbench.reports.table import Entry, Table, of_heading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from slimbench.core import MeasurementRecord, Record
+    from slimbench.reports.claim import Claim, Paper
+    from slimbench.reports.judging import Finding
+    from slimbench.reports.rows import Row
+
+    Groups = Mapping[str, Sequence[Row]]
+
+_UNITS = {"quality": "points", "macs removed": "%", "params removed": "%"}  # else times
+
+
+def tables(
+    papers: Sequence[Paper],
+    records: Sequence[Record],
+    measurements: Sequence[MeasurementRecord],
+    fidelity: Callable[[str], str],
+) -> list[Table]:
+    """Every paper's claims and evidence, then its results on each task. ``fidelity``: of a method that was not run."""
+    groups = rows(records, measurements)
+    return [table for paper in papers for table in (*claimed(paper, groups, fidelity), *results(paper, groups))]
+
+
+def results(paper: Paper, groups: Groups) -> list[Table]:
+    """The paper's methods, the dense network and the controls, on every task that the methods ran on."""
+    found = []
+    for name, group in groups.items():
+        if any(_is_of(paper, row) for row in group):
+            kept = [row for row in group if row.is_dense or row.is_control or _is_of(paper, row)]
+            found += of_heading(f"{paper.name} on {name}", kept)
+    return found
+
+
+def _is_of(paper: Paper, row: Row) -> bool:
+    return row.first.cell["method"]["is"] in paper.methods
+
+
+def claimed(paper: Paper, groups: Groups, fidelity: Callable[[str], str]) -> list[Table]:
+    """Claimed against reproduced: a verdict for each claim, then what each row says about it."""
+    found = [(claim, judging.findings(claim, groups)) for claim in paper.claims]
+    return [_verdicts(paper, found, fidelity), *_evidence(found)]
+
+
+def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fidelity: Callable[[str], str]) -> Table:
+    heads = ("claim", "claimed", "passes when", "fidelity", "verdict", "source")
+    facts: list[dict[str, Any]] = [
+        {
+            "paper": paper.name,
+            "claim": claim.says,
+            "claimed": claim.claimed,
+            "convention": claim.convention,
+            "criterion": claim.criterion,
+            "fidelity": _fidelity(told) if told else fidelity((claim.ours and claim.ours.method) or paper.methods[0]),
+            "verdict": judging.decided(told),
+            "in words": judging.in_words(judging.decided(told), told),
+            "source": claim.source,
+        }
+        for claim, told in found
+    ]
+    body = [
+        tuple(
+            map(Entry, (f["claim"], _claimed(f), f["criterion"], str(f["fidelity"]), str(f["in words"]), f["source"]))
+        )
+        for f in facts
+    ]
+    captions = (
+        "A verdict needs the whole 95 % interval on one side of the criterion, and three seeds; below six: indicative.",
+        "It is of our runs: where fidelity says re-derived, a gap says nothing about the authors' numbers.",
+    )
+    return Table(f"{paper.title}: claimed against reproduced", heads, tuple(body), captions, tuple(facts))
+
+
+def _fidelity(told: Sequence[Finding]) -> str:
+    return ", ".join(
+        sorted({kind for finding in told for kind in finding.row.first.cell["method"]["fidelity"].values()})
+    )
+
+
+def _claimed(facts: Mapping[str, Any]) -> str:
+    return "" if facts["claimed"] is None else f"{facts['claimed']:g} ({facts['convention']})"
+
+
+def _evidence(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> list[Table]:
+    """One line a finding."""
+    told = [finding for _, of_claim in found for finding in of_claim]
+    if not told:
+        return []
+    heads: tuple[str, ...] = (
+        "claim",
+        "where",
+        "ours",
+        "against",
+        "figure",
+        "ours, 95 % interval (n)",
+        "gap to claimed",
+    )
+    heads += ("gap in standard errors", "recipe", "verdict", "records")
+    facts = [_facts(finding) for finding in told]
+    body = [tuple(map(Entry, _shown(f))) for f in facts]
+    return [Table("What the records say", heads, tuple(body), _captions(told), tuple(facts), level=4)]
+
+
+def _facts(finding: Finding) -> dict[str, Any]:
+    claim, row, estimate = finding.claim, finding.row, finding.estimate
+    many = estimate.n > 1 or finding.column is not None
+    against = finding.rival.method if finding.rival else "dense" if finding.column else None
+    network = finding.rival.first.cell["task"]["label"] if finding.rival else row.first.cell["task"]["label"]
+    budget = row.first.cell["budget"]
+    return {
+        "claim": claim.says,
+        "where": row.first.cell["task"]["label"] + (f", {c.profile} {c.level}" if (c := finding.column) else ""),
+        "method": row.method,
+        "keep_asked": budget["keep"],
+        "params_keep_asked": budget.get("params_keep"),
+        "resource": budget["resource"],
+        "is_dense": row.is_dense,
+        "against": against if network == row.first.cell["task"]["label"] else f"{against} on {network}",
+        "figure": claim.figure,
+        "unit": _UNITS.get(claim.figure, "times"),
+        "ours": estimate.mean,
+        "low": estimate.low if many else None,
+        "high": estimate.high if many else None,
+        "n": estimate.n,
+        "claimed": claim.claimed,
+        "gap": finding.gap,
+        "errors": finding.errors,
+        "recipe": f"reduced: {finding.reduced}" if finding.reduced else claim.recipe,
+        "verdict": finding.verdict,
+        "ids": " ".join(finding.ids),
+    }
+
+
+def _shown(f: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = "" if f["low"] is None else f" [{f['low']:.2f}, {f['high']:.2f}]"
+    return (
+        f["claim"],
+        f["where"],
+        f"{f['method']} {_text.asked(f)}".strip(),
+        f["against"] or "",
+        f["figure"],
+        f"{f['ours']:.2f} {f['unit']}{interval} ({f['n']})",
+        _text.number(f["gap"], "+.2f"),
+        _text.number(f["errors"], "+.1f"),
+        f["recipe"],
+        f["verdict"],
+        " ".join(name[:8] for name in f["ids"].split()),
+    )
+
+
+def _captions(told: Sequence[Finding]) -> tuple[str, ...]:
+    """What the figures are."""
+    kinds = {
+        "quality": "quality: the headline metric, ours - theirs paired by seed, or ours alone",
+        "macs removed": "removed: share of the dense network's that is gone",
+        "params removed": "removed: share of the dense network's that is gone",
+        "speed": "speed: their latency / ours, each against the dense network of its own session",
+        "memory": "memory: their peak / ours, likewise; its interval holds how far the sessions' dense peaks differ",
+        "training memory": "training memory: their cell's peak / ours",
+    }
+    return tuple(dict.fromkeys(f"{kinds[finding.claim.figure]}." for finding in told))

@@ -1,0 +1,183 @@
+"""Records go in; pictures come out: quality against cost with the Pareto front, realised speed-up, widths of layers.
+
+The numbers are the tables' (``figures``). Same records, same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from slimbench.identity import digest
+from slimbench.reports import _text
+from slimbench.reports.figures import lines
+from slimbench.reports.rows import headline, rows
+from slimbench.reports.table import title
+from slimbench.statistics import student
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from slimbench.core import MeasurementRecord, Record
+    from slimbench.reports.figures import Line
+    from slimbench.reports.rows import Column, Row
+
+_COUNTED = {"macs_kept": "MACs kept", "params_kept": "params kept"}
+_DENSE = {"color": "k", "marker": "*", "markersize": 11}
+
+
+def draw(records: Sequence[Record], measurements: Sequence[MeasurementRecord], folder: Path) -> list[Path]:
+    """Write every picture that the records hold into ``folder``; the files, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, drawn in _figures(rows(records, measurements)):
+        path = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.png"
+        drawn.savefig(path, dpi=130, metadata={"Software": None})
+        written.append(path)
+    return written
+
+
+def _figures(groups: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Figure]]:
+    """Pictures by name. A heading's name is its task and a digest of the rest."""
+    every = []
+    for heading, group in groups.items():
+        found = [line for line in lines(heading, group) if line.facts["mean"] is not None]
+        name = f"{heading.partition(':')[0]}-{digest(heading)[:6]}"
+        if len(found) > 1:
+            yield f"{name}-quality", _quality(heading, found)
+        for line in found:
+            if widths := _widths_of(line):
+                yield f"widths-{line.row.first.id}", _widths(f"{name.rpartition('-')[0]} {_label(line)}", widths)
+        every += found
+    ways = sorted({c for line in every for c in line.measured}, key=lambda c: c.place)
+    for c in ways:
+        if timed := [line for line in every if c in line.measured and not line.facts["is_dense"]]:
+            yield f"speed-up-{title(c, ways)}-{c.machine}", _speed(c, timed)
+
+
+def _label(line: Line) -> str:
+    return f"{line.facts['method']} {_text.asked(line.facts)}".strip()
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, quality) those that no other reaches at equal or less cost, by cost."""
+    best: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or quality > best[-1][1]:
+            best.append((cost, quality))
+    return best
+
+
+# ------------------------------------------------------------------------------------------------ quality and cost
+
+
+def _quality(heading: str, found: Sequence[Line]) -> Figure:
+    """Against MACs, params and each latency; intervals over seeds."""
+    from matplotlib.figure import Figure
+
+    ways = sorted({c for line in found for c in line.measured}, key=lambda c: c.place)
+    drawn = Figure(figsize=(5.2 * (2 + len(ways)), 5.0), layout="constrained")
+    panels = drawn.subplots(1, 2 + len(ways), sharey=True, squeeze=False)[0]
+    for axes, (name, label) in zip(panels, _COUNTED.items(), strict=False):
+        _scatter(axes, label, [(line, line.facts[name]) for line in found])
+    for axes, c in zip(panels[2:], ways, strict=True):
+        timed = [(line, line.measured[c]["p50_ms"]) for line in found if c in line.measured]
+        _scatter(axes, f"latency, ms: {title(c, ways)}", timed)
+    panels[0].set_ylabel(f"{found[0].facts['metric']}, mean and 95 % Student-t interval over seeds")
+    drawn.suptitle(f"{heading}\nfewer than 6 seeds: indicative", fontsize=9)
+    _legend(drawn, panels[0])
+    return drawn
+
+
+def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]]) -> None:
+    axes.set_xlabel(label)
+    for i, (line, cost) in enumerate(points):
+        look = _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
+        mean, half = line.facts["mean"], _half(line)
+        axes.errorbar(cost, mean, yerr=half, linestyle="", capsize=3, label=_named(line), **look)  # type: ignore[arg-type]
+    edge = front([(cost, line.facts["mean"]) for line, cost in points])
+    axes.step(*zip(*edge, strict=True), where="post", color="0.6", linewidth=1, zorder=0)
+    axes.grid(visible=True, alpha=0.3)
+
+
+def _half(line: Line) -> float | None:
+    """Half of the interval of the mean; None of one seed."""
+    found = student(list(headline(line.row.counted).values()))
+    return (found.high - found.low) / 2 if found.n > 1 else None
+
+
+def _named(line: Line) -> str:
+    name = _label(line)
+    return f"{name if len(name) < 60 else name[:57] + '...'} ({line.facts['n']})"
+
+
+def _legend(drawn: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, int(drawn.get_figwidth() // 4.5))
+    drawn.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
+
+
+# ------------------------------------------------------------------------------------------------------- speed-up
+
+
+def _speed(c: Column, found: Sequence[Line]) -> Figure:
+    """Measured against theoretical: on the diagonal what was counted is what is gained."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(7, 7), layout="constrained")
+    axes = drawn.add_subplot()
+    for i, line in enumerate(found):
+        m: Mapping[str, Any] = line.measured[c]
+        ratio = m["measured_speedup"]
+        bars = [[max(0.0, ratio - m["measured_low"])], [max(0.0, m["measured_high"] - ratio)]]
+        place = line.facts["theoretical_speedup"]
+        label = f"{line.facts['group'].partition(':')[0]} {_label(line)}"
+        axes.errorbar(
+            place, ratio, yerr=bars, marker="os^vD<>Ph"[i // 10 % 9], color=f"C{i % 10}", capsize=3, label=label
+        )
+    ends = [line.facts["theoretical_speedup"] for line in found] + [
+        line.measured[c]["measured_speedup"] for line in found
+    ]
+    low, high = min(1.0, *ends), max(1.0, *ends)
+    axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=0)
+    axes.axhline(1, color="0.6", linestyle=":", linewidth=1, zorder=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}x")
+        axis.set_minor_formatter("{x:g}x")
+    axes.set_xlabel("theoretical speed-up: dense MACs / MACs, counted")
+    axes.set_ylabel("measured speed-up: dense latency / latency, 95 % interval")
+    axes.set_title(f"{c.profile} {c.level}, machine {c.machine}\n{c.caption}", fontsize=7, wrap=True)
+    _legend(drawn, axes)
+    return drawn
+
+
+# --------------------------------------------------------------------------------------------------------- widths
+
+
+def _widths_of(line: Line) -> dict[str, list[int]]:
+    """Before and after by layer, of the lowest seed; nothing where the method kept none."""
+    noted = line.row.first.notes.get("widths")
+    known = isinstance(noted, dict) and all(isinstance(pair, list) and len(pair) == 2 for pair in noted.values())
+    return noted if noted and known else {}
+
+
+def _widths(name: str, widths: Mapping[str, list[int]]) -> Figure:
+    """Channels of each layer: what was there, and what is left."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(max(6.0, 0.22 * len(widths)), 4.2), layout="constrained")
+    axes = drawn.add_subplot()
+    places = range(len(widths))
+    axes.bar(places, [before for before, _ in widths.values()], color="0.85", label="dense")
+    axes.bar(places, [after for _, after in widths.values()], color="C0", width=0.6, label="left")
+    axes.set_xticks(list(places), list(widths), rotation=90, fontsize=6)
+    axes.set_ylabel("channels")
+    axes.set_title(name if len(name) < 90 else f"{name[:87]}...", fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")
+    return drawn

@@ -1,0 +1,187 @@
+"""Records go in; rows of tables come out: one method at one operating point on one task, with all its seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slimbench.identity import digest
+from slimbench.statistics import Difference, Summary, paired, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from slimbench.core import Measurement, MeasurementRecord, Record
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way of timing on one machine: latencies of two of them never share a column."""
+
+    profile: str
+    level: str
+    machine: str
+    caption: str
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What columns are sorted by."""
+        return self.profile, self.level, self.machine
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one operating point on one task: all its seeds."""
+
+    records: tuple[Record, ...]
+    dense: Mapping[int, Record]
+    measured: Mapping[Column, tuple[Measurement, ...]]  # by seed
+    refused: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Record:
+        """The record of the lowest seed that counts."""
+        return self.counted[0] if self.counted else self.records[0]
+
+    @property
+    def counted(self) -> tuple[Record, ...]:
+        """The seeds that numbers are made of: those that met the budget; where none did, those that missed it."""
+        done = [record for record in self.records if record.cost]
+        met = tuple(record for record in done if record.status == "ok")
+        return met or tuple(done)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether this is the reference."""
+        return bool(self.first.cell["reference"])
+
+    @property
+    def is_met(self) -> bool:
+        """Whether some seed met the budget: a row of misses is ranked with nothing."""
+        return any(record.status == "ok" for record in self.records)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why seeds did not end well."""
+        return tuple(dict.fromkeys(record.reason for record in self.records if record.status != "ok"))
+
+    def mean(self, figure: Callable[[Record], float]) -> float | None:
+        """A counted figure, mean over seeds."""
+        return statistics.fmean(figure(record) for record in self.counted) if self.counted else None
+
+    def cost(self, name: str) -> float | None:
+        """A field of the cost, mean over seeds."""
+        return self.mean(lambda record: getattr(record.cost, name))
+
+    def kept(self) -> float | None:
+        """Share of the budget's resource that is left, mean over seeds."""
+        resource = self.first.cell["budget"]["resource"]
+        return self.mean(lambda record: record.kept(resource))
+
+    def share(self, name: str) -> float | None:
+        """A field of the cost as a share of the dense network's, mean over seeds."""
+        return self.mean(lambda r: getattr(r.cost, name) / max(1, getattr(r.dense_cost, name)))
+
+    def theoretical(self) -> float | None:
+        """Dense MACs / MACs, mean over seeds."""
+        return self.mean(lambda r: r.dense_cost.macs / max(1, r.cost.macs))  # type: ignore[union-attr]
+
+    def quality(self) -> Summary | None:
+        """Of the headline metric, over seeds."""
+        values = headline(self.counted)
+        return summarise(list(values.values())) if values else None
+
+    def difference(self) -> Difference | None:
+        """Paired to the dense network of the same seed."""
+        return None if self.is_dense else paired(headline(self.counted), headline(self.dense.values()))
+
+    @property
+    def point(self) -> str:
+        """What must be equal for two rows of one heading to be compared: the budget."""
+        return digest(self.first.cell["budget"])
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is one of the methods that every other has to beat; the dense network is not."""
+        return not self.is_dense and "control" in self.first.cell["method"].get("fidelity", {}).values()
+
+    @property
+    def method(self) -> str:
+        """The label, and the version once there has been more than one."""
+        method = self.first.cell["method"]
+        return str(method["label"]) + (f" v{method['version']}" if method["version"] > 1 else "")
+
+
+def headline(records: Iterable[Record]) -> dict[int, float]:
+    """The first metric's value by seed."""
+    return {r.cell["seed"]: next(iter(r.quality.values())).value for r in records if r.quality}
+
+
+def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> dict[str, list[Row]]:
+    """Rows by heading (task, network, training settings), dense first, then by resource, keep and method."""
+    records = [record for record in records if not record.cell.get("inner")]  # a search's own, never scored on test
+    by_id = {record.id: record for record in records}
+    timed: dict[str, dict[Column, Measurement]] = defaultdict(dict)
+    refused: dict[str, list[str]] = defaultdict(list)
+    for m in sorted(measurements, key=lambda m: (m.finished, m.id)):
+        if m.measurement:
+            timed[m.cell_id][column(m)] = m.measurement
+        else:
+            refused[m.cell_id].append(f"not measured on {m.profile['label']}: {m.reason}")
+    groups: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in sorted(records, key=lambda r: (r.cell["seed"], r.id)):
+        cell = {k: v for k, v in record.cell.items() if k != "seed"}
+        groups[heading(record)][digest(cell)].append(record)
+    table: dict[str, list[Row]] = {}
+    for name, group in sorted(groups.items()):
+        table[name] = sorted((_row(part, by_id, timed, refused) for part in group.values()), key=_place)
+    return table
+
+
+_COMMON = {"is", "network", "recipe", "weights", "version", "label", "family"}
+
+
+def heading(record: Record) -> str:
+    """What must be equal for two rows to be compared: task, network, recipe, weights, data and training settings."""
+    cell = record.cell
+    task, settings = cell["task"], cell["settings"]
+    recipe = {k: v for k, v in task["recipe"].items() if k != "is"}
+    trained = f"published weights {task['weights']!r}" if task.get("weights") else f"{recipe['epochs']:g} dense epochs"
+    how = f"{settings['precision']} on {settings['device']}, {settings['threads']} thread(s)"
+    own = ", ".join(f"{k}={v}" for k, v in task.items() if k not in _COMMON)
+    version = f"task version {task['version']}, engine {cell['engine']}, recipe {digest(recipe)[:6]}"
+    version += f", data {digest(cell['data'])[:6]}"
+    return f"{task['label']}{f' ({own})' if own else ''}: {trained}; trained in {how}; {version}"
+
+
+def column(record: MeasurementRecord) -> Column:
+    """The column that a measurement belongs in, and the caption that makes it readable."""
+    m, env = record.measurement, record.environment
+    assert m is not None
+    print_of = digest({k: v for k, v in env.items() if k != "commit"})[:6]
+    caption = (
+        f"median of {m.samples} forward passes of batch {m.batch} x {'x'.join(str(n) for n in m.input_shape[1:])}, "
+        f"{m.threads} thread(s), batch norm folded on both sides, on "
+        f"{m.device.get('name') or '{cpu} ({cores} cores)'.format(**env)}, "
+        f"{m.device.get('runtime') or 'torch ' + env['versions']['torch']}; interval: 95 % bootstrap of "
+        + ("this session" if m.processes == 1 else f"{m.processes} processes and their rounds")
+    )
+    label = str(record.profile["label"]) + (f" v{version}" if (version := record.profile["version"]) > 1 else "")
+    return Column(label, m.level, print_of, caption)
+
+
+def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, Any], refused: Mapping[str, Any]) -> Row:
+    dense = {r.cell["seed"]: by_id[r.reference] for r in part if r.reference in by_id}
+    measured: dict[Column, tuple[Measurement, ...]] = {}
+    for record in part:
+        for c, measurement in timed.get(record.id, {}).items():
+            measured[c] = (*measured.get(c, ()), measurement)
+    why = dict.fromkeys(reason for record in part for reason in refused.get(record.id, ()))
+    return Row(tuple(part), dense, measured, tuple(why))
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    budget = row.first.cell["budget"]
+    return (not row.is_dense, budget["resource"], -budget["keep"], row.method, row.first.id)

@@ -1,0 +1,47 @@
+"""What commands share: options, and what they say of a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from slimbench.store import Store
+
+
+def options(*names: str) -> Callable[[Any], Any]:
+    """Options that several commands share."""
+    known = {
+        "store": click.option(
+            "--store", default="bench_store", envvar="BENCH_STORE", show_default=True, help="Folder of records."
+        ),
+        "data": click.option("--data", default=None, help="Folder of data and weights (else BENCH_DATA)."),
+        "plugin": click.option("--plugin", multiple=True, help="Your own Python file with methods, tasks or profiles."),
+        "device": click.option("--device", default="cpu", show_default=True, help="Where training runs: cpu or cuda."),
+        "precision": click.option(
+            "--precision", default="auto", show_default=True, help="auto (bf16 where the hardware has it), fp32, bf16."
+        ),
+        "threads": click.option(
+            "--threads", default=1, show_default=True, help="Training threads of a cell; part of its id."
+        ),
+        "jobs": click.option(
+            "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else cores / threads)."
+        ),
+        "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for machines."),
+    }
+
+    def decorate(function: Any) -> Any:
+        for name in reversed(names):
+            function = known[name](function)
+        return function
+
+    return decorate
+
+
+def warn(store: Store | None) -> None:
+    """Name every corrupt file that was set aside."""
+    for warning in store.warnings if store else ():
+        click.echo(f"bench: {warning}", err=True)

@@ -1,0 +1,141 @@
+"""The commands that read records and make what people read of them: ``bench report`` and ``bench audit``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slimbench import discover
+from slimbench.cli_options import options, warn
+from slimbench.core import UserError
+from slimbench.store import Store
+
+if TYPE_CHECKING:
+    from slimbench.core import MeasurementRecord, Record
+    from slimbench.reports.table import Table
+
+WHAT = ("tasks", "profiles", "overall", "papers")
+
+
+@click.command()
+@click.argument("what", required=False, default="tasks")
+@options("store")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["md", "latex", "html", "csv", "json"]),
+    default=None,
+    help="Else a compact table in colours in a terminal, and Markdown elsewhere.",
+)
+@click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write instead of the terminal.")
+@click.option("--pictures", type=click.Path(file_okay=False), default=None, help="Folder for pictures as well.")
+def report(what: str, store: str, kind: str | None, out: str | None, pictures: str | None) -> None:
+    """Make tables from the records, once an audit finds nothing wrong in them.
+
+    WHAT is tasks (a table each: the default), profiles (one a hardware profile), overall (methods x tasks), papers
+    (claimed against reproduced, and each paper's results), or the name of a suite (its tasks).
+    """
+    from slimbench.reports import audit, render
+
+    opened = Store(store, create=False)
+    records, measurements = opened.records(), opened.measurements()
+    warn(opened)
+    tables = made(what, records, measurements)
+    if problems := audit.tables(tables, records, measurements):
+        raise UserError(f"The tables fail their audit, and are not printed: {'; '.join(map(str, problems[:5]))}.")
+    if pictures:
+        draw(pictures, records, measurements)
+    if out is None and kind is None and sys.stdout.isatty():
+        from rich.console import Console
+
+        render.terminal(tables, Console())
+        return
+    text = render.FORMATS[kind or "md"](tables)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    write(text, out)
+
+
+def draw(folder: str, records: list[Record], measurements: list[MeasurementRecord]) -> None:
+    """Draw what the records hold. Raises: UserError where the folder cannot be written."""
+    from slimbench.reports import pictures
+
+    try:
+        drawn = pictures.draw(records, measurements, Path(folder))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): name another with --pictures.") from error
+    click.echo(f"{len(drawn)} pictures drawn in {folder}", err=True)
+
+
+def write(text: str, out: str) -> None:
+    """Write a file whole. Raises: UserError."""
+    from slimbench.store import write_whole
+
+    try:
+        write_whole(Path(out).absolute(), text)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): name another with --out.") from error
+
+
+def made(what: str, records: list[Record], measurements: list[MeasurementRecord]) -> list[Table]:
+    """The tables of one kind, or of a suite. Raises: UserError where there is neither."""
+    from slimbench import identity
+    from slimbench.reports import across, papers, table
+
+    if what == "papers":
+        from slimbench.benchmarks.papers.claims import PAPERS
+
+        return papers.tables(PAPERS, records, measurements, _fidelity)
+    kinds: dict[str, Any] = {"tasks": table.tables, "profiles": across.by_profile, "overall": across.overall}
+    if what in kinds:
+        return list(kinds[what](records, measurements))
+    known = discover.suites()
+    if what not in known:
+        near = discover.suggestion(what, (*WHAT, *known))
+        raise UserError(f"Nothing is called {what!r}{near}: name {', '.join(WHAT)} or a suite (`bench list suites`).")
+    labels = {identity.task_label(task) for task in known[what].tasks}
+    return table.tables([record for record in records if record.cell["task"]["label"] in labels], measurements)
+
+
+def _fidelity(method: str) -> str:
+    """What a method's card says."""
+    card = discover.found("methods")[method].card  # type: ignore[attr-defined]
+    return ", ".join(sorted(set(card.fidelity.values())))
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
+@options("store")
+def audit(file: str | None, store: str) -> None:
+    """Check tables against their own arithmetic: those of a store, or a published one in Markdown or CSV.
+
+    Without FILE every table of the store is made, and its deltas, ratios and ranks are worked out again from the
+    records; so are those of a FILE that `bench report --format csv` wrote. FILE may be anybody's table of base and
+    pruned accuracy, MACs or FLOPs, params and speed-ups, too. Exit status 1 where something is wrong.
+    """
+    from slimbench.reports import audit as auditing
+    from slimbench.reports import printed, published
+
+    if file and (ours := printed.ours(Path(file))):
+        opened = Store(store, create=False)
+        problems = auditing.against(ours, opened.records(), opened.measurements())
+        warn(opened)
+        what = f"{len(ours)} rows of {file}, against {opened.root}"
+    elif file:
+        rows, problems = published.audit(Path(file))
+        what = f"{rows} rows of {file}"
+    else:
+        opened = Store(store, create=False)
+        records, measurements = opened.records(), opened.measurements()
+        warn(opened)
+        tables = [table for kind in WHAT for table in made(kind, records, measurements)]
+        problems = [*auditing.records(records), *auditing.tables(tables, records, measurements)]
+        what = f"{len(records)} records and {len(tables)} tables of {opened.root}"
+    for problem in problems:
+        click.echo(f"WRONG  {problem}")
+    click.echo(f"{what}: {f'{len(problems)} findings' if problems else 'nothing wrong'}")
+    sys.exit(1 if problems else 0)

@@ -1,0 +1,275 @@
+"""Claims of papers: complete, sourced, and judged by records alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from conftest import ROOT
+from made import DENSE_COST, measured, record
+from slimbench.benchmarks.papers.claims import PAPERS, RESCONV
+from slimbench.core import Budget, Recipe
+from slimbench.discover import found as plugins
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.resconv import ResConv, ResConvFromScratch
+from slimbench.reports import audit, judging, papers, render
+from slimbench.reports.claim import Claim, Select
+from slimbench.reports.rows import rows
+from slimbench.statistics import Difference
+from slimbench.store import Store
+from slimbench.tasks.cifar import CIFAR10
+
+BETTER = Claim("layers beat channels", "somewhere", "better", Select("resconv"), Select("l1_channels"))
+WOBBLE = (0.0, 0.1, -0.1)
+
+
+def pair(ours, theirs, seeds=3, **more):
+    """Two methods on digits around two means, their differences wobbling by a tenth."""
+    records = []
+    for s in range(seeds):
+        records += [record(Dense(), seed=s, **more), record(L1Channels(), 0.5, s, theirs, 500, **more)]
+        records += [record(ResConv(), 0.5, s, ours + WOBBLE[s], 500, **more)]
+    return records
+
+
+def judged(claim, records, taken=()):
+    """The findings of one claim."""
+    return judging.findings(claim, rows(records, list(taken)))
+
+
+def verdicts(claim, records, taken=()):
+    return [finding.verdict for finding in judged(claim, records, taken)]
+
+
+def test_the_whole_interval_decides():
+    """Clearly above, clearly below, across."""
+    assert verdicts(BETTER, pair(90.0, 88.0)) == ["supported"]
+    assert verdicts(BETTER, pair(88.0, 90.0)) == ["not supported"]
+    assert verdicts(BETTER, pair(88.1, 88.0)) == ["cannot tell"]
+
+
+def test_two_seeds_decide_nothing():
+    """However far apart."""
+    assert verdicts(BETTER, pair(95.0, 50.0, seeds=2)) == ["cannot tell"]
+
+
+def test_without_records_a_claim_was_not_run():
+    """Nor with those of one side alone."""
+    assert judged(BETTER, []) == []
+    assert judging.decided([]) == "not run"
+    alone = [r for r in pair(90.0, 88.0) if "l1_channels" not in r.label]
+    assert judged(BETTER, alone) == []
+
+
+def test_only_rows_of_one_budget_are_compared():
+    """A control with more left is no rival."""
+    records = [r for r in pair(90.0, 88.0) if "l1_channels" not in r.label]
+    records += [record(L1Channels(), 0.6, s, 99.0, 600) for s in range(3)]
+    assert judged(BETTER, records) == []
+
+
+def test_the_best_rival_counts():
+    """Not the one that is easiest to beat."""
+    claim = replace(BETTER, theirs=Select(where={"ranking": ("layer", "global")}))
+    records = [*pair(90.0, 88.0), *(record(L1Channels("global"), 0.5, s, 95.0, 500) for s in range(3))]
+    (finding,) = judged(claim, records)
+    assert finding.rival.method == "l1_channels(ranking=global)"
+    assert finding.verdict == "not supported"
+
+
+def test_a_number_is_judged_with_its_gap():
+    """Claimed -0.13, ours -2: in points and in standard errors of ours."""
+    claim = replace(BETTER, theirs=Select("dense"), within="heading", least=-0.13, slack_sd=1.0, claimed=-0.13)
+    (finding,) = judged(claim, pair(88.0, 80.0))
+    assert finding.verdict == "not supported"
+    assert finding.gap == pytest.approx(-1.87)
+    assert finding.errors == pytest.approx(-1.87 / (0.1 / 3**0.5))
+    assert verdicts(claim, pair(90.2, 80.0)) == ["supported"]
+    assert verdicts(claim, pair(89.75, 80.0)) == ["cannot tell"], "within a deviation of the threshold"
+
+
+def test_counts_are_judged_too():
+    """Half of the MACs are removed, the params are all there."""
+    macs = Claim("65 % removed", "", "", Select("resconv"), figure="macs removed", least=65.0, claimed=65.5)
+    assert verdicts(macs, pair(90.0, 88.0)) == ["not supported"]
+    (one,) = judged(replace(macs, least=49.9), pair(90.0, 88.0, seeds=1))
+    assert (one.verdict, one.errors) == ("supported", None), "a count is exact: one seed says it, without an error"
+
+
+def timed(ours, theirs, level="full", **more):
+    """Two rows on one machine, each (low, high) of its ratio."""
+    records = pair(90.0, 88.0)
+    by_name = {r.cell["method"]["is"]: r for r in records if r.cell["seed"] == 0}
+    return records, [
+        measured(by_name[name], (low + high) / 2, low, high, level=level, **more)
+        for name, (low, high) in (("resconv", ours), ("l1_channels", theirs))
+    ]
+
+
+def test_speed_needs_intervals_apart_and_a_full_measurement():
+    """2.0 against 1.5 times as fast as dense."""
+    claim = replace(BETTER, figure="speed", least=1.0)
+    assert verdicts(claim, *timed((1.9, 2.1), (1.4, 1.6))) == ["supported"]
+    assert verdicts(claim, *timed((1.4, 1.6), (1.9, 2.1))) == ["not supported"]
+    assert verdicts(claim, *timed((1.4, 1.6), (1.5, 1.7))) == ["cannot tell"]
+    assert verdicts(claim, *timed((1.9, 2.1), (1.4, 1.6), level="quick")) == ["cannot tell"]
+
+
+def test_memory_is_no_nearer_than_two_sessions_of_one_network():
+    """5 % less, while the dense network's own peak moved by 10 %."""
+    claim = replace(BETTER, figure="memory", least=1.0)
+    records, taken = timed((1.0, 1.0), (1.0, 1.0))
+    peaks = ((95, 100), (100, 100)), ((95, 100), (110, 110)), ((50, 100), (110, 110))
+    found = []
+    for ours, theirs in peaks:
+        peaked = [
+            replace(m, measurement=replace(m.measurement, peak_bytes=p, dense_peak_bytes=d))
+            for m, (p, d) in zip(taken, (ours, theirs), strict=True)
+        ]
+        found += verdicts(claim, records, peaked)
+    assert found == ["supported", "cannot tell", "supported"]
+
+
+def test_a_reduced_recipe_is_marked_and_yields_to_a_full_one():
+    """By epochs and by network, on the same line and in the verdict."""
+    claim = replace(BETTER, place=Select(tasks=("cifar10",), networks=("resnet20",)), epochs=(200, 40))
+    budget = Budget(0.5, epochs=3)
+    recipe = Recipe(epochs=6)
+    reduced = pair(90.0, 88.0, task=CIFAR10("resnet32", recipe), budget=budget)
+    found = judged(claim, reduced)
+    assert (
+        found[0].reduced == "cifar10/resnet32 for cifar10, resnet20, 6 of 200 dense epochs, 3 of 40 compression epochs"
+    )
+    assert judging.in_words("supported", found) == "supported (reduced recipe; indicative: 3 seeds)"
+    full = pair(88.0, 90.0, task=CIFAR10("resnet20", Recipe(epochs=200)), budget=Budget(0.5, epochs=40))
+    both = judged(claim, [*reduced, *full])
+    assert {finding.verdict for finding in both} == {"supported", "not supported"}
+    assert judging.decided(both) == "not supported"
+    assert judging.in_words("not supported", both) == "not supported (indicative: 3 seeds)"
+
+
+def test_findings_that_disagree_leave_no_verdict():
+    """Which the words say."""
+    found = [*judged(BETTER, pair(90.0, 88.0)), *judged(BETTER, pair(88.0, 90.0))]
+    assert judging.decided(found) == "cannot tell"
+    assert "findings disagree: supported 1, not supported 1, cannot tell 0" in judging.in_words("cannot tell", found)
+
+
+def test_networks_of_one_recipe_can_be_rivals():
+    """The ladder: another network of the same task, never of another recipe."""
+    recipe = Recipe(epochs=200)
+    claim = Claim(
+        "a", "", "", Select("dense", networks=("inception3",)), Select("dense", networks=("resnet20",)), "recipe"
+    )
+    tall = [record(Dense(), seed=s, top1=92.0 + WOBBLE[s], task=CIFAR10("inception3", recipe)) for s in range(3)]
+    short = [record(Dense(), seed=s, task=CIFAR10("resnet20", recipe)) for s in range(3)]
+    assert verdicts(claim, [*tall, *short]) == ["supported"]
+    other = [record(Dense(), seed=s, task=CIFAR10("resnet20", Recipe(epochs=9))) for s in range(3)]
+    assert judged(claim, [*tall, *other]) == []
+
+
+# ------------------------------------------------------------------------------------------------- the five papers
+
+CLAIMS = [(paper, claim) for paper in PAPERS for claim in paper.claims]
+
+
+def test_every_claim_has_source_and_criterion_and_names_what_exists():
+    """Methods, tasks, and fields of methods."""
+    for paper, claim in CLAIMS:
+        assert claim.says, paper.name
+        assert claim.source, claim.says
+        assert claim.criterion, claim.says
+        assert (claim.claimed is None) == (not claim.convention), claim.says
+        for select in (claim.ours, claim.theirs, claim.place):
+            if select is None:
+                continue
+            assert select.method in {"", *plugins("methods")}, claim.says
+            assert set(select.tasks) <= set(plugins("tasks")), claim.says
+            fields = plugins("methods")[select.method].__dataclass_fields__ if select.method else {}
+            assert set(select.where) <= set(fields), claim.says
+            for name, value in select.where.items():
+                choices = getattr(fields[name].type, "__args__", None) or str(fields[name].type)
+                assert (
+                    not isinstance(value, str)
+                    or "Literal" not in str(choices)
+                    or repr(value) in str(choices).replace('"', "'")
+                ), f"{claim.says}: {value!r} is no {name}"
+
+
+def test_a_claim_can_be_seen_by_some_suite():
+    """Each claim that has rows of its own fits a cell of a paper's suite; none waits for a run that cannot be."""
+    from types import SimpleNamespace
+
+    from slimbench import discover, identity
+
+    cells = []
+    for suite in discover.suites().values():
+        for task in suite.tasks:
+            points = [
+                (suite.reference, Budget(1.0)),
+                *((m, b) for arm in suite.arms for m in arm.methods for b in arm.budgets),
+            ]
+            cells += [
+                {
+                    "task": identity.describe(task) | {"family": task.family, "label": identity.task_label(task)},
+                    "method": identity.describe(method),
+                    "budget": identity.describe(budget),
+                }
+                for method, budget in points
+            ]
+    fake = [SimpleNamespace(first=SimpleNamespace(cell=cell)) for cell in cells]
+    for _, claim in CLAIMS:
+        for select in (claim.ours, claim.theirs):
+            assert select is None or any(map(select.fits, fake)), f"{claim.says}: {select}"
+
+
+def test_claims_against_the_project_own_records():
+    """A table a paper, every claim on one line, and all of it adds up."""
+    store = Store(ROOT / "reports", create=False)
+    records, taken = store.records(), store.measurements()
+    tables = papers.tables(PAPERS, records, taken, lambda method: "card")
+    assert [t.title for t in tables if "claimed against" in t.title] == [
+        f"{paper.title}: claimed against reproduced" for paper in PAPERS
+    ]
+    lines = [line for t in tables if "claimed against" in t.title for line in t.facts]
+    assert len(lines) == len(CLAIMS)
+    assert {line["verdict"] for line in lines} <= {"supported", "not supported", "cannot tell", "not run"}
+    assert audit.tables(tables, records, taken) == []
+    evidence = [line for t in tables for line in t.facts if "gap" in line]
+    assert evidence
+    assert all(line["ids"] for line in evidence)
+    text = render.markdown(tables)
+    assert "reduced: " in text
+
+
+def test_a_claimed_number_stands_in_the_row_that_it_is_of():
+    """ResNet-110 at the headline's point, and no other network's row."""
+    from slimbench.reports import table
+
+    def at(network):
+        task = CIFAR10(network, Recipe(epochs=200))
+        dense = record(Dense(), task=task)
+        cut = replace(DENSE_COST, macs=345, params=45, nonzero=45, prunable_nonzero=40)
+        budget = Budget(0.345, params_keep=0.445, epochs=80)
+        return [dense, record(ResConv(), task=task, budget=budget, cost=cut)]
+
+    (found,) = table.tables(at("resnet110"), [])
+    told = dict(zip(found.heads, (e.text for e in found.body[1]), strict=True))["claimed"]
+    assert told.startswith("-0.13 points of top-1, at 65.5 % of FLOPs")
+    (other,) = table.tables(at("resnet56"), [])
+    assert "claimed" not in other.heads
+
+
+def test_scratch_training_is_compared_within_its_heading():
+    """Deep plain networks: three seeds that train against three that do not."""
+    (claim,) = [c for c in RESCONV.claims if "plain" in c.says]
+    task = CIFAR10("plain56", Recipe(epochs=200))
+    records = [record(Dense(), seed=s, top1=20.0, task=task) for s in range(3)]
+    records += [
+        record(ResConvFromScratch(), seed=s, top1=90.0 + WOBBLE[s], task=task, budget=Budget(1.0)) for s in range(3)
+    ]
+    (finding,) = judged(claim, records)
+    assert (finding.verdict, finding.reduced) == ("supported", "")
+    assert isinstance(finding.estimate, Difference)

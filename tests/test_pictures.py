@@ -1,0 +1,58 @@
+"""Pictures from records: what is in them, and the same bytes for the same records."""
+
+from __future__ import annotations
+
+from made import measured, record
+from slimbench.methods.dcss import DCSS
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.reports import pictures
+from slimbench.reports.rows import rows
+
+WIDTHS = {"stem": [16, 8], "conv": [32, 20]}
+RECORDS = [
+    *(record(Dense(), seed=s, top1=92.0 + s) for s in (0, 1)),
+    *(record(DCSS(), 0.5, s, 91.0 + 0.5 * s, 500) for s in (0, 1)),
+    record(L1Channels(), 0.5, top1=90.0, macs=500, notes={"widths": WIDTHS}),
+]
+TAKEN = [measured(RECORDS[0]), measured(RECORDS[2]), measured(RECORDS[4], 0.8, 0.7, 0.9)]
+
+
+def test_the_pareto_front():
+    """What costs more and is no better is left out; of equal cost the better stays."""
+    points = [(0.5, 90.0), (0.5, 91.0), (0.3, 88.0), (0.6, 90.5), (1.0, 92.0)]
+    assert pictures.front(points) == [(0.3, 88.0), (0.5, 91.0), (1.0, 92.0)]
+
+
+def test_the_same_records_the_same_pictures(tmp_path):
+    """In whatever order they come: quality, speed-up, widths."""
+    first = pictures.draw(RECORDS, TAKEN, tmp_path / "a")
+    again = pictures.draw(RECORDS[::-1], TAKEN[::-1], tmp_path / "b")
+    names = [path.name for path in first]
+    assert len(names) == 3
+    assert names[0].startswith("digits-resnet20-")
+    assert names[0].endswith("-quality.png")
+    assert names[1] == f"widths-{RECORDS[4].id}.png"
+    assert names[2].startswith("speed-up-cpu-quick-")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in first)
+
+
+def test_what_is_in_them():
+    """Points where the tables have them, intervals of two seeds and none of one, both widths of each layer."""
+    drawn = dict(pictures._figures(rows(RECORDS, TAKEN)))
+    quality, widths, speed = drawn.values()
+    macs, params, latency = quality.axes
+    assert (macs.get_xlabel(), params.get_xlabel()) == ("MACs kept", "params kept")
+    assert latency.get_xlabel() == "latency, ms: cpu quick"
+    spots = {tuple(bars[0].get_xydata()[0]): bars.has_yerr for bars in macs.containers}
+    assert spots == {(1.0, 92.5): True, (0.5, 91.25): True, (0.5, 90.0): False}
+    assert [bar.get_height() for bar in widths.axes[0].patches] == [16, 32, 8, 20]
+    (axes,) = speed.axes
+    assert {tuple(bars[0].get_xydata()[0]) for bars in axes.containers} == {(2.0, 0.8), (2.0, 1.5)}
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+
+
+def test_nothing_to_draw(tmp_path):
+    """No records, no pictures."""
+    assert pictures.draw([], [], tmp_path) == []

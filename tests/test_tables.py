@@ -1,0 +1,229 @@
+"""One table model, six formats: the same numbers; controls, tiers, bold print; tables across tasks and profiles."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from made import measured, record
+from slimbench.methods.dcss import DCSS
+from slimbench.methods.dense import Dense
+from slimbench.methods.etpf import ETPF
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.random_channels import RandomChannels
+from slimbench.reports import across, audit, render, table
+from slimbench.reports._text import BOLD, PLAIN
+from slimbench.tasks.texture_digits import TextureDigits
+
+NOISE = (0.1, -0.2, 0.15, 0.0, -0.1, 0.05)
+
+
+def seeds(method, mean, count=6, sign=1, **more):
+    """Some seeds of a method at half the MACs, around a mean."""
+    return [record(method, 0.5, s, mean + sign * NOISE[s], 500, **more) for s in range(count)]
+
+
+def dense(count=6):
+    return [record(Dense(), seed=s, top1=92.0) for s in range(count)]
+
+
+SIX = [*dense(), *seeds(DCSS(), 91.0), *seeds(L1Channels(), 89.0, sign=-1), *seeds(RandomChannels(), 85.0)]
+
+
+def cells(found, method):
+    """A row's cells by their heads."""
+    (row,) = [row for row in found.body if row[0].text == method]
+    return dict(zip(found.heads, map(found.shown, row), strict=True))
+
+
+def test_controls_and_tiers_of_six_seeds():
+    """The best control is named, tiers have letters, the only one of the first tier is bold."""
+    (found,) = table.tables(SIX, [])
+    ours = cells(found, "dcss")
+    assert ours["tier"] == "a"
+    assert ours["top1 mean ± sd (n)"] == f"{BOLD}91.00 ± 0.13 (6){PLAIN}"
+    assert ours["Δ best control"].startswith("+2.00 [")
+    assert ours["Δ best control"].endswith("] (l1_channels)")
+    assert ours["Δ dense"].startswith("-1.00 [-1.1")
+    assert float(ours["detectable"]) == pytest.approx(0.19, abs=0.01)
+    assert cells(found, "random_channels")["tier"] == "c"
+    assert cells(found, "l1_channels")["Δ best control"] == "", "it is the best control itself"
+    assert "indicative" not in found.title
+    assert audit.tables([found], SIX, []) == []
+
+
+def test_within_the_spread_nothing_is_bold():
+    """Two that cannot be told apart share a tier, and neither stands out."""
+    close = [*dense(), *seeds(DCSS(), 89.02), *seeds(L1Channels(), 89.0, sign=-1)]
+    (found,) = table.tables(close, [])
+    assert cells(found, "dcss")["tier"] == cells(found, "l1_channels")["tier"] == "a"
+    assert BOLD not in render.csv([found]) + "".join(e.text for row in found.body for e in row)
+
+
+def test_below_six_seeds_no_tiers_and_nothing_bold():
+    """The heading says indicative, and intervals stand in a caption."""
+    few = [*dense(5), *seeds(DCSS(), 91.0, 5), *seeds(L1Channels(), 85.0, 5)]
+    (found,) = table.tables(few, [])
+    assert found.title.endswith("(indicative: fewer than 6 seeds)")
+    assert "tier" not in found.heads
+    assert not any(BOLD in e.text for row in found.body for e in row)
+    assert cells(found, "dcss")["Δ dense"] == "-1.01"
+    (told,) = [line for line in found.captions if line.startswith("Δ dense of fewer")]
+    assert re.search(r"dcss 0\.5 macs \[-1\.\d\d, -0\.\d\d\]", told)
+
+
+def test_a_row_that_missed_its_budget_is_no_control():
+    """And gets no tier: it had more MACs to spend."""
+    off = seeds(L1Channels(), 91.9, status="off_budget", reason="kept 0.9")
+    (found,) = table.tables([*dense(), *seeds(DCSS(), 91.0), *off, *seeds(RandomChannels(), 85.0)], [])
+    assert cells(found, "dcss")["Δ best control"].endswith("(random_channels)")
+    assert cells(found, "l1_channels")["tier"] == ""
+    assert BOLD in cells(found, "dcss")["top1 mean ± sd (n)"]
+
+
+class _Cells(HTMLParser):
+    """Texts of th and td."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.inside = [], False
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        self.inside = self.inside or tag in {"td", "th"}
+        if tag in {"td", "th"}:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in {"td", "th"}
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+FORMULA = "sum(abs(WI)**2 | x_1) & 5 %"
+TIMED = [measured(SIX[0]), measured(SIX[6], 1.2, 1.1, 1.3, p50_ms=1.25)]
+
+
+def plain(text):
+    """Without the marks of bold print."""
+    return text.replace(BOLD, "").replace(PLAIN, "").strip()
+
+
+def test_markdown_latex_html_and_the_terminal_show_the_same_cells():
+    """Read back from each."""
+    (found, _) = table.tables(SIX, TIMED)
+    wanted = [[plain(found.shown(entry)) for entry in row] for row in found.body]
+    marked = [line for line in render.markdown([found]).splitlines() if line.startswith("|")][2:]
+    assert [[c.strip().replace("**", "") for c in line.strip("|").split("|")] for line in marked] == wanted
+    page = _Cells()
+    page.feed(render.html([found]))
+    assert [[cell.strip() for cell in row] for row in page.rows[1:]] == wanted
+    rows = [line for line in render.latex([found]).splitlines() if line.endswith(r" \\")][1:]
+    assert rows == [" & ".join(map(render.escaped_latex, map(found.shown, row))) + r" \\" for row in found.body]
+    console = Console(file=io.StringIO(), width=1000, force_terminal=True, color_system="standard")
+    render.terminal([found], console)
+    shown = console.file.getvalue()
+    assert "\x1b[" in shown
+    text = re.sub(r"\x1b\[[\d;]*m", "", shown)
+    for row in found.body:
+        for head, entry in zip(found.heads, row, strict=True):
+            assert head not in found.compact or plain(found.shown(entry)) in text
+    assert "fidelity" not in text
+
+
+def test_csv_and_json_hold_the_same_lines():
+    """Unrounded; a line a row and way of timing."""
+    tables = table.tables(SIX, TIMED)
+    flat, objects = list(csv.DictReader(io.StringIO(render.csv(tables)))), json.loads(render.json(tables))
+    assert len(flat) == len(objects) == 4
+    for line, known in zip(flat, objects, strict=True):
+        assert {name: "" if value is None else str(value) for name, value in known.items()} == {
+            name: text for name, text in line.items() if name in known
+        }
+
+
+def test_names_that_mean_something_to_a_format_are_escaped():
+    """Formulas have stars, underscores and bars."""
+    entry = table.Entry(FORMULA)
+    odd = table.Table("50 % of <b>", ("a & b", "c"), ((entry, table.Entry("Δ ± é")),))
+    assert r"sum(abs(WI)\*\*2 \| x_1) & 5 %" in render.markdown([odd])
+    assert r"sum(abs(WI)**2 $|$ x\_1) \& 5 \%" in render.latex([odd])
+    assert r"$\Delta$ $\pm$ ?" in render.latex([odd])
+    assert "50 % of &lt;b&gt;" in render.html([odd])
+
+
+def every_kind():
+    """Tables of tasks, profiles and all tasks, of two tasks."""
+    other = [
+        record(method, keep, top1=t, macs=m, task=TextureDigits())
+        for method, keep, t, m in ((Dense(), 1.0, 50.0, 1000), (DCSS(), 0.5, 49.0, 500))
+    ]
+    records = [*SIX, *seeds(ETPF(function="sum(abs(WI))"), 88.0), *other]
+    taken = [*TIMED, measured(other[1], 0.8, 0.7, 0.9, p50_ms=1.9)]
+    return (
+        [*table.tables(records, taken), *across.by_profile(records, taken), *across.overall(records, taken)],
+        records,
+        taken,
+    )
+
+
+def test_latex_is_balanced():
+    """Braces and environments close; nothing beyond ASCII is left for the compiler to stumble over."""
+    text = render.latex(every_kind()[0])
+    assert text.isascii()
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    for name in ("table", "tabular", "flushleft"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") > 0
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+def test_latex_compiles(tmp_path):
+    """With booktabs, in a plain article."""
+    body = render.latex(every_kind()[0])
+    text = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n" + body + "\\end{document}\n"
+    (tmp_path / "tables.tex").write_text(text)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "tables.pdf").stat().st_size > 1000
+
+
+def test_one_table_a_profile():
+    """Over all tasks: what of the theoretical speed-up is left."""
+    (found,) = [t for t in every_kind()[0] if t.title.startswith("Timed on")]
+    rows = {
+        (row[0].text, row[1].text): dict(zip(found.heads, map(found.shown, row), strict=True)) for row in found.body
+    }
+    ours = rows["digits/resnet20", "dcss"]
+    assert ours["theoretical speed-up"] == "2.00x"
+    assert ours["measured speed-up"] == "1.20x [1.10, 1.30]"
+    assert ours["measured / theoretical"] == "0.60"
+    assert "slower than dense" in rows["texture_digits/fcn-resnet14 (balanced=True)", "dcss"]["measured speed-up"]
+
+
+def test_one_table_over_all_tasks():
+    """Differences to dense, not averaged over tasks; nothing where a method was not run."""
+    found = every_kind()[0][-1]
+    assert found.title == "Overall: Δ dense (n)"
+    assert found.heads[2:] == ("A: digits/resnet20", "B: texture_digits/fcn-resnet14 (balanced=True)")
+    assert list(cells(found, "dcss").values())[2:] == ["-1.00 [-1.14, -0.86] (6)", "-1.00 (1)"]
+    assert list(cells(found, "random_channels").values())[3] == ""
+
+
+def test_every_kind_passes_its_audit():
+    """Rows, ratios, ranks and texts."""
+    assert audit.tables(*every_kind()) == []
