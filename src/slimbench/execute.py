@@ -172,10 +172,9 @@ class _Pool:
             while self.queue.ready or self.running or self.elsewhere or self.again:
                 yield from self._start()
                 yield from self._listen()
-                self._give_up_lost()
+                yield from self._give_up_lost()
         finally:
             for one in self.running.values():
-                one.process.kill()
                 self._bury(one)
                 one.log.write("stopped", reason="its runner was ended")
             self._drop(*self.running, *self.again)
@@ -257,7 +256,7 @@ class _Pool:
                 yield from _read(by_line[thing])  # type: ignore[index]
         for one in list(self.running.values()):
             if time.monotonic() > one.ends and one.process.is_alive():
-                one.process.kill()
+                _kill(one)
                 one.said = one.said or ("failed", f"stopped after its time limit of {one.job.time_limit_s:g} s")
             if not one.process.is_alive():
                 yield from _read(one)
@@ -285,6 +284,8 @@ class _Pool:
         self._drop(job.id)
 
     def _bury(self, one: _Running) -> None:
+        """End a process with all that it started, and read the last that it printed."""
+        _kill(one)
         one.process.join()
         while one.output and _read_output(one):
             pass
@@ -298,7 +299,7 @@ class _Pool:
             assert self.claims
             self.claims.leases.drop(job)
 
-    def _give_up_lost(self) -> None:
+    def _give_up_lost(self) -> Iterator[Event]:
         """This runner was still for so long that another took a job over: its own process must not go on."""
         now = time.monotonic()
         if self.claims is None or now - self.checked < self.claims.leases.beat_s:
@@ -306,10 +307,11 @@ class _Pool:
         self.checked = now
         for job in self.claims.leases.lost() & set(self.running):
             one = self.running.pop(job)
-            one.process.kill()
             self._bury(one)
+            one.log.write("lost", reason="another runner took it over")
             self.claims.leases.drop(job)
             self.elsewhere[job] = (now + _LOOK_S, one.job)
+            yield Event("elsewhere", one.job)
 
 
 def _enter(*arguments: Any) -> None:
@@ -317,6 +319,14 @@ def _enter(*arguments: Any) -> None:
     from slimbench import worker
 
     worker.main(*arguments)
+
+
+def _kill(one: _Running) -> None:
+    """The process and its children; it leads a group as soon as it has begun."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        assert one.process.pid
+        os.killpg(one.process.pid, signal.SIGKILL)
+    one.process.kill()
 
 
 def _read(one: _Running) -> Iterator[Event]:

@@ -43,6 +43,7 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what an interrupt ends
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # likewise; a cluster sends them to everybody
         signal.signal(number, lambda *received: None)
+    os.setpgid(0, 0)  # what a method forks ends with it
     os.environ.update(environ)
     torch.set_num_threads(1)  # torch mends its pool here, after the fork: two threads that came first would race
     threading.Thread(target=_die_with_the_runner, args=(line,), daemon=True).start()
@@ -103,4 +104,4 @@ def _die_with_the_runner(line: Connection) -> None:
     try:
         line.poll(None)
     finally:
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
