@@ -190,7 +190,11 @@ def test_a_real_slurm(finished, store, nodes_find_the_tests):
 @pytest.fixture(scope="module")
 def ray_cluster():
     """A head and a second node, two raylets on this machine."""
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    os.environ |= {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'slimbench[ray]'")
     from ray.cluster_utils import Cluster
 

@@ -53,7 +53,10 @@ def merge(*stores: Store, into, status: int = 0) -> Result:
 def test_everything_is_carried_into_an_empty_store(one, tmp_path):
     """Records equal, networks whole, logs and evolutions too; a second time, all is there."""
     target = tmp_path / "all"
-    assert merge(one, into=target).stdout == f"{one.root}: 2 records, 1 measurements taken, 0 were there, 1 files of evolutions\n"
+    assert (
+        merge(one, into=target).stdout
+        == f"{one.root}: 2 records, 1 measurements taken, 0 were there, 1 files of evolutions\n"
+    )
     into = Store(target)
     assert into.records() == one.records()
     assert into.measurements() == one.measurements()
@@ -99,7 +102,10 @@ def test_two_results_of_one_cell_are_a_conflict_in_words(made, tmp_path):
     two.put(replace(two.record("cc"), id="c2", reference_artifact="ff" * 32))
     result = merge(one, two, into=tmp_path / "all", status=1)
     ours = one.record("dd").artifact[:8]
-    assert f"has ok, top1 50.0000, network {ours}, {two.root} ok, top1 51.0000, network ffffffff: the first stays" in result.stdout
+    assert (
+        f"has ok, top1 50.0000, network {ours}, {two.root} ok, top1 51.0000, network ffffffff: the first stays"
+        in result.stdout
+    )
     assert "(c2): it started from another dense network than the one in" in result.stdout
     assert f"{two.root}: 0 records, 0 measurements taken, 2 were there, 2 in conflict\n" in result.stdout
     into = Store(tmp_path / "all")
@@ -124,7 +130,11 @@ def test_a_network_that_is_not_the_records_is_left_out(one, tmp_path, how):
         shutil.rmtree(folder)
     if how == "another":
         shutil.copytree(one.artifact("dd"), folder)
-    words = {"altered": "does not match its checksum", "another": "not the one that its record names", "missing": "is missing in"}
+    words = {
+        "altered": "does not match its checksum",
+        "another": "not the one that its record names",
+        "missing": "is missing in",
+    }
     result = merge(one, into=tmp_path / "all", status=1)
     assert words[how] in result.stdout
     assert "it timed a network of cc that" in result.stdout

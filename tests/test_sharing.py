@@ -153,7 +153,9 @@ def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
 def test_a_cell_that_eats_memory_fails_alone(dense):
     """At its limit; the others finish beside it."""
     how = Local(2, memory_limit_bytes=3 * 2**30, retry=Retry(0))
-    outcome, _ = go(suite_of(more_fakes.Disturbs("eats_memory"), fakes.Misbehaves("misses_the_budget")), dense, executor=how)
+    outcome, _ = go(
+        suite_of(more_fakes.Disturbs("eats_memory"), fakes.Misbehaves("misses_the_budget")), dense, executor=how
+    )
     assert outcome.failed == 1
     assert of(dense, "disturbs(how=eats_memory)").reason.startswith("MemoryError: ")
     assert of(dense, "misbehaves(how=misses_the_budget)").status == "off_budget"

@@ -63,9 +63,7 @@ class Event:
 class Executor(Protocol):
     """Runs jobs somewhere. Closing the iterator ends what is under way."""
 
-    def run(
-        self, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None
-    ) -> Generator[Event, None, None]:
+    def run(self, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None) -> Generator[Event, None, None]:
         """Run every job, each after the one that it starts from, and say what comes of it."""
         ...
 
@@ -225,8 +223,9 @@ class _Pool:
         here, there = self.context.Pipe()
         output, printed = self.context.Pipe(duplex=False)
         environ = {name: value for name, value in os.environ.items() if name.startswith("BENCH_")}
-        arguments = (there, pickle.dumps(job.work), self.plugins, printed, environ, self.how.memory_limit_bytes)
-        process = self.context.Process(target=_enter, args=arguments, name=job.label)
+        arguments = (there, pickle.dumps(job.work), self.plugins, printed, environ)
+        limit = {"memory_limit_bytes": self.how.memory_limit_bytes}
+        process = self.context.Process(target=_enter, args=arguments, kwargs=limit, name=job.label)
         process.start()
         there.close()
         printed.close()
@@ -279,8 +278,7 @@ class _Pool:
             return
         event = Event("failed" if kind == "memory" else kind, job, value)  # type: ignore[arg-type]
         one.log.write(event.kind, **({} if kind == "done" else {"reason": str(value)}))
-        for each in self.queue.end(event):
-            yield each  # the lease is given back when whoever listens has stored the record
+        yield from self.queue.end(event)  # the lease is given back when whoever listens has stored the record
         self._drop(job.id)
 
     def _bury(self, one: _Running) -> None:
@@ -314,11 +312,11 @@ class _Pool:
             yield Event("elsewhere", one.job)
 
 
-def _enter(*arguments: Any) -> None:
+def _enter(*arguments: Any, **limit: Any) -> None:
     """Where a worker begins; the import is the fork server's, so the runner itself stays light."""
     from slimbench import worker
 
-    worker.main(*arguments)
+    worker.main(*arguments, **limit)
 
 
 def _kill(one: _Running) -> None:

@@ -14,7 +14,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 def available_bytes(cgroup: Path = _CGROUP) -> int:
     """What new work may take without swapping: the system's, or the container's where that is less."""
     left = int(psutil.virtual_memory().available)
-    for most, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
         with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
             left = min(left, int((cgroup / most).read_text()) - int((cgroup / used).read_text()))
     return max(0, left)

@@ -114,7 +114,9 @@ class _Merge:
             shutil.copytree(folder, part, dirs_exist_ok=True)
             artifact.verify(part)
             if artifact.sha256(part / "manifest.json") != record.artifact:
-                raise _ConflictError(f"its network in {self.source.root} is not the one that its record names: not taken")
+                raise _ConflictError(
+                    f"its network in {self.source.root} is not the one that its record names: not taken"
+                )
 
     def _measurement(self, taken: MeasurementRecord) -> bool:
         there = self.into.measurement(taken.id)
@@ -129,7 +131,9 @@ class _Merge:
 
     def _carry_files(self, folder: Literal["evolutions"]) -> int:
         """Copy what the target lacks."""
-        new = [path for path in self.source.root.glob(f"{folder}/*") if not (self.into.root / folder / path.name).exists()]
+        new = [
+            path for path in self.source.root.glob(f"{folder}/*") if not (self.into.root / folder / path.name).exists()
+        ]
         for path in new:
             _copy(path, self.into.root / folder / path.name)
         return len(new)

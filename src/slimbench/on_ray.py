@@ -38,9 +38,7 @@ class OnRay:
     memory_gb: float | None = None
     restarts: int = 3
 
-    def run(
-        self, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None
-    ) -> Generator[Event, None, None]:
+    def run(self, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None) -> Generator[Event, None, None]:
         """Run jobs; leases are taken on the nodes. Raises: UserError where Ray or the cluster is absent."""
         if importlib.util.find_spec("ray") is None:
             raise UserError("--executor ray needs Ray: pip install 'slimbench[ray]'.")

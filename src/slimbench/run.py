@@ -85,17 +85,19 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
                 _check_data(todo.values(), store, options)
             with _timed(seconds, "compress"):
                 limit_s = suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
-                failed += _compress(todo, limit_s, options, store, view, Claims(leases, store.record, records))
+                failed += _compress(todo, limit_s, options, store, view, claims=Claims(leases, store.record, records))
                 # a dense network that came out otherwise than before takes what started from the old one with it
                 records = _records(store)
                 stale = {i: c for i, c in left_to_do(cells, store, records).items() if i not in todo}
                 if stale and not options.limit:
                     view.say(f"{len(stale)} cells started from a dense network that is no longer there: again")
-                    failed += _compress(stale, limit_s, options, store, view, Claims(leases, store.record, records))
+                    failed += _compress(
+                        stale, limit_s, options, store, view, claims=Claims(leases, store.record, records)
+                    )
         if failed and options.fail_fast:
             return Outcome(tuple(cells), failed, seconds)
         with _timed(seconds, "measure"):
-            failed += _measure(cells, suite, options, store, view, leases)
+            failed += _measure(cells, suite, options, store, view, leases=leases)
     return Outcome(tuple(cells), failed, seconds)
 
 
@@ -113,16 +115,14 @@ def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View
             store.sweep(leases)
             _check_data(todo.values(), store, options)
             limit_s = Suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
-            _compress(todo, limit_s, options, store, view, Claims(leases, store.record, records))
+            _compress(todo, limit_s, options, store, view, claims=Claims(leases, store.record, records))
 
 
 def _records(store: Store) -> dict[str, Record]:
     return {record.id: record for record in store.records()}
 
 
-def left_to_do(
-    cells: dict[str, Cell], store: Store, records: dict[str, Record] | None = None
-) -> dict[str, Cell]:
+def left_to_do(cells: dict[str, Cell], store: Store, records: dict[str, Record] | None = None) -> dict[str, Cell]:
     """The cells that are not done, by the store's records."""
     records = _records(store) if records is None else records
     return {cell_id: cell for cell_id, cell in cells.items() if not is_done(cell_id, records, store)}
@@ -168,7 +168,7 @@ def _check_data(cells: Any, store: Store, options: Options) -> None:
 
 
 def _compress(
-    todo: dict[str, Cell], limit_s: float, options: Options, store: Store, view: View, claims: Claims
+    todo: dict[str, Cell], limit_s: float, options: Options, store: Store, view: View, *, claims: Claims
 ) -> int:
     chosen = dict(list(todo.items())[: options.limit])
     memory = expected_bytes(chosen, claims.before.values())
@@ -222,7 +222,7 @@ def failure(cell: Cell, event: Event, store: Store) -> Record:
 
 
 def _measure(
-    cells: dict[str, Cell], suite: Suite, options: Options, store: Store, view: View, leases: Leases
+    cells: dict[str, Cell], suite: Suite, options: Options, store: Store, view: View, *, leases: Leases
 ) -> int:
     """One after another, and never beside training: the workers have ended."""
     usable = []

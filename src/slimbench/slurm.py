@@ -44,9 +44,7 @@ class Slurm:
     extra: Mapping[str, str] = field(default_factory=dict)
     cluster: str = "slurm"
 
-    def run(
-        self, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None
-    ) -> Generator[Event, None, None]:
+    def run(self, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None) -> Generator[Event, None, None]:
         """Run jobs; leases are taken on the nodes. Raises: UserError where submitit or sbatch is absent."""
         yield from drive(_Arrays(self._executor()), jobs, plugins, claims, at_once=self.at_once)
 
@@ -58,7 +56,9 @@ class Slurm:
         try:
             executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster, **self._requeues())
         except RuntimeError as error:
-            raise UserError(f"--executor slurm, but this machine cannot submit ({error}): use --executor local.") from error
+            raise UserError(
+                f"--executor slurm, but this machine cannot submit ({error}): use --executor local."
+            ) from error
         executor.update_parameters(name="slimbench", timeout_min=self.minutes, cpus_per_task=self.cpus)
         if self.gpus:
             executor.update_parameters(gpus_per_node=self.gpus)

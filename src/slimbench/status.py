@@ -77,7 +77,9 @@ def how_far(fact: dict[str, Any]) -> str:
         return {"started": "starts", "waits": "waits for the device"}.get(fact.get("event", ""), "") or "begins"
     if "epoch" not in fact:
         return str(fact.get("stage", ""))
-    return f"{fact['fit']}, epoch {fact['epoch']:.1f} of {fact['epochs']:.4g}, {fact['images_per_second']:,.0f} images/s"
+    return (
+        f"{fact['fit']}, epoch {fact['epoch']:.1f} of {fact['epochs']:.4g}, {fact['images_per_second']:,.0f} images/s"
+    )
 
 
 def as_text(found: list[Runner], done: int) -> str:

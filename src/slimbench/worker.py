@@ -34,6 +34,7 @@ def main(
     plugins: tuple[str, ...],
     output: Connection,
     environ: dict[str, str],
+    *,
     memory_limit_bytes: int | None = None,
 ) -> None:
     """Run one pickled job and send what came of it: ("done", record), ("failed", reason) or ("memory", reason).
