@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from conftest import HERE, fakes
@@ -24,18 +25,28 @@ from slimbench.plan import plan
 from slimbench.run import Options, run
 from slimbench.slurm import Slurm
 from slimbench.store import Store
-from test_run import PLUGINS, SETTINGS, SUITE, go, more_fakes, of, suite_of, timeless
+from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 
-TWO = replace(SUITE, profiles=())
-FAILING = suite_of(fakes.Misbehaves("raises"), fakes.Misbehaves("segfaults"), fakes.Misbehaves("misses_the_budget"))
+MIXED = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A store in which two seeds' cells were made here, and the ways of ending badly were tried."""
+    """A store in which the suite was run here: one cell failed."""
     store = Store(tmp_path_factory.mktemp("finished") / "store")
-    go(TWO, store)
-    go(FAILING, store)
+    go(MIXED, store)
+    return store
+
+
+@pytest.fixture
+def dense(finished, tmp_path) -> Store:
+    """A store with the dense network alone."""
+    shutil.copytree(finished.root, tmp_path / "dense")
+    store = Store(tmp_path / "dense")
+    for record in store.records():
+        if record.reference:
+            (store.root / "records" / f"{record.id}.json").unlink()
+            store.log(record.id).unlink()
     return store
 
 
@@ -43,10 +54,6 @@ def finished(tmp_path_factory):
 def nodes_find_the_tests(monkeypatch):
     """Processes on "nodes" import what this one imports."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *filter(None, sys.path)]))
-
-
-def ended(store: Store) -> dict[str, tuple[str, str]]:
-    return {record.id: (record.status, record.reason) for record in store.records()}
 
 
 def hung(store: Store) -> Job:
@@ -71,22 +78,18 @@ def until(condition) -> None:
 # --------------------------------------------------------------------------------------------------- a job on a node
 
 
-def test_a_job_apart_is_done_with_its_own_lease(finished, tmp_path):
-    """Pickled and called elsewhere: the record is stored there, and nothing stays leased."""
-    shutil.copytree(finished.root, tmp_path / "copied")
-    store = Store(tmp_path / "copied")
-    victim = next(record for record in store.records() if record.reference and record.status == "ok")
-    (store.root / "records" / f"{victim.id}.json").unlink()
-    cell = next(c for c in plan(TWO, SETTINGS) if identity.cell_id(c) == victim.id)
-    job = Job(victim.id, victim.label, {"do": "compress", "cell": cell, "store": store.root}, store.log(victim.id))
-    with Leases(store.root) as leases:
-        call = Apart.of(job, PLUGINS, Local(), Claims(leases, store.record, {}))
-    kind, value = pickle.loads(pickle.dumps(call))()
-    assert (kind, value.status) == ("done", "ok")
-    assert timeless(store) == timeless(finished)
-    assert pickle.loads(pickle.dumps(call))()[1] == store.record(victim.id)
-    assert started(store, job) == started(finished, job) + 1
-    assert not list((store.root / "leases").iterdir())
+def test_a_job_apart_is_done_with_its_own_lease(finished, dense):
+    """Pickled and called elsewhere: the record is stored there, once, and nothing stays leased."""
+    cell = plan(MIXED, SETTINGS)[1]
+    name = identity.cell_id(cell)
+    job = Job(name, identity.cell_label(cell), {"do": "compress", "cell": cell, "store": dense.root}, dense.log(name))
+    with Leases(dense.root) as leases:
+        call = pickle.dumps(Apart.of(job, PLUGINS, Local(), Claims(leases, dense.record, {})))
+    kind, record = pickle.loads(call)()
+    assert (kind, timeless(dense)[name]) == ("done", timeless(finished)[name])
+    assert pickle.loads(call)() == ("done", record)
+    assert started(dense, job) == 1
+    assert not list((dense.root / "leases").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -121,48 +124,45 @@ def test_options_reach_the_executor():
 # --------------------------------------------------------------------------------------------------------------- Slurm
 
 
-@pytest.fixture
-def arrays(store, nodes_find_the_tests):
+def arrays_of(store: Store) -> Slurm:
     """Submitit with its own local executor: the same scripts and signals as Slurm's."""
     pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
-    return Slurm(store.root / "submitted", minutes=10.0, cluster="local")
+    return Slurm(store.root / "submitted", minutes=60.0, cluster="local")
 
 
-def test_slurm_makes_the_same_records(finished, store, arrays):
+def test_slurm_makes_the_same_records(finished, store, nodes_find_the_tests):
     """Heirs after their dense networks; failures are recorded on the nodes, and the others go on."""
-    assert go(TWO, store, executor=arrays)[0].failed == 0
-    outcome, view = go(FAILING, store, executor=arrays)
-    assert outcome.failed == len(view.labels("done")) - 1 == 2
+    outcome, view = go(MIXED, store, executor=arrays_of(store))
+    assert (outcome.failed, len(view.labels("started")), len(view.labels("done"))) == (1, 3, 3)
     assert timeless(store) == timeless(finished)
     assert not list((store.root / "leases").iterdir())
 
 
-def test_a_cell_that_runs_out_of_time_is_put_back_and_goes_on(store, arrays, tmp_path, monkeypatch):
+def test_a_cell_that_runs_out_of_time_is_put_back_and_goes_on(dense, nodes_find_the_tests, tmp_path, monkeypatch):
     """The signal that Slurm sends before the end of an allocation: the same job is done by the next one."""
     monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
-    go(replace(TWO, seeds=(0,), arms=()), store)
-    job = hung(store)
-    executor = arrays._executor()
+    job = hung(dense)
+    executor = arrays_of(dense)._executor()
     submitted = executor.submit(Apart.of(job, PLUGINS, Local(), None))
     until((tmp_path / "hung").exists)
-    (node,) = (f["pid"] for f in logs.lines(store.log(job.id)) if f["event"] == "started")
-    submitted._interrupt()
-    until(lambda: started(store, job) == 2)
+    (node,) = (f["pid"] for f in logs.lines(dense.log(job.id)) if f["event"] == "started")
+    (task,) = psutil.Process(submitted._process.pid).children()
+    task.send_signal(signal.SIGUSR2)
+    until(lambda: started(dense, job) == 2)
     kind, record = submitted.result()
     assert (kind, record.status) == ("done", "off_budget")
     assert not Path(f"/proc/{node}").exists()
-    assert not list((store.root / "leases").iterdir())
+    assert not list((dense.root / "leases").iterdir())
 
 
-def test_a_job_that_is_killed_is_a_failure_in_words(store, arrays, tmp_path, monkeypatch):
+def test_a_job_that_is_killed_is_a_failure_in_words(dense, nodes_find_the_tests, tmp_path, monkeypatch):
     """A node that died says nothing; the driver records it, and the next run completes."""
     monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
-    go(replace(TWO, seeds=(0,), arms=()), store)
     suite = suite_of(more_fakes.Disturbs("kills_its_runner_once"))
-    outcome, _ = go(suite, store, executor=arrays)
+    outcome, _ = go(suite, dense, executor=arrays_of(dense))
     assert outcome.failed == 1
-    assert "ended without a result" in of(store, "disturbs(how=kills_its_runner_once)").reason
-    assert go(suite, store, executor=arrays)[0].failed == 0
+    assert "ended without a result" in of(dense, "disturbs(how=kills_its_runner_once)").reason
+    assert go(suite, dense)[0].failed == 0
 
 
 def test_without_sbatch_slurm_is_refused(store, monkeypatch):
@@ -170,7 +170,7 @@ def test_without_sbatch_slurm_is_refused(store, monkeypatch):
     pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="this machine cannot submit"):
-        go(TWO, store, executor=Slurm(store.root / "submitted"))
+        go(MIXED, store, executor=Slurm(store.root / "submitted"))
 
 
 def test_a_real_slurm(finished, store, nodes_find_the_tests):
@@ -178,10 +178,8 @@ def test_a_real_slurm(finished, store, nodes_find_the_tests):
     pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
     if not shutil.which("sinfo") or subprocess.run(["sinfo", "-h"], capture_output=True).returncode:
         pytest.skip("needs a Slurm cluster: sinfo does not answer")
-    assert go(TWO, store, executor=Slurm(store.root / "submitted", minutes=10.0))[0].failed == 0
-    assert {i: r.artifact for i, r in timeless(store).items()}.items() <= {
-        i: r.artifact for i, r in timeless(finished).items()
-    }.items()
+    assert go(MIXED, store, executor=Slurm(store.root / "submitted", minutes=60.0))[0].failed == 1
+    assert {r.id: r.artifact for r in store.records()} == {r.id: r.artifact for r in finished.records()}
 
 
 # ----------------------------------------------------------------------------------------------------------------- Ray
@@ -213,18 +211,14 @@ def ray_cluster():
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_ray_makes_the_same_records(finished, store, ray_cluster):
     """On the node that has processors."""
-    how = OnRay(ray_cluster.address)
-    assert go(TWO, store, executor=how)[0].failed == 0
-    outcome, _ = go(FAILING, store, executor=how)
-    assert outcome.failed == 2
+    assert go(MIXED, store, executor=OnRay(ray_cluster.address))[0].failed == 1
     assert timeless(store) == timeless(finished)
     assert not list((store.root / "leases").iterdir())
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_a_ray_node_that_is_killed_costs_one_cell_its_last_minute(store, ray_cluster, tmp_path, monkeypatch):
+def test_a_ray_node_that_is_killed_costs_one_cell_its_last_minute(dense, ray_cluster, tmp_path, monkeypatch):
     """Kill -9 of all its processes: the cell is done by another node, which takes the dead one's lease over."""
-    go(replace(TWO, seeds=(0,), arms=()), store)
     monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
     victim = ray_cluster.worker_nodes.copy().pop()
 
@@ -237,17 +231,17 @@ def test_a_ray_node_that_is_killed_costs_one_cell_its_last_minute(store, ray_clu
                 ray_cluster.remove_node(victim, allow_graceful=False)
 
     options = Options(plugins=PLUGINS, executor=OnRay(ray_cluster.address))
-    outcome = run(suite_of(more_fakes.Disturbs("hangs_once")), SETTINGS, options, store, Kills())
+    outcome = run(suite_of(more_fakes.Disturbs("hangs_once")), SETTINGS, options, dense, Kills())
     assert outcome.failed == 0
-    record = of(store, "disturbs(how=hangs_once)")
+    record = of(dense, "disturbs(how=hangs_once)")
     assert record.status == "off_budget"
-    assert sum(fact["event"] == "started" for fact in logs.lines(store.log(record.id))) == 2
-    assert not list((store.root / "leases").iterdir())
+    assert sum(fact["event"] == "started" for fact in logs.lines(dense.log(record.id))) == 2
+    assert not list((dense.root / "leases").iterdir())
 
 
 def test_no_ray_cluster_is_one_sentence(store):
     """Nothing answers there."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'slimbench[ray]'")
-    script = f"from test_clusters import *; go(TWO, Store({str(store.root)!r}), executor=OnRay('127.0.0.1:1'))"
+    script = f"from test_clusters import *; go(MIXED, Store({str(store.root)!r}), executor=OnRay('127.0.0.1:1'))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
     assert "UserError: No Ray cluster answers at 127.0.0.1:1" in done.stderr

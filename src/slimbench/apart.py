@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,7 @@ class Apart:
         from slimbench.run import failure
 
         os.environ.update(self.environ)
+        sys.path += [part for part in self.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in sys.path]
         for plugin in self.plugins:
             discover.load_plugin(plugin)
         job = replace(self.job, work=pickle.loads(self.work), after="")

@@ -22,6 +22,9 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from slimbench.core import UserError
+from slimbench.store import full
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -48,6 +51,15 @@ class Leases:
         self._over = threading.Event()
 
     def __enter__(self) -> Leases:
+        """Write this runner's file. Raises: StoreFullError."""
+        try:
+            self._write()
+        except OSError as error:
+            raise full(error, self.runners / self.name) from error
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def _write(self) -> None:
         for folder in (self.leases, self.runners):
             folder.mkdir(exist_ok=True)
         part = self.runners / f".{self.name}"  # it takes its name when it is locked: nobody sees it free
@@ -57,8 +69,6 @@ class Leases:
         self._file.flush()
         os.fsync(self._file.fileno())
         part.rename(self.runners / self.name)
-        threading.Thread(target=self._beat, daemon=True).start()
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
@@ -73,7 +83,7 @@ class Leases:
                 os.utime(self.runners / self.name)
 
     def take(self, job: str) -> bool:
-        """Lease a job, unless another runner that lives has it (or this one)."""
+        """Lease a job, unless another runner that lives has it (or this one). Raises: UserError."""
         holder, free = self._end(job)
         if holder is not None and not self.is_dead(holder):
             return False
@@ -81,6 +91,12 @@ class Leases:
             free.symlink_to(self.name)
         except FileExistsError:
             return False
+        except OSError as error:
+            problem = full(error, free)
+            if not isinstance(problem, UserError):
+                why = f"No symbolic link can be made in {self.leases} ({error.strerror}): runners need them to share"
+                problem = UserError(f"{why}, so put the store on another file system.")
+            raise problem from error
         if self._end(job)[0] != self.name:  # its predecessor was let go of meanwhile
             free.unlink(missing_ok=True)
             return False
