@@ -57,7 +57,8 @@ class _Merge:
         taken = {"records": 0, "measurements": 0}
         there = 0
         cells = sorted(self.source.records(), key=lambda record: (bool(record.reference), record.id))
-        for record in (*cells, *self.source.measurements()):
+        everything: list[Record | MeasurementRecord] = [*cells, *self.source.measurements()]
+        for record in everything:
             kind = "measurements" if hasattr(record, "cell_id") else "records"
             try:
                 is_new = self._take(record)
