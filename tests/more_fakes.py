@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from slimbench.core import Budget, Card, Task, Trainer
+import psutil
+
+from slimbench import discover
+from slimbench.core import Budget, Card, Split, Task, Trainer, UserError
 from slimbench.store import StoreFullError
 
 if TYPE_CHECKING:
     from torch import nn
+
+discover.load_plugin(str(Path(__file__).with_name("fakes.py")))
+from slimbench_plugin_fakes import Stripes  # noqa: E402  a module since the line above
+
+
+@dataclass(frozen=True)
+class OnDisk(Stripes):
+    """Stripes that believe a file below BENCH_DATA, whose content is declared."""
+
+    name: ClassVar[str] = "on_disk"
+    content: ClassVar[str] = hashlib.sha256(b"whole").hexdigest()
+
+    def load(self, split: Split):
+        file = Path(os.environ["BENCH_DATA"]) / "stripes"
+        if hashlib.sha256(file.read_bytes()).hexdigest() != self.content:
+            raise UserError(f"{file} was altered: fetch it again.")
+        return super().load(split)
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,53 @@ class Disturbs:
     def lingers(self, model):
         """Leaves a thread behind that keeps its process from ending."""
         threading.Thread(target=time.sleep, args=(600,)).start()
+        return model
+
+    def naps(self, model):
+        time.sleep(0.5)
+        return model
+
+    def forks(self, model):
+        """Leaves a child behind that holds all that it inherited."""
+        if (child := os.fork()) == 0:
+            time.sleep(600)
+        (Path(os.environ["BENCH_MARKS"]) / "child").write_text(str(child))
+        return model
+
+    def eats_memory(self, model):
+        held = []
+        while True:
+            held.append(bytearray(2**26))
+
+    def runs_out_once(self, model):
+        """Of memory, the first time."""
+        marker = Path(os.environ["BENCH_MARKS"]) / "ran-out"
+        if not marker.exists():
+            marker.touch()
+            time.sleep(0.3)
+            raise MemoryError("too little is left")
+        return model
+
+    def hangs_once(self, model):
+        """The first time."""
+        marker = Path(os.environ["BENCH_MARKS"]) / "hung"
+        if not marker.exists():
+            marker.touch()
+            time.sleep(600)
+        return model
+
+    def kills_its_runner_once(self, model):
+        """As a node that loses its power does: the fork server is between this process and its runner."""
+        marker = Path(os.environ["BENCH_MARKS"]) / "killed"
+        if not marker.exists():
+            marker.touch()
+            os.kill(psutil.Process().parent().ppid(), signal.SIGKILL)
+            time.sleep(600)
+        return model
+
+    def alters_the_data(self, model):
+        """While others still need them."""
+        (Path(os.environ["BENCH_DATA"]) / "stripes").write_text("part")
         return model
 
     def fills_the_disk(self, model):

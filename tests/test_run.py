@@ -463,14 +463,17 @@ def test_an_interrupted_runner_says_one_sentence(copied):
     assert go(SUITE, copied)[1].events == []
 
 
-def test_a_second_runner_is_turned_away(finished):
-    """One store, one runner: exit status 2 and a sentence."""
-    store, *_ = finished
-    with store.one_runner():
-        second = subprocess.run([*COMMAND, "--store", str(store.root)], capture_output=True, text=True)
-    assert second.returncode == 2
-    assert second.stderr.startswith(f"bench: Another `bench` is running on the store {store.root}: wait for it")
-    assert second.stdout == ""
+def test_a_terminated_runner_ends_in_order(copied):
+    """What a cluster sends before it kills: exit status 143, no process left, no lease, and the next run goes on."""
+    with hanging(copied) as (runner, below):
+        runner.send_signal(signal.SIGTERM)
+        _, said = runner.communicate()
+    assert runner.returncode == 143
+    assert said == "bench: interrupted; the same command continues where this one stopped.\n"
+    assert alive(below) == []
+    assert not list((copied.root / "leases").iterdir())
+    assert not list((copied.root / "runners").iterdir())
+    assert go(SUITE, copied)[1].events == []
 
 
 def test_a_worker_mends_its_thread_pool_before_anything_runs_beside_it(tmp_path, monkeypatch):
@@ -479,10 +482,12 @@ def test_a_worker_mends_its_thread_pool_before_anything_runs_beside_it(tmp_path,
     monkeypatch.setattr(torch, "set_num_threads", lambda n: seen.append("pool"))
     monkeypatch.setattr(threading.Thread, "start", lambda thread: seen.append("thread"))
     monkeypatch.setattr(os, "dup2", lambda *a: None)
+    monkeypatch.setattr(os, "setpgid", lambda *a: None)
     monkeypatch.setattr(signal, "signal", lambda *a: None)
     monkeypatch.setattr(faulthandler, "enable", lambda *a: None)
     monkeypatch.setattr(worker, "run", lambda *a: seen.append("job"))
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
-    worker.main(SimpleNamespace(send=lambda message: None), pickle.dumps({}), (), str(tmp_path / "log"), {})
+    with (tmp_path / "log").open("w") as output:
+        worker.main(SimpleNamespace(send=lambda message: None), pickle.dumps({}), (), output, {})
     assert seen == ["pool", "thread", "job"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from slimbench import __version__, cli_report, discover, environment
+from slimbench import __version__, cli_report, cli_runs, discover, environment
 from slimbench.cli_options import options, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.store import Store
@@ -44,9 +45,18 @@ class _Cli(click.Group):
             where = error.ctx.command_path if error.ctx else "bench"
             click.echo(f"bench: {error.format_message()} See `{where} --help`.", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             click.echo("bench: interrupted; the same command continues where this one stopped.", err=True)
-            ctx.exit(130)
+            ctx.exit(143 if isinstance(error, _TerminatedError) else 130)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM: ends a run in the same order as an interrupt does."""
+
+
+def _terminate(*received: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends at once
+    raise _TerminatedError
 
 
 def prepare(data: str | None, plugin: Sequence[str]) -> None:
@@ -165,6 +175,22 @@ def plan(
     help="Seconds that a cell may take (else the suite's).",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first cell that fails.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "slurm", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where cells are compressed: here, as job arrays, as tasks of a Ray cluster.",
+)
+@click.option("--address", default="auto", show_default=True, help="Of the Ray cluster.")
+@click.option("--slurm", multiple=True, metavar="NAME=VALUE", help="An option of sbatch, or minutes of an allocation.")
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    default=None,
+    metavar="GIB",
+    help="Of one cell: its limit here, what it asks a cluster for.",
+)
 def run(
     *,
     data: str | None,
@@ -179,18 +205,28 @@ def run(
     level: Any,
     time_limit: float | None,
     fail_fast: bool,
+    executor: str,
+    address: str,
+    slurm: Any,
+    memory: float | None,
     **part: Any,
 ) -> None:
     """Run a suite: compress what is not done, measure it, show the table.
 
-    Interrupt it whenever you like: the same command continues, and never redoes what is done. Exit status 1 where a
-    cell failed, 2 where the input was bad.
+    Interrupt it whenever you like: the same command continues, and never redoes what is done. Several may run on one
+    store, from several machines too: they share the work. Exit status 1 where a cell failed, 2 where the input was bad.
     """
+    from slimbench import executors
     from slimbench.run import Options
 
     prepare(data, plugin)
     settings = environment.resolve(precision, device, threads)
-    how = Options(jobs_of(jobs, threads, device), level, limit, fail_fast, time_limit, tuple(plugin))
+    here = jobs_of(jobs, threads, device)
+    scripts = Path(store).expanduser().absolute() / "submitted"
+    where = executors.executor(
+        executor, settings, scripts, jobs=jobs, here=here, memory_gb=memory, address=address, slurm=slurm
+    )
+    how = Options(here, level, limit, fail_fast, time_limit, tuple(plugin), where)
     sys.exit(_run(_suite(**part), settings, how, store, as_json=as_json))
 
 
@@ -206,6 +242,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
 
     store = Store(store_path)
     shown = view(as_json=as_json)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         outcome = run_suite(suite, settings, options, store, shown)
     finally:
@@ -476,5 +513,5 @@ def lock(unchanged: tuple[str, ...], because: str) -> None:
         click.echo(line)
 
 
-main.add_command(cli_report.report)
-main.add_command(cli_report.audit)
+for command in (cli_report.report, cli_report.audit, cli_runs.status, cli_runs.logs, cli_runs.merge):
+    main.add_command(command)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from slimbench import identity
 from slimbench.core import Arm, Budget, Cell, Settings, Suite, UserError
 from slimbench.store import size_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from slimbench.core import Task
+    from slimbench.core import Record, Task
     from slimbench.store import Store
+
+T = TypeVar("T")
 
 FINAL = ("ok", "off_budget", "unsupported")  # a failed cell is tried again by the next run
 
@@ -91,22 +93,42 @@ class Estimate:
 
 def estimate(todo: Iterable[Cell], store: Store | None) -> Estimate:
     """By the median of the same task, recipe and method, else of the same task and recipe; one process."""
-    history: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
-    for record in store.records() if store else []:
-        if store and record.status in FINAL and record.cost:
-            task, method = record.cell["task"], record.cell["method"]
-            taken = record.seconds, float(size_bytes(store.artifact(record.id)))
-            recipe = identity.digest(task["recipe"])
-            history[task["label"], recipe, method["label"]].append(taken)
-            history[task["label"], recipe].append(taken)
+    records = store.records() if store else []
+    taken = _history(
+        records, lambda record: (record.seconds, float(size_bytes(store.artifact(record.id))) if store else 0.0)
+    )
     seconds = disk = 0.0
     unknown = 0
     for cell in todo:
-        alike = identity.task_label(cell.task), identity.digest(identity.describe(cell.task.recipe))
-        known = history.get((*alike, identity.label(cell.method))) or history.get(alike)
+        known = _like(cell, taken)
         if known is None:
             unknown += 1
             continue
-        seconds += statistics.median(taken for taken, _ in known)
+        seconds += statistics.median(took for took, _ in known)
         disk += statistics.median(size for _, size in known)
     return Estimate(seconds, disk, unknown)
+
+
+def expected_bytes(cells: Mapping[str, Cell], records: Iterable[Record]) -> dict[str, int]:
+    """Memory that each cell will take: the most that any took of the same task, recipe and method, or network."""
+    peaks = _history(
+        (record for record in records if record.spent.peak_bytes), lambda record: record.spent.peak_bytes or 0
+    )
+    return {name: max(known) for name, cell in cells.items() if (known := _like(cell, peaks))}
+
+
+def _history(records: Iterable[Record], of: Callable[[Record], T]) -> dict[tuple[str, ...], list[T]]:
+    """A figure of the cells that are done, by task, recipe and method, and by task and recipe."""
+    history: dict[tuple[str, ...], list[T]] = defaultdict(list)
+    for record in records:
+        if record.status in FINAL and record.cost:
+            task, figure = record.cell["task"], of(record)
+            recipe = identity.digest(task["recipe"])
+            history[task["label"], recipe, record.cell["method"]["label"]].append(figure)
+            history[task["label"], recipe].append(figure)
+    return history
+
+
+def _like(cell: Cell, history: Mapping[tuple[str, ...], list[T]]) -> list[T] | None:
+    alike = identity.task_label(cell.task), identity.digest(identity.describe(cell.task.recipe))
+    return history.get((*alike, identity.label(cell.method))) or history.get(alike)

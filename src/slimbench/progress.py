@@ -72,6 +72,8 @@ class PlainView:
 
     def show(self, event: Event) -> None:
         """Finished jobs, counted."""
+        if event.kind == "elsewhere":
+            self.say(f"{event.job.label}: another runner has it")
         if event.kind in {"done", "failed", "stop"}:
             self.done += 1
             self.say(f"[{self.done}/{self.total}] {event.job.label}: {outcome(event)}{self._left()}")
@@ -149,6 +151,8 @@ class LiveView(PlainView):
             what = message.get("stage") or f"{message['fit']}, {message['images_per_second']:,.0f} images/s"
             total, done = message.get("epochs", 1), message.get("epoch", 1)
             self.bars.update(self.cells[event.job.id], total=round(total), completed=int(done), what=what)
+        elif event.kind == "elsewhere":
+            super().show(event)
         else:
             if event.job.id in self.cells:
                 self.bars.remove_task(self.cells.pop(event.job.id))

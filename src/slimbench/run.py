@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from slimbench import identity
 from slimbench.core import Level, Record, Settings, Suite, UserError, sources
 from slimbench.environment import environment
-from slimbench.execute import Event, Job, run_local
+from slimbench.execute import Event, Executor, Job, Local
+from slimbench.leases import Claims, Leases
 from slimbench.measure import empty_record, measurement_id
-from slimbench.plan import FINAL, estimate, plan
+from slimbench.plan import FINAL, estimate, expected_bytes, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from slimbench.core import Cell, HardwareProfile
+    from slimbench.core import Cell, HardwareProfile, MeasurementRecord
     from slimbench.progress import View
     from slimbench.store import Store
 
@@ -37,6 +39,7 @@ class Options:
         jobs: cells that are compressed at once.
         limit: at most so many cells this time; None: all.
         time_limit_s: overrides the suite's.
+        executor: where cells are compressed; None: here.
 
     """
 
@@ -46,6 +49,12 @@ class Options:
     fail_fast: bool = False
     time_limit_s: float | None = None
     plugins: tuple[str, ...] = ()
+    executor: Executor | None = None
+
+    @property
+    def where(self) -> Executor:
+        """What compresses."""
+        return self.executor or Local(self.jobs)
 
 
 @dataclass(frozen=True)
@@ -58,30 +67,37 @@ class Outcome:
 
 
 def run(suite: Suite, settings: Settings, options: Options, store: Store, view: View) -> Outcome:
-    """Run what is left of a suite. Raises: StoppedError; KeyboardInterrupt after ending every worker."""
+    """Run what is left of a suite; what another runner does of it meanwhile is waited for, and not done again.
+
+    Raises: StoppedError; KeyboardInterrupt after ending every worker.
+    """
     cells = {identity.cell_id(cell): cell for cell in plan(suite, settings)}
     seconds: dict[str, float] = {}
     failed = 0
-    with store.one_runner():
-        todo = left_to_do(cells, store)
+    with Leases(store.root, suite.name) as leases:
+        records = _records(store)
+        todo = left_to_do(cells, store, records)
         _tell(store, view)
         view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
         if todo:
-            store.sweep()
+            store.sweep(leases)
             with _timed(seconds, "check"):
                 _check_data(todo.values(), store, options)
             with _timed(seconds, "compress"):
                 limit_s = suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
-                failed += _compress(todo, limit_s, options, store, view)
+                failed += _compress(todo, limit_s, options, store, view, claims=Claims(leases, store.record, records))
                 # a dense network that came out otherwise than before takes what started from the old one with it
-                stale = {i: c for i, c in left_to_do(cells, store).items() if i not in todo}
+                records = _records(store)
+                stale = {i: c for i, c in left_to_do(cells, store, records).items() if i not in todo}
                 if stale and not options.limit:
                     view.say(f"{len(stale)} cells started from a dense network that is no longer there: again")
-                    failed += _compress(stale, limit_s, options, store, view)
+                    failed += _compress(
+                        stale, limit_s, options, store, view, claims=Claims(leases, store.record, records)
+                    )
         if failed and options.fail_fast:
             return Outcome(tuple(cells), failed, seconds)
         with _timed(seconds, "measure"):
-            failed += _measure(cells, suite, options, store, view)
+            failed += _measure(cells, suite, options, store, view, leases=leases)
     return Outcome(tuple(cells), failed, seconds)
 
 
@@ -91,18 +107,24 @@ def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View
     The caller holds the store. Raises: StoppedError.
     """
     every = {identity.cell_id(c): c for cell in cells for c in (cell.reference, cell) if c}
-    todo = left_to_do(every, store)
-    _tell(store, view)
-    if todo:
-        store.sweep()
-        _check_data(todo.values(), store, options)
-        limit_s = Suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
-        _compress(todo, limit_s, options, store, view)
+    with Leases(store.root, "a search") as leases:
+        records = _records(store)
+        todo = left_to_do(every, store, records)
+        _tell(store, view)
+        if todo:
+            store.sweep(leases)
+            _check_data(todo.values(), store, options)
+            limit_s = Suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
+            _compress(todo, limit_s, options, store, view, claims=Claims(leases, store.record, records))
 
 
-def left_to_do(cells: dict[str, Cell], store: Store) -> dict[str, Cell]:
-    """The cells that are not done."""
-    records = {record.id: record for record in store.records()}
+def _records(store: Store) -> dict[str, Record]:
+    return {record.id: record for record in store.records()}
+
+
+def left_to_do(cells: dict[str, Cell], store: Store, records: dict[str, Record] | None = None) -> dict[str, Cell]:
+    """The cells that are not done, by the store's records."""
+    records = _records(store) if records is None else records
     return {cell_id: cell for cell_id, cell in cells.items() if not is_done(cell_id, records, store)}
 
 
@@ -140,13 +162,16 @@ def _check_data(cells: Any, store: Store, options: Options) -> None:
         for index, task in enumerate(tasks)
     ]
     heavy = sorted({name for task in tasks for name in task.heavy})
-    for event in run_local(jobs, 1, options.plugins, heavy):
+    for event in Local().run(jobs, options.plugins, preload=heavy):
         if event.kind in {"failed", "stop"}:
             raise StoppedError(str(event.value))
 
 
-def _compress(todo: dict[str, Cell], limit_s: float, options: Options, store: Store, view: View) -> int:
-    chosen = list(todo.items())[: options.limit]
+def _compress(
+    todo: dict[str, Cell], limit_s: float, options: Options, store: Store, view: View, *, claims: Claims
+) -> int:
+    chosen = dict(list(todo.items())[: options.limit])
+    memory = expected_bytes(chosen, claims.before.values())
     jobs = [
         Job(
             cell_id,
@@ -155,23 +180,30 @@ def _compress(todo: dict[str, Cell], limit_s: float, options: Options, store: St
             store.log(cell_id),
             identity.cell_id(cell.reference) if cell.reference else "",
             limit_s,
+            memory.get(cell_id, 0),
         )
-        for cell_id, cell in chosen
+        for cell_id, cell in chosen.items()
     ]
     view.begin("compress", len(jobs), estimate(todo.values(), store).seconds)
     failed = 0
-    with contextlib.closing(run_local(jobs, options.jobs, options.plugins)) as events:
+    with contextlib.closing(options.where.run(jobs, options.plugins, claims)) as events:
         for event in events:
             view.show(event)
             if event.kind == "stop":
                 raise StoppedError(str(event.value))
             if event.kind == "failed":
-                failed += 1
                 store.put(failure(todo[event.job.id], event, store))
+            if has_failed(event):
+                failed += 1
                 if options.fail_fast:
                     view.say(f"stopped at the first failure: {event.job.label}; its log is {event.job.log}")
                     break
     return failed
+
+
+def has_failed(event: Event) -> bool:
+    """Whether a job ended badly: here, by its own account, or with another runner."""
+    return event.kind == "failed" or (event.kind == "done" and event.value.status == "failed")
 
 
 def failure(cell: Cell, event: Event, store: Store) -> Record:
@@ -185,10 +217,13 @@ def failure(cell: Cell, event: Event, store: Store) -> Record:
         reason=reason,
         reference=event.job.after,
         environment=environment(),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
     )
 
 
-def _measure(cells: dict[str, Cell], suite: Suite, options: Options, store: Store, view: View) -> int:
+def _measure(
+    cells: dict[str, Cell], suite: Suite, options: Options, store: Store, view: View, *, leases: Leases
+) -> int:
     """One after another, and never beside training: the workers have ended."""
     usable = []
     for profile in suite.profiles:
@@ -197,31 +232,36 @@ def _measure(cells: dict[str, Cell], suite: Suite, options: Options, store: Stor
             view.say(f"profile {identity.label(profile)} is unavailable: {reason}")
         else:
             usable.append(profile)
-    jobs = _measurements(cells, usable, options, store)
+    before = {m.id: m for m in store.measurements()} if usable else {}
+    jobs = _measurements(cells, usable, options, store, before)
     _tell(store, view)
     view.begin("measure", len(jobs))
     failed = 0
-    for event in run_local(jobs, 1, options.plugins):
+    for event in Local().run(jobs, options.plugins, Claims(leases, store.measurement, before)):
         view.show(event)
         if event.kind == "stop":
             raise StoppedError(str(event.value))
         if event.kind == "failed":
             work = event.job.work
             blank = empty_record(work["record"], work["reference"], work["profile"], options.level)
-            store.put(replace(blank, status="failed", reason=str(event.value)))
-        failed += event.kind == "failed" or (event.kind == "done" and event.value.status == "failed")
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+            store.put(replace(blank, status="failed", reason=str(event.value), finished=now))
+        failed += has_failed(event)
     return failed
 
 
 def _measurements(
-    cells: dict[str, Cell], profiles: Sequence[HardwareProfile], options: Options, store: Store
+    cells: dict[str, Cell],
+    profiles: Sequence[HardwareProfile],
+    options: Options,
+    store: Store,
+    before: dict[str, MeasurementRecord],
 ) -> list[Job]:
     """A job for each network and profile that this machine has not measured; level quick: the first seed only."""
     if not profiles:
         return []
     first = min(cell.seed for cell in cells.values())
-    done = {m.id for m in store.measurements() if m.status in {"ok", "unsupported"}}  # a refused one is tried again
-    records = {record.id: record for record in store.records() if has_artifact(record.id, store)}
+    records = {i: record for i, record in _records(store).items() if has_artifact(i, store)}
     jobs = {}
     for cell_id, cell in cells.items():
         record = records.get(cell_id)
@@ -234,6 +274,7 @@ def _measurements(
             work |= {"level": options.level, "store": store.root}
             label = f"{record.label} on {identity.label(profile)}"
             jobs[name] = Job(name, label, work, store.log(name), "", MEASURE_LIMIT_S)
+    done = {m.id for m in before.values() if m.status in {"ok", "unsupported"}}  # a refused one is tried again
     return [job for name, job in jobs.items() if name not in done]
 
 

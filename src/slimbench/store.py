@@ -1,6 +1,7 @@
 """Records on disk: one JSON file a piece of work, written whole or not at all; what is corrupt is set aside by name.
 
 records/ID.json  measurements/ID.json  artifacts/ID/  work/ID/ (under way)  logs/ID.log  aside/ (corrupt)
+leases/ID and runners/NAME (who does what now: see ``leases.py``)
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from slimbench.identity import digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from slimbench.leases import Leases
+
 SCHEMA = 1
 T = TypeVar("T")
-_FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside")
+_FRESH_S = 600.0  # a part that is younger may be another runner's
+_FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside", "leases", "runners")
 
 
 class StoreFullError(UserError):
@@ -34,8 +38,12 @@ class StoreFullError(UserError):
 class Store:
     """A folder of records. ``warnings`` names every corrupt file that was set aside."""
 
-    def __init__(self, root: Path | str, *, create: bool = True) -> None:
-        """Open the store in ``root``. Raises: UserError where it cannot be written, or does not exist."""
+    def __init__(self, root: Path | str, *, create: bool = True, keeps_corrupt: bool = False) -> None:
+        """Open the store in ``root``, setting aside what is corrupt unless it ``keeps_corrupt`` where it is.
+
+        Raises: UserError where it cannot be written, or does not exist.
+        """
+        self.keeps_corrupt = keeps_corrupt
         self.root = Path(root).expanduser().absolute()
         self.warnings: list[str] = []
         if not create:
@@ -63,7 +71,7 @@ class Store:
         return self.root / "work" / cell_id
 
     def log(self, cell_id: str) -> Path:
-        """The file that a worker prints to."""
+        """What a job did, said and printed, one JSON object a line."""
         return self.root / "logs" / f"{cell_id}.log"
 
     # -------------------------------------------------------------------------------------------------- records
@@ -94,9 +102,12 @@ class Store:
         """Status of every readable record, by id."""
         return {record.id: record.status for record in self.records()}
 
-    def sweep(self) -> None:
-        """Remove what a killed process left half-written. Only while the store is held."""
+    def sweep(self, leases: Leases) -> None:
+        """Remove what killed processes left half-written, but nothing that a living runner may be writing."""
+        alone, now_s = not leases.others(), file_system_s(self.root)
         for part in self.root.glob("*/.*.part"):
+            if not alone and (leases.holder(part.name.split(".")[1]) or now_s - modified_s(part) < _FRESH_S):
+                continue
             if part.is_dir():
                 shutil.rmtree(part, ignore_errors=True)
             else:
@@ -115,7 +126,7 @@ class Store:
 
     @contextlib.contextmanager
     def one_runner(self) -> Iterator[None]:
-        """Hold the store for one runner; the system lets go of it when the process dies. Raises: UserError."""
+        """Hold the store for one search; the system lets go of it when the process dies. Raises: UserError."""
         with (self.root / "runner.lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,6 +162,9 @@ class Store:
             return None
 
     def _set_aside(self, path: Path, why: str) -> None:
+        if self.keeps_corrupt:
+            self.warnings.append(f"The record {path.name} is corrupt ({why}): left out.")
+            return
         aside = self.root / "aside" / path.name
         self.warnings.append(f"The record {path.name} is corrupt ({why}): set aside in {aside}, to be made again.")
         with contextlib.suppress(OSError):  # a read-only store still reports the rest
@@ -199,6 +213,20 @@ def whole_folder(final: Path) -> Iterator[Path]:
         raise full(error, final) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def file_system_s(folder: Path) -> float:
+    """What time it is for the file system that holds ``folder``, in seconds: this machine's clock may differ."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
+def modified_s(path: Path) -> float:
+    """When a file was changed last, by its file system's clock; long ago for one that is gone."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def size_bytes(folder: Path) -> int:

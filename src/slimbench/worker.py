@@ -1,4 +1,4 @@
-"""What a worker process does: one job, apart from the runner, with its output in a log.
+"""What a worker process does: one job, apart from the runner, which gets its result and all that it prints.
 
 A worker is a fork of the server in ``preload.py``. Method code runs only here: it may crash, hang or be killed.
 """
@@ -12,12 +12,11 @@ import signal
 import sys
 import threading
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from slimbench import devices, discover
+from slimbench import devices, discover, memory
 from slimbench.compress import compress
 from slimbench.core import UserError
 from slimbench.measure import measure
@@ -29,17 +28,33 @@ if TYPE_CHECKING:
     from slimbench.core import Task
 
 
-def main(line: Connection, job: bytes, plugins: tuple[str, ...], log: str, environ: dict[str, str]) -> None:
-    """Run one pickled job and send what came of it: ("done", record) or ("failed", reason)."""
+def main(
+    line: Connection,
+    job: bytes,
+    plugins: tuple[str, ...],
+    output: Connection,
+    environ: dict[str, str],
+    *,
+    memory_limit_bytes: int | None = None,
+) -> None:
+    """Run one pickled job and send what came of it: ("done", record), ("failed", reason) or ("memory", reason).
+
+    What it prints, Python's own last words included, goes to ``output``.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what an interrupt ends
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # likewise; a cluster sends them to everybody
+        signal.signal(number, lambda *received: None)
+    os.setpgid(0, 0)  # what a method forks ends with it
     os.environ.update(environ)
     torch.set_num_threads(1)  # torch mends its pool here, after the fork: two threads that came first would race
     threading.Thread(target=_die_with_the_runner, args=(line,), daemon=True).start()
-    with Path(log).open("a", buffering=1) as file:
+    with os.fdopen(output.fileno(), "w", buffering=1, closefd=False) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
         faulthandler.enable(file)
+        if memory_limit_bytes:
+            memory.limit(memory_limit_bytes)
         try:
             for plugin in plugins:
                 discover.load_plugin(plugin)
@@ -49,7 +64,7 @@ def main(line: Connection, job: bytes, plugins: tuple[str, ...], log: str, envir
             line.send(("stop" if stops_the_run(error) else "failed", str(error)))
         except Exception as error:  # noqa: BLE001  the border: whatever a method raises becomes a record
             traceback.print_exc()
-            line.send(("failed", f"{type(error).__name__}: {error}"))
+            line.send(("memory" if memory.ran_out(error) else "failed", f"{type(error).__name__}: {error}"))
 
 
 def run(job: dict[str, Any], line: Connection) -> Any:
@@ -90,4 +105,4 @@ def _die_with_the_runner(line: Connection) -> None:
     try:
         line.poll(None)
     finally:
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,73 @@
+"""What the command line says of where cells are compressed goes in; an executor comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slimbench.core import UserError
+from slimbench.execute import Local
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from slimbench.core import Settings
+    from slimbench.execute import Executor
+
+NAMES = ("local", "slurm", "ray")
+
+
+def executor(
+    name: str,
+    settings: Settings,
+    scripts: Path,
+    *,
+    jobs: int | None,
+    here: int,
+    memory_gb: float | None,
+    address: str,
+    slurm: Sequence[str],
+) -> Executor:
+    """An executor by name.
+
+    Args:
+        scripts: folder for what a cluster is told to do.
+        jobs: cells at once, as asked for; ``here``: what this machine takes where nothing was asked for.
+        memory_gb: of one cell: its limit here, its share of a node on a cluster.
+        slurm: options of sbatch, ``NAME=VALUE``; ``minutes`` of an allocation too.
+
+    Raises: UserError.
+
+    """
+    gpus = int(settings.device == "cuda")
+    if slurm and name != "slurm":
+        raise UserError("--slurm gives options to sbatch: say --executor slurm too.")
+    if name == "slurm":
+        from slimbench.slurm import Slurm
+
+        told = options_of(slurm)
+        minutes = _minutes(told.pop("minutes", "240"))
+        return Slurm(scripts, jobs or 64, minutes, memory_gb, settings.threads, gpus, told)
+    if name == "ray":
+        from slimbench.on_ray import OnRay
+
+        return OnRay(address, jobs or 1024, settings.threads, gpus, memory_gb)
+    return Local(jobs or here, None if memory_gb is None else int(memory_gb * 2**30))
+
+
+def options_of(texts: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a table. Raises: UserError."""
+    for text in texts:
+        if not all(text.partition("=")):
+            raise UserError(f"Cannot read --slurm {text!r}: write NAME=VALUE, e.g. partition=gpu.")
+    return {name.replace("-", "_"): value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not minutes > 0:
+        raise UserError(f"--slurm minutes={text} is impossible: give the minutes of one allocation.")
+    return minutes

@@ -1,0 +1,103 @@
+"""Slurm: cells go out as job arrays, through submitit; a cell that runs out of time is put back and goes on."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from slimbench.apart import doze, drive
+from slimbench.core import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Hashable, Mapping, Sequence
+    from pathlib import Path
+
+    from slimbench.apart import Apart, Said
+    from slimbench.execute import Event, Job
+    from slimbench.leases import Claims
+
+_LOOK_S = 2.0
+_REQUEUES = 100
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Job arrays on a Slurm cluster that shares the store's folder.
+
+    Attributes:
+        folder: for submitit's scripts and the nodes' own output.
+        at_once: tasks of an array that may run at the same time, and cells that are submitted at most.
+        minutes: of one allocation; a cell that takes longer goes on in the next.
+        memory_gb, cpus, gpus: of one cell.
+        extra: further options of sbatch by name, e.g. ``{"partition": "gpu"}``.
+        cluster: "slurm"; "local" runs the same scripts here, for tests.
+
+    """
+
+    folder: Path
+    at_once: int = 64
+    minutes: float = 240.0
+    memory_gb: float | None = None
+    cpus: int = 1
+    gpus: int = 0
+    extra: Mapping[str, str] = field(default_factory=dict)
+    cluster: str = "slurm"
+
+    def run(self, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None) -> Generator[Event, None, None]:
+        """Run jobs; leases are taken on the nodes. Raises: UserError where submitit or sbatch is absent."""
+        yield from drive(_Arrays(self._executor()), jobs, plugins, claims, at_once=self.at_once)
+
+    def _executor(self) -> Any:
+        if importlib.util.find_spec("submitit") is None:
+            raise UserError("--executor slurm needs submitit: pip install 'slimbench[slurm]'.")
+        import submitit
+
+        try:
+            executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster, **self._requeues())
+        except RuntimeError as error:
+            raise UserError(
+                f"--executor slurm, but this machine cannot submit ({error}): use --executor local."
+            ) from error
+        executor.update_parameters(name="slimbench", timeout_min=self.minutes, cpus_per_task=self.cpus)
+        if self.gpus:
+            executor.update_parameters(gpus_per_node=self.gpus)
+        if self.memory_gb:
+            executor.update_parameters(mem_gb=self.memory_gb)
+        if self.cluster == "slurm":
+            executor.update_parameters(slurm_array_parallelism=self.at_once, slurm_additional_parameters={**self.extra})
+        return executor
+
+    def _requeues(self) -> dict[str, int]:
+        return {f"{self.cluster}_max_num_timeout": _REQUEUES}
+
+
+@dataclass
+class _Arrays:
+    """One array a wave."""
+
+    executor: Any
+
+    def submit(self, calls: Sequence[Apart]) -> list[Hashable]:
+        """An array of calls."""
+        with self.executor.batch():
+            jobs = [self.executor.submit(call) for call in calls]
+        return list(jobs)
+
+    def ended(self, handles: Sequence[Any]) -> list[tuple[Hashable, Said]]:
+        """Results, and the ends of jobs that left none."""
+        doze(_LOOK_S)
+        return [(job, _said(job)) for job in handles if job.done()]
+
+    def cancel(self, handles: Sequence[Any]) -> None:
+        """Scancel."""
+        for job in handles:
+            job.cancel(check=False)
+
+
+def _said(job: Any) -> Said:
+    try:
+        return job.result()
+    except Exception as error:  # noqa: BLE001  whatever ended it: cancelled, a node that died, a fault of submitit
+        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        return "failed", f"its job {job.job_id} ended without a result ({job.state}): {last[0]}"

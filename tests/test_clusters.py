@@ -1,0 +1,247 @@
+"""Slurm and Ray: the same records as here, and what befalls a node costs no more than its cell's last minute."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conftest import HERE, fakes
+from slimbench import executors, identity, logs
+from slimbench.apart import Apart
+from slimbench.core import Settings, UserError
+from slimbench.execute import Job, Local
+from slimbench.leases import Claims, Leases
+from slimbench.on_ray import OnRay
+from slimbench.plan import plan
+from slimbench.run import Options, run
+from slimbench.slurm import Slurm
+from slimbench.store import Store
+from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
+
+MIXED = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A store in which the suite was run here: one cell failed."""
+    store = Store(tmp_path_factory.mktemp("finished") / "store")
+    go(MIXED, store)
+    return store
+
+
+@pytest.fixture
+def dense(finished, tmp_path) -> Store:
+    """A store with the dense network alone."""
+    shutil.copytree(finished.root, tmp_path / "dense")
+    store = Store(tmp_path / "dense")
+    for record in store.records():
+        if record.reference:
+            (store.root / "records" / f"{record.id}.json").unlink()
+            store.log(record.id).unlink()
+    return store
+
+
+@pytest.fixture
+def nodes_find_the_tests(monkeypatch):
+    """Processes on "nodes" import what this one imports."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *filter(None, sys.path)]))
+
+
+def hung(store: Store) -> Job:
+    """A job that hangs the first time."""
+    cell = plan(suite_of(more_fakes.Disturbs("hangs_once")), SETTINGS)[1]
+    work = {"do": "compress", "cell": cell, "store": store.root}
+    return Job(identity.cell_id(cell), identity.cell_label(cell), work, store.log(identity.cell_id(cell)))
+
+
+def started(store: Store, job: Job) -> int:
+    """How often a job was started, by its log."""
+    path = store.log(job.id)
+    return sum(fact["event"] == "started" for fact in logs.lines(path)) if path.exists() else 0
+
+
+def until(condition) -> None:
+    """Wait for what another process does; the test's own time limit ends it."""
+    while not condition():
+        time.sleep(0.1)
+
+
+# --------------------------------------------------------------------------------------------------- a job on a node
+
+
+def test_a_job_apart_is_done_with_its_own_lease(finished, dense):
+    """Pickled and called elsewhere: the record is stored there, once, and nothing stays leased."""
+    cell = plan(MIXED, SETTINGS)[1]
+    name = identity.cell_id(cell)
+    job = Job(name, identity.cell_label(cell), {"do": "compress", "cell": cell, "store": dense.root}, dense.log(name))
+    with Leases(dense.root) as leases:
+        call = pickle.dumps(Apart.of(job, PLUGINS, Local(), Claims(leases, dense.record, {})))
+    kind, record = pickle.loads(call)()
+    assert (kind, timeless(dense)[name]) == ("done", timeless(finished)[name])
+    assert pickle.loads(call)() == ("done", record)
+    assert started(dense, job) == 1
+    assert not list((dense.root / "leases").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "local", "slurm": ["partition=gpu"]}, "say --executor slurm too"),
+        ({"name": "slurm", "slurm": ["partition"]}, "write NAME=VALUE"),
+        ({"name": "slurm", "slurm": ["minutes=soon"]}, "minutes=soon is impossible"),
+        ({"name": "slurm", "slurm": ["minutes=-1"]}, "minutes=-1 is impossible"),
+    ],
+)
+def test_bad_options_are_one_sentence(given, words):
+    """Before anything is submitted."""
+    options = {"jobs": None, "here": 1, "memory_gb": None, "address": "auto", "slurm": ()} | given
+    with pytest.raises(UserError, match=words):
+        executors.executor(options.pop("name"), SETTINGS, Path("scripts"), **options)
+
+
+def test_options_reach_the_executor():
+    """Of sbatch as they are; a GPU where cells are trained on one; memory as this machine's limit."""
+    common = {"jobs": None, "here": 3, "memory_gb": 2.0, "address": "auto"}
+    cuda = Settings("bf16", "cuda", 4)
+    told = ["minutes=30", "partition=gpu", "ntasks-per-node=1"]
+    slurm = executors.executor("slurm", cuda, Path("scripts"), **common, slurm=told)
+    assert (slurm.minutes, slurm.cpus, slurm.gpus, slurm.memory_gb) == (30.0, 4, 1, 2.0)
+    assert slurm.extra == {"partition": "gpu", "ntasks_per_node": "1"}
+    ray = executors.executor("ray", SETTINGS, Path("scripts"), **common | {"jobs": 7, "address": "head:1"}, slurm=())
+    assert (ray.address, ray.at_once, ray.gpus) == ("head:1", 7, 0)
+    assert executors.executor("local", SETTINGS, Path("scripts"), **common, slurm=()) == Local(3, 2 * 2**30)
+
+
+# --------------------------------------------------------------------------------------------------------------- Slurm
+
+
+def arrays_of(store: Store) -> Slurm:
+    """Submitit with its own local executor: the same scripts and signals as Slurm's."""
+    pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
+    return Slurm(store.root / "submitted", minutes=60.0, cluster="local")
+
+
+def test_slurm_makes_the_same_records(finished, store, nodes_find_the_tests):
+    """Heirs after their dense networks; failures are recorded on the nodes, and the others go on."""
+    outcome, view = go(MIXED, store, executor=arrays_of(store))
+    assert (outcome.failed, len(view.labels("started")), len(view.labels("done"))) == (1, 3, 3)
+    assert timeless(store) == timeless(finished)
+    assert not list((store.root / "leases").iterdir())
+
+
+def test_a_cell_that_runs_out_of_time_is_put_back_and_goes_on(dense, nodes_find_the_tests, tmp_path, monkeypatch):
+    """The signal that Slurm sends before the end of an allocation: the same job is done by the next one."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    job = hung(dense)
+    executor = arrays_of(dense)._executor()
+    submitted = executor.submit(Apart.of(job, PLUGINS, Local(), None))
+    until((tmp_path / "hung").exists)
+    (node,) = (f["pid"] for f in logs.lines(dense.log(job.id)) if f["event"] == "started")
+    (task,) = psutil.Process(submitted._process.pid).children()
+    task.send_signal(signal.SIGUSR2)
+    until(lambda: started(dense, job) == 2)
+    kind, record = submitted.result()
+    assert (kind, record.status) == ("done", "off_budget")
+    assert not Path(f"/proc/{node}").exists()
+    assert not list((dense.root / "leases").iterdir())
+
+
+def test_a_job_that_is_killed_is_a_failure_in_words(dense, nodes_find_the_tests, tmp_path, monkeypatch):
+    """A node that died says nothing; the driver records it, and the next run completes."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    suite = suite_of(more_fakes.Disturbs("kills_its_runner_once"))
+    outcome, _ = go(suite, dense, executor=arrays_of(dense))
+    assert outcome.failed == 1
+    assert "ended without a result" in of(dense, "disturbs(how=kills_its_runner_once)").reason
+    assert go(suite, dense)[0].failed == 0
+
+
+def test_without_sbatch_slurm_is_refused(store, monkeypatch):
+    """In one sentence."""
+    pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="this machine cannot submit"):
+        go(MIXED, store, executor=Slurm(store.root / "submitted"))
+
+
+def test_a_real_slurm(finished, store, nodes_find_the_tests):
+    """The same records, by job arrays of a cluster that answers."""
+    pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
+    if not shutil.which("sinfo") or subprocess.run(["sinfo", "-h"], capture_output=True).returncode:
+        pytest.skip("needs a Slurm cluster: sinfo does not answer")
+    assert go(MIXED, store, executor=Slurm(store.root / "submitted", minutes=60.0))[0].failed == 1
+    assert {r.id: r.artifact for r in store.records()} == {r.id: r.artifact for r in finished.records()}
+
+
+# ----------------------------------------------------------------------------------------------------------------- Ray
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """A head and a second node, two raylets on this machine."""
+    os.environ |= {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'slimbench[ray]'")
+    from ray.cluster_utils import Cluster
+
+    path = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, sys.path)])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster.add_node(num_cpus=2)
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        os.environ["PYTHONPATH"] = path
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_ray_makes_the_same_records(finished, store, ray_cluster):
+    """On the node that has processors."""
+    assert go(MIXED, store, executor=OnRay(ray_cluster.address))[0].failed == 1
+    assert timeless(store) == timeless(finished)
+    assert not list((store.root / "leases").iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_ray_node_that_is_killed_costs_one_cell_its_last_minute(dense, ray_cluster, tmp_path, monkeypatch):
+    """Kill -9 of all its processes: the cell is done by another node, which takes the dead one's lease over."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    victim = ray_cluster.worker_nodes.copy().pop()
+
+    class Kills(more_fakes.Recorder):
+        def show(self, event):
+            super().show(event)
+            if event.kind == "started":
+                until((tmp_path / "hung").exists)
+                ray_cluster.add_node(num_cpus=2)
+                ray_cluster.remove_node(victim, allow_graceful=False)
+
+    options = Options(plugins=PLUGINS, executor=OnRay(ray_cluster.address))
+    outcome = run(suite_of(more_fakes.Disturbs("hangs_once")), SETTINGS, options, dense, Kills())
+    assert outcome.failed == 0
+    record = of(dense, "disturbs(how=hangs_once)")
+    assert record.status == "off_budget"
+    assert sum(fact["event"] == "started" for fact in logs.lines(dense.log(record.id))) == 2
+    assert not list((dense.root / "leases").iterdir())
+
+
+def test_no_ray_cluster_is_one_sentence(store):
+    """Nothing answers there."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'slimbench[ray]'")
+    script = f"from test_clusters import *; go(MIXED, Store({str(store.root)!r}), executor=OnRay('127.0.0.1:1'))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
+    assert "UserError: No Ray cluster answers at 127.0.0.1:1" in done.stderr

@@ -1,0 +1,295 @@
+"""Several runners on one store, and what befalls them: every record whole, nothing twice, the next run completes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conftest import fakes
+from slimbench import discover, execute, identity, logs
+from slimbench.core import Budget, Cell
+from slimbench.execute import Event, Job, Local, Queue, Retry
+from slimbench.leases import Claims, Leases
+from slimbench.methods.dense import Dense
+from slimbench.plan import Filter, plan
+from slimbench.run import Options, StoppedError, run
+from slimbench.store import Store
+from test_run import COMMAND, PLUGINS, SETTINGS, SUITE, TASK, alive, go, hanging, more_fakes, of, suite_of, timeless
+
+CELLS = replace(SUITE, profiles=())  # two seeds, without measuring
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A store in which one runner made the two seeds' cells."""
+    store = Store(tmp_path_factory.mktemp("finished") / "store")
+    go(CELLS, store)
+    return store
+
+
+@pytest.fixture
+def dense(finished, tmp_path) -> Store:
+    """A store with the dense networks alone."""
+    shutil.copytree(finished.root, tmp_path / "dense")
+    store = Store(tmp_path / "dense")
+    for record in store.records():
+        if record.reference:
+            (store.root / "records" / f"{record.id}.json").unlink()
+    return store
+
+
+def starts(store: Store) -> dict[str, int]:
+    """How often each job was started, by its log."""
+    return {p.stem: sum(f["event"] == "started" for f in logs.lines(p)) for p in (store.root / "logs").glob("*.log")}
+
+
+def leased(store: Store) -> list[Path]:
+    return [*(store.root / "leases").iterdir(), *(store.root / "runners").iterdir()]
+
+
+# ---------------------------------------------------------------------------------------------------- several runners
+
+
+def test_two_runners_at_once_share_the_work(finished, store):
+    """No cell and no measurement is done twice, both end well, and the records are those of one runner."""
+    with ThreadPoolExecutor(2) as pool:
+        (one, first), (two, second) = pool.map(lambda root: go(SUITE, Store(root)), [store.root] * 2)
+    assert (one.failed, two.failed) == (0, 0)
+    jobs = starts(store)
+    del jobs["check"]
+    assert list(jobs.values()) == [1] * (len(store.records()) + len(store.measurements()))
+    assert sorted(first.labels("started") + second.labels("started")) == sorted(
+        {*first.labels("done"), *second.labels("done")}
+    )
+    assert first.labels("elsewhere") or second.labels("elsewhere")
+    assert timeless(store) == timeless(finished)
+    assert leased(store) == []
+
+
+class Kills(more_fakes.Recorder):
+    """A view that kills another runner as soon as that one is met."""
+
+    def __init__(self, runner):
+        super().__init__()
+        self.runner = runner
+
+    def show(self, event):
+        super().show(event)
+        if event.kind == "elsewhere":
+            self.runner.kill()
+            self.runner.wait()
+
+
+def test_what_a_dead_runner_had_is_taken_over(dense):
+    """By one that was waiting for it: its cell is begun again, and all is made."""
+    hangs = Filter((TASK,), (fakes.Misbehaves("hangs"),), (1.0,), (0,)).of(discover.suite("quick"))
+    suite = replace(hangs, profiles=())
+    with hanging(dense) as (runner, below):
+        view = Kills(runner)
+        outcome = run(suite, SETTINGS, Options(plugins=PLUGINS, time_limit_s=2.0), dense, view)
+        assert alive(below) == []
+    assert view.labels("elsewhere") == view.labels("failed") == [of(dense, "misbehaves(how=hangs)").label]
+    assert outcome.failed == 1
+    assert "time limit" in of(dense, "misbehaves(how=hangs)").reason
+    assert not list((dense.root / "leases").iterdir())
+
+
+class Fails(more_fakes.Recorder):
+    """A view that stands in for another runner: it has a job, and leaves a failure."""
+
+    def __init__(self, store, other, job):
+        super().__init__()
+        self.store, self.other, self.job = store, other, job
+
+    def show(self, event):
+        super().show(event)
+        if event.kind == "elsewhere":
+            self.store.put(replace(self.store.records()[0], id=self.job, status="failed", reason="it failed there"))
+            self.other.drop(self.job)
+
+
+def test_what_failed_with_another_runner_counts_and_is_not_tried_here(dense):
+    """The next run tries it again."""
+    reference = Cell(TASK, Dense(), Budget(1.0), 0)
+    cell = identity.cell_id(Cell(TASK, fakes.Fake(), Budget(0.5), 0, reference=reference))
+    with Leases(dense.root) as other:
+        assert other.take(cell)
+        view = Fails(dense, other, cell)
+        outcome = run(suite_of(fakes.Fake()), SETTINGS, Options(plugins=PLUGINS), dense, view)
+    assert outcome.failed == 1
+    assert view.labels("started") == []
+    assert go(suite_of(fakes.Fake()), dense)[0].failed == 0
+
+
+def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
+    """It stood still for too long: the cell is the other's, whose record it takes."""
+    monkeypatch.setattr(execute, "_LOOK_S", 0.1)
+    cell = plan(suite_of(fakes.Misbehaves("hangs")), SETTINGS)[1]
+    work = {"do": "compress", "cell": cell, "store": dense.root}
+    job = Job(identity.cell_id(cell), "hangs", work, dense.log("it"))
+    with Leases(dense.root, beat_s=0.1) as mine, Leases(dense.root) as other:
+        events = Local().run([job], PLUGINS, Claims(mine, dense.record, {}))
+        assert next(events).kind == "started"
+        other.is_dead = lambda name: True
+        assert other.take(job.id)
+        assert next(events).kind == "elsewhere"
+        dense.put(replace(dense.records()[0], id=job.id, label="the other's"))
+        other.drop(job.id)
+        (last,) = events
+    assert (last.kind, last.value.label) == ("done", "the other's")
+    assert logs.last(dense.log("it"))["event"] == "lost"
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_a_cell_that_eats_memory_fails_alone(dense):
+    """At its limit; the others finish beside it."""
+    how = Local(2, memory_limit_bytes=3 * 2**30, retry=Retry(0))
+    outcome, _ = go(
+        suite_of(more_fakes.Disturbs("eats_memory"), fakes.Misbehaves("misses_the_budget")), dense, executor=how
+    )
+    assert outcome.failed == 1
+    assert of(dense, "disturbs(how=eats_memory)").reason.startswith("MemoryError: ")
+    assert of(dense, "misbehaves(how=misses_the_budget)").status == "off_budget"
+
+
+def test_what_ran_out_of_memory_beside_others_is_tried_again_alone(dense, tmp_path, monkeypatch):
+    """After a wait; the log says why."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    how = Local(2, retry=Retry(1, wait_s=0.01))
+    suite = suite_of(more_fakes.Disturbs("runs_out_once"), more_fakes.Disturbs("naps"))
+    outcome, view = go(suite, dense, executor=how)
+    again = of(dense, "disturbs(how=runs_out_once)")
+    assert outcome.failed == 0
+    assert again.status == "off_budget"
+    (fact,) = (fact for fact in logs.lines(dense.log(again.id)) if fact["event"] == "again")
+    assert fact["reason"] == "MemoryError: too little is left"
+    assert view.labels("done") == [of(dense, "disturbs(how=naps)").label, again.label]
+
+
+def test_what_ran_out_of_memory_alone_has_failed(dense, tmp_path, monkeypatch):
+    """Another try would meet the same end."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    outcome, _ = go(suite_of(more_fakes.Disturbs("runs_out_once")), dense, executor=Local(retry=Retry(3, 0.0)))
+    assert outcome.failed == 1
+
+
+@pytest.mark.parametrize(("left", "at_once"), [(2**60, 2), (10, 1)], ids=["enough", "too little"])
+def test_no_more_start_than_the_memory_is_for(store, monkeypatch, left, at_once):
+    """By what jobs like them took; one always runs."""
+    monkeypatch.setattr(execute.memory, "available_bytes", lambda: left)
+    work = {"do": "check", "task": TASK, "store": store.root}
+    jobs = [Job(f"check-{n}", "check", work, store.log("check"), memory_bytes=2**20) for n in range(3)]
+    under_way = most = 0
+    for event in Local(2).run(jobs, PLUGINS):
+        under_way += {"started": 1, "done": -1}[event.kind]
+        most = max(most, under_way)
+    assert (most, under_way) == (at_once, 0)
+
+
+def test_jobs_wait_for_what_they_start_from():
+    """In order, heirs first; a failure takes all that hang on it, with the first cause."""
+    jobs = [Job(name, name, {}, Path(), after) for name, after in ("a ", "b ", "ca", "da", "ec")]
+    jobs = [replace(job, after=job.after.strip()) for job in jobs]
+    queue = Queue(jobs)
+    a, b = (queue.ready.popleft() for _ in range(2))
+    assert [e.kind for e in queue.end(Event("done", a))] == ["done"]
+    assert [job.id for job in queue.ready] == ["c", "d"]
+    ended = list(queue.end(Event("failed", queue.ready.popleft(), "it broke")))
+    assert [(e.job.id, e.value) for e in ended] == [("c", "it broke"), ("e", "what it starts from failed: it broke")]
+    assert b.id == "b"
+
+
+# -------------------------------------------------------------------------------------------------------------- faults
+
+
+def test_what_a_method_forks_ends_with_it(dense, tmp_path, monkeypatch):
+    """It holds up nothing, though it holds all that its parent held."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    outcome, _ = go(suite_of(more_fakes.Disturbs("forks"), fakes.Misbehaves("misses_the_budget")), dense)
+    assert outcome.failed == 0
+    assert of(dense, "disturbs(how=forks)").status == "off_budget"
+    child = int((tmp_path / "child").read_text())
+    assert alive([process for process in psutil.process_iter() if process.pid == child]) == []
+
+
+def test_data_that_change_under_way_are_noticed_and_lose_nothing(store, tmp_path, monkeypatch):
+    """Cells after the change fail in words; the file back, the same run completes."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    (tmp_path / "stripes").write_text("whole")
+    suite = suite_of(more_fakes.Disturbs("alters_the_data"), fakes.Fake(), task=more_fakes.OnDisk())
+    with pytest.raises(StoppedError, match="stripes was altered: fetch it again"):
+        outcome, _ = go(suite, store)
+        assert outcome.failed == 2
+        go(suite, store)
+    made = {i: r for i, r in timeless(store).items() if r.status == "ok"}
+    assert len(made) == 1
+    (tmp_path / "stripes").write_text("whole")
+    suite = suite_of(fakes.Fake(), task=more_fakes.OnDisk())
+    assert go(suite, store)[0].failed == 0
+    assert {i: r for i, r in timeless(store).items() if i in made} == made
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, to fill and to make read-only; and how to mount it anew with other options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> None:
+        done = subprocess.run(["mount", *options.split(), str(folder)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
+
+    if not shutil.which("mount") or os.getuid():
+        pytest.skip("needs the right to mount a file system")
+    mount("-t tmpfs -o size=64m slimbench-test")
+    try:
+        yield folder, lambda options: mount(f"-o remount,{options}")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(finished, dense, small_disk):
+    """The system's own: one sentence, every finished record whole; with room, the same run completes."""
+    folder, remount = small_disk
+    shutil.copytree(dense.root, folder / "store")
+    store = Store(folder / "store")
+    before = timeless(store)
+    filler = folder / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        while True:
+            file.write(bytes(2**16))
+            file.flush()
+    filler.write_bytes(filler.read_bytes()[: -2 * 2**16])
+    with pytest.raises(StoppedError, match="free some space and run the same command again"):
+        go(CELLS, store)
+    assert {i: r for i, r in timeless(store).items() if i in before} == before
+    assert not store.warnings
+    remount("size=128m")
+    go(CELLS, store)
+    assert timeless(store) == timeless(finished)
+    assert leased(store) == []
+
+
+def test_a_read_only_store_can_be_read_and_not_run(finished, small_disk):
+    """Reading commands say what they always say; a run is refused in one sentence."""
+    folder, remount = small_disk
+    shutil.copytree(finished.root, folder / "store")
+    remount("ro")
+    bench = COMMAND[0]
+    refused = subprocess.run([*COMMAND, "--store", str(folder / "store")], capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "cannot be written (Read-only file system): name another with --store" in refused.stderr
+    for command in (["status"], ["report"], ["show", next(iter(timeless(finished)))]):
+        done = subprocess.run([bench, *command, "--store", str(folder / "store")], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
