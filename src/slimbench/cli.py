@@ -332,8 +332,23 @@ def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
     type=click.Path(exists=True, dir_okay=False),
     help="Write the table or the cards of methods into this file.",
 )
-def check(data: str | None, store: str, plugin: Any, task: Any, write: str | None) -> None:
-    """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong."""
+@click.option("--baseline", default=None, help="Compare the store's records with this file of `bench baseline` instead.")
+@click.option("--summary", default=None, help="With --baseline: file for the verdict, in Markdown.")
+@click.option("--junit", default=None, help="With --baseline: file for the verdict, in JUnit's XML.")
+def check(
+    data: str | None,
+    store: str,
+    plugin: Any,
+    task: Any,
+    write: str | None,
+    baseline: str | None,
+    summary: str | None,
+    junit: str | None,
+) -> None:
+    """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong.
+
+    With --baseline: whether the store's records are as they were; 1 where one got worse, 2 where that cannot be told.
+    """
     from slimbench import checking
     from slimbench.reports import cards
 
@@ -341,6 +356,8 @@ def check(data: str | None, store: str, plugin: Any, task: Any, write: str | Non
     if write:
         click.echo(f"{write}: {'written' if cards.write(Path(write)) else 'is up to date'}")
         return
+    if baseline:
+        sys.exit(cli_nightly.compared(store, baseline, summary, junit))
     findings = checking.check(tuple(discover.make("tasks", text) for text in task), Path(store))
     for finding in findings:
         click.echo(f"{'ok     ' if finding.is_good else 'PROBLEM'}  {finding.what}: {finding.text}")
@@ -535,3 +552,9 @@ def lock(unchanged: tuple[str, ...], because: str) -> None:
 
     for line in locking.write(unchanged, because):
         click.echo(line)
+
+
+from slimbench import cli_nightly  # noqa: E402  its commands share the options above
+
+for command in (cli_nightly.baseline, cli_nightly.bisect):
+    main.add_command(command)
