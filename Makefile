@@ -26,7 +26,6 @@ NIGHT := nightly/$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo none)
 
 nightly: night
 	$(BIN)/bench check --baseline baselines/nightly.json --store $(NIGHT) --summary nightly/summary.md --junit nightly/junit.xml
-	$(MAKE) speed
 
 night: env
 	$(BIN)/bench run nightly --store $(NIGHT)
