@@ -244,8 +244,8 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
         shown.close()
     if not as_json:
         wanted = set(outcome.ids)
-        records = [record for record in store.records() if record.id in wanted]
-        taken = [m for m in store.measurements() if m.cell_id in wanted]
+        records = [record for record in store.summaries() if record.id in wanted]
+        taken = [m for m in store.timings() if m.cell_id in wanted]
         click.echo("\n" + table.markdown(records, taken))
         if took := [f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1]:
             click.echo(f"Took {', '.join(took)}.")
@@ -309,11 +309,11 @@ def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
     from slimbench.store import write_whole
 
     opened = Store(store, create=False)
-    records = opened.records()
+    records = opened.summaries()
     if suite:
         labels = {identity.task_label(task) for task in discover.suite(suite).tasks}
         records = [record for record in records if record.cell["task"]["label"] in labels]
-    text = (table.markdown if kind == "md" else table.as_csv)(records, opened.measurements())
+    text = (table.markdown if kind == "md" else table.as_csv)(records, opened.timings())
     _warn(opened)
     if not out:
         click.echo(text, nl=False)

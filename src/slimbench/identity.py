@@ -15,14 +15,16 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from slimbench.core import UserError, sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from slimbench.core import Budget, Cell, HardwareProfile, Method, Settings, Task
+
+T = TypeVar("T")
 
 # Raised when a fix in the engine (or in a file that several plug-ins share) moves results: every id changes.
 ENGINE_VERSION = 1
@@ -31,8 +33,36 @@ PLUGIN_PREFIX = "slimbench_plugin_"  # of the modules that users' files become
 
 def digest(value: Any) -> str:
     """Sixteen hexadecimal digits of the sha256 of a JSON value: sorted keys, no spaces."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _hashed(_text_of(value))
+
+
+def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_text_of = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
+def remembered(function: Callable[..., T]) -> Callable[..., T]:
+    """By object, not by value: 1 and True are equal, and as fields of a spec they are not. For what never changes.
+
+    Further arguments count by value.
+    """
+    known: dict[tuple[Any, ...], tuple[Any, T]] = {}
+
+    @functools.wraps(function)
+    def asked(value: Any, *rest: Any) -> T:
+        if (key := (id(value), *rest)) not in known:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[key] = value, function(value, *rest)  # the object is kept, so that no other gets its id
+        return known[key][1]
+
+    return asked
+
+
+_REMEMBERED = 4096
+digest_of_shared = remembered(digest)
 
 
 def describe(value: Any, *, defaults: bool = True) -> Any:
@@ -97,23 +127,37 @@ def cell_label(cell: Cell) -> str:
 def cell_id(cell: Cell) -> str:
     """The hash of everything that decides a cell's result."""
     published = cell.task.published()
-    return digest(
-        {
-            "engine": ENGINE_VERSION,
-            "task": describe(cell.task, defaults=False) | {"version": cell.task.version},
-            "data": cell.task.data_checksum(),
-            "weights": published.sha256 if published else None,
-            "method": describe(cell.method, defaults=False) | {"version": cell.method.card.version},
-            "budget": describe(cell.budget, defaults=False),
-            "seed": cell.seed,
-            # written out: a change of these defaults changes results
-            "settings": describe(cell.settings),
-            "reference": cell_id(cell.reference) if cell.reference else None,
-        }
-        | ({"sources": foreign} if (foreign := _of_other_tasks(cell)) else {})
-        | ({"inner": True} if cell.inner else {})
-        | ({"user": users} if (users := _of_the_user(cell)) else {})
-    )
+    content: dict[str, str] = {
+        "engine": _text_of(ENGINE_VERSION),
+        "task": _spec(cell.task, cell.task.version),
+        "data": _text_of(cell.task.data_checksum()),
+        "weights": _text_of(published.sha256 if published else None),
+        "method": _spec(cell.method, cell.method.card.version),
+        "budget": _spec(cell.budget),
+        "seed": _text_of(cell.seed),
+        "settings": _settings(cell.settings),
+        "reference": _text_of(cell_id(cell.reference) if cell.reference else None),
+    }
+    if foreign := _of_other_tasks(cell):
+        content["sources"] = _text_of(foreign)
+    if cell.inner:
+        content["inner"] = "true"
+    if users := _of_the_user(cell):
+        content["user"] = _text_of(users)
+    # as ``digest`` of one dictionary, whose parts are written once for all cells that share them
+    return _hashed("{" + ",".join(f'"{name}":{text}' for name, text in sorted(content.items())) + "}")
+
+
+@remembered
+def _spec(spec: Any, version: int | None = None) -> str:
+    """JSON of a task, method or budget for hashing."""
+    return _text_of(describe(spec, defaults=False) | ({} if version is None else {"version": version}))
+
+
+@remembered
+def _settings(settings: Any) -> str:
+    """All fields: a change of these defaults changes results."""
+    return _text_of(describe(settings))
 
 
 def _of_other_tasks(cell: Cell) -> list[list[Any]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from slimbench.core import Task
     from slimbench.store import Store
 
+_ENOUGH = 25  # records of a kind: more would not move their median by much
 FINAL = ("ok", "off_budget", "unsupported")  # a failed cell is tried again by the next run
 
 
@@ -91,22 +92,29 @@ class Estimate:
 
 def estimate(todo: Iterable[Cell], store: Store | None) -> Estimate:
     """By the median of the same task, recipe and method, else of the same task and recipe; one process."""
-    history: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
-    for record in store.records() if store else []:
-        if store and record.status in FINAL and record.cost:
-            task, method = record.cell["task"], record.cell["method"]
-            taken = record.seconds, float(size_bytes(store.artifact(record.id)))
-            recipe = identity.digest(task["recipe"])
-            history[task["label"], recipe, method["label"]].append(taken)
-            history[task["label"], recipe].append(taken)
     seconds = disk = 0.0
     unknown = 0
+    history: dict[tuple[str, ...], tuple[float, float]] | None = None
     for cell in todo:
+        history = _history(store) if history is None else history
         alike = identity.task_label(cell.task), identity.digest(identity.describe(cell.task.recipe))
         known = history.get((*alike, identity.label(cell.method))) or history.get(alike)
         if known is None:
             unknown += 1
             continue
-        seconds += statistics.median(taken for taken, _ in known)
-        disk += statistics.median(size for _, size in known)
+        seconds += known[0]
+        disk += known[1]
     return Estimate(seconds, disk, unknown)
+
+
+def _history(store: Store | None) -> dict[tuple[str, ...], tuple[float, float]]:
+    """Median seconds and bytes of cells that are alike; the disk is asked for the first few of them."""
+    taken: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
+    for record in store.summaries() if store else []:
+        if store and record.status in FINAL and record.cost:
+            task, method = record.cell["task"], record.cell["method"]
+            alike = task["label"], identity.digest(task["recipe"])
+            if len(known := taken[*alike, method["label"]]) < _ENOUGH:
+                known.append((record.seconds, float(size_bytes(store.artifact(record.id)))))
+                taken[alike].append(known[-1])
+    return {key: (statistics.median(s for s, _ in t), statistics.median(b for _, b in t)) for key, t in taken.items()}

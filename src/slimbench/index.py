@@ -1,0 +1,152 @@
+"""A folder of record files goes in; what runs and reports need of each comes out, without reading every file anew.
+
+The index is one SQLite file in the store. It holds no result of its own: a file that is new or has changed (by time, size
+and inode) is read and checked again, and an index that is deleted, damaged or cannot be written is made anew, in memory
+where need be. Notes and samples' scores stay in the files. Parts that many records share are stored, and loaded, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from slimbench.identity import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_VERSION = 1  # of what is kept; another one's index is made anew
+_SHARED = ("environment", "profile", "splits", "published")
+_SHARED_OF_CELL = ("task", "method", "budget", "settings", "data")
+_TABLES = f"""
+    CREATE TABLE files (kind TEXT, name TEXT, stamp TEXT, status TEXT, reference TEXT, artifact TEXT, started_from TEXT,
+        inner INTEGER, body TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+    CREATE TABLE parts (key TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID;
+    PRAGMA user_version = {_VERSION};
+"""
+
+
+class Standing(NamedTuple):
+    """How a cell ended, and which networks it made and started from (sha256 of their manifests)."""
+
+    status: str
+    reference: str
+    artifact: str
+    reference_artifact: str
+    inner: bool
+
+
+class Index:
+    """Of one store. ``read`` gives the checked body of a record file, or None where it is corrupt or gone."""
+
+    def __init__(self, root: Path, read: Callable[[str, Path], dict[str, Any] | None]) -> None:
+        self._root, self._read = root, read
+        self._lines = _opened(root / "index.sqlite")
+
+    def standings(self) -> dict[str, Standing]:
+        """Of every readable record, by id."""
+        self._refresh("records")
+        found = self._lines.execute(
+            "SELECT name, status, reference, artifact, started_from, inner FROM files WHERE kind = 'records' ORDER BY name"
+        )
+        return {name: Standing(*rest[:-1], bool(rest[-1])) for name, *rest in found}
+
+    def bodies(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Of every readable file of a kind, by name, without notes and samples; shared parts are one object: read only."""
+        self._refresh(kind)
+        parts = {key: json.loads(body) for key, body in self._lines.execute("SELECT key, body FROM parts")}
+        for (text,) in self._lines.execute("SELECT body FROM files WHERE kind = ? ORDER BY name", (kind,)):
+            body = json.loads(text)
+            shared = body.pop("shared")
+            body |= {name: parts[key] for name, key in shared[0].items()}
+            if "cell" in body:
+                body["cell"] |= {name: parts[key] for name, key in shared[1].items()}
+            yield body
+
+    def _refresh(self, kind: str) -> None:
+        """Read what is new, forget what is gone."""
+        known = dict(self._lines.execute("SELECT name, stamp FROM files WHERE kind = ?", (kind,)))
+        there = _stamps(self._root / kind)
+        gone = [(kind, name) for name in known.keys() - there.keys()]
+        changed = sorted(name for name, stamp in there.items() if known.get(name) != stamp)
+        if not gone and not changed:
+            return
+        try:
+            self._write(kind, gone, {name: there[name] for name in changed})
+        except sqlite3.Error:  # read-only, full, or another run writes: this process does without
+            with contextlib.suppress(sqlite3.Error):
+                self._lines.close()
+            self._lines = _opened(None)
+            self._write(kind, [], there)
+
+    def _write(self, kind: str, gone: list[tuple[str, str]], changed: dict[str, str]) -> None:
+        with self._lines as lines:
+            lines.executemany("DELETE FROM files WHERE kind = ? AND name = ?", gone)
+            for name, stamp in changed.items():
+                body = self._read(kind, self._root / kind / f"{name}.json")
+                if body is None:
+                    lines.execute("DELETE FROM files WHERE kind = ? AND name = ?", (kind, name))
+                    continue
+                row, parts = _row(body)
+                lines.executemany("INSERT OR IGNORE INTO parts VALUES (?, ?)", parts.items())
+                lines.execute("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (kind, name, stamp, *row))
+
+
+def _opened(file: Path | None) -> sqlite3.Connection:
+    """The index in a file, empty where it is new or of no use; None: in memory."""
+    if file is not None:
+        for _ in range(2):
+            try:
+                return _with_tables(sqlite3.connect(file, timeout=10))
+            except sqlite3.OperationalError:
+                break  # it cannot be written
+            except sqlite3.DatabaseError:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+    return _with_tables(sqlite3.connect(":memory:"))
+
+
+def _with_tables(lines: sqlite3.Connection) -> sqlite3.Connection:
+    (version,) = lines.execute("PRAGMA user_version").fetchone()
+    if version != _VERSION:
+        with lines:
+            lines.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS parts;" + _TABLES)
+    return lines
+
+
+def _stamps(folder: Path) -> dict[str, str]:
+    """What changes with a file's content, by record id."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(e.name, e.stat()) for e in entries if e.name.endswith(".json") and not e.name.startswith(".")]
+    except FileNotFoundError:
+        return {}
+    return {name.removesuffix(".json"): f"{s.st_mtime_ns} {s.st_size} {s.st_ino}" for name, s in found}
+
+
+def _row(body: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, str]]:
+    """What is kept of a body, and its shared parts by key."""
+    parts: dict[str, str] = {}
+
+    def keep(value: Any) -> str:
+        key = digest(value)
+        parts[key] = json.dumps(value)
+        return key
+
+    own = dict(body)
+    cell = dict(own.get("cell", {}))
+    shared = (
+        {name: keep(own.pop(name)) for name in _SHARED if name in own},
+        {name: keep(cell.pop(name)) for name in _SHARED_OF_CELL if name in cell},
+    )
+    if "notes" in own:
+        own |= {"cell": cell, "notes": {}}
+        for split in ("quality", "val_quality"):
+            own[split] = {name: scores | {"per_sample": ""} for name, scores in own[split].items()}
+    standing = (own["status"], own.get("reference", ""), own.get("artifact", ""), own.get("reference_artifact", ""))
+    inner = bool(cell.get("inner"))
+    return (*standing, inner, json.dumps(own | {"shared": shared}, separators=(",", ":"))), parts
