@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,6 +12,9 @@ from slimbench import identity
 from slimbench.core import Cost, Record, Scores, pack
 from slimbench.environment import environment
 from slimbench.hardware_profiles import _protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SEEDS = range(6)
 PROXY = "digits/resnet14 l1_channels 0.5 macs"

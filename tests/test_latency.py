@@ -41,7 +41,7 @@ def kept(store, stored, tmp_path, monkeypatch):
 def verdict(kept, store, kind, ms, profile="clockwork"):
     base, file, put = kept
     base = replace(base, apart={profile: base.apart["clockwork"]})
-    (found,) = latency.compare(base, baseline.newest([put(kind, ms)]), store, file, lambda text: None)
+    (found,) = latency.compare(base, baseline.newest([put(kind, ms)]), store, file, say=lambda text: None)
     return found.verdict, found.text
 
 

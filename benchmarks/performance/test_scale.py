@@ -2,8 +2,8 @@
 
     pytest benchmarks/performance/test_scale.py --benchmark-only -s        BENCH_SCALE=10000 for a smaller one
 
-The aims: plan and skip under 5 s, report under 10 s, under 1 GB. Each round is a process of its own, with the store's index
-up to date; the first look at a store that nothing has indexed is timed beside.
+The aims: plan and skip under 5 s, report under 10 s, under 1 GB. Each round is a process of its own, with the store's
+index up to date; the first look at a store that nothing has indexed is timed beside.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +20,9 @@ from slimbench import discover, environment, identity
 from slimbench.core import Cost, Record, Scores, Spent, pack
 from slimbench.plan import Filter, plan
 from slimbench.store import SCHEMA
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CELLS = int(os.environ.get("BENCH_SCALE", "100000"))
 WATCHED = """

@@ -1,7 +1,7 @@
 """Records go in; a baseline, small enough to be committed, comes out: what later records are compared with.
 
-A file holds counts, scores and hashes of every cell, the machine, and how far timings of equal networks were apart there.
-Beside it, in FILE's name with ``.networks``, lie the first seed's networks, which latencies are compared with.
+A file holds counts, scores and hashes of every cell, the machine, and how far timings of equal networks were apart
+there. Beside it, in FILE's name with ``.networks``, lie the first seed's networks, which latencies are compared with.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def newest(records: Iterable[Record]) -> list[Kept]:
 
 @dataclass(frozen=True)
 class Apart:
-    """How much slower (0.01: by 1 %) one of two equal networks was in each A/A look, and on which machine (a digest)."""
+    """How much slower (0.01: by 1 %) one of two equal networks was in each A/A look; the machine as a digest."""
 
     machine: str
     looks: tuple[float, ...]
@@ -154,7 +154,9 @@ def read(file: Path) -> Baseline:
     except FileNotFoundError as error:
         raise UserError(f"There is no baseline {file}: `bench baseline` makes one.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is no baseline ({type(error).__name__}: {error}): `bench baseline` makes one.") from error
+        raise UserError(
+            f"{file} is no baseline ({type(error).__name__}: {error}): `bench baseline` makes one."
+        ) from error
 
 
 def of(records: Sequence[Record], because: str) -> Baseline:
@@ -170,7 +172,8 @@ def of(records: Sequence[Record], because: str) -> Baseline:
     machines = {digest(machine): machine for machine in (machine_of(record) for record in chosen)}
     if len(commits) > 1 or len(machines) > 1:
         raise UserError(
-            f"The records come from {len(commits)} commits and {len(machines)} machines: run the suite in an empty store."
+            f"The records come from {len(commits)} commits and {len(machines)} machines: "
+            "run the suite in an empty store."
         )
     return Baseline(tuple(cells), commits[0], because, next(iter(machines.values())), {})
 

@@ -1,6 +1,6 @@
 """A proxy that got worse and two commits go in; the first commit at which it was worse comes out, by `git bisect`.
 
-Each step makes the proxy's cells with the code of its commit, in a worktree of its own, and judges them with this one's.
+Each step makes the proxy's cells with the code of its commit, in a worktree of its own, and judges them with today's.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def root(inside: Path) -> Path:
 
 
 def _git(where: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True)
+    done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
         raise UserError(f"`git {words[0]} {words[1]}` found no answer: {last}")
@@ -71,7 +71,8 @@ def _git(where: Path, *words: str) -> str:
 
 def command(step: Step) -> list[str]:
     """What `git bisect run` runs: this SlimBench, whatever lies in the worktree."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from slimbench import bisecting; bisecting.main()"
+    engine = str(Path(__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {engine!r}); from slimbench import bisecting; bisecting.main()"
     return [sys.executable, "-P", "-c", code, json.dumps(asdict(step))]
 
 
@@ -90,8 +91,13 @@ def _made(step: Step, tree: Path, store: Path) -> bool:
     wanted = {cell.label: cell.seed for cell in base.cells if cell.proxy == step.proxy}
     path = [str(tree / "src")] if (tree / "src/slimbench").is_dir() else []
     env = os.environ | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
-    asked = {"suite": step.suite, "wanted": wanted, "store": str(store), "plugins": [str(tree / p) for p in step.plugins]}
-    return subprocess.run([sys.executable, "-P", str(_MAKER), json.dumps(asked)], env=env).returncode == 0
+    asked = {
+        "suite": step.suite,
+        "wanted": wanted,
+        "store": str(store),
+        "plugins": [str(tree / p) for p in step.plugins],
+    }
+    return subprocess.run([sys.executable, "-P", str(_MAKER), json.dumps(asked)], env=env, check=False).returncode == 0
 
 
 def judged(step: Step, store: Store) -> int:

@@ -332,10 +332,13 @@ def report(suite: str | None, store: str, kind: str, out: str | None) -> None:
     type=click.Path(exists=True, dir_okay=False),
     help="Write the table or the cards of methods into this file.",
 )
-@click.option("--baseline", default=None, help="Compare the store's records with this file of `bench baseline` instead.")
+@click.option(
+    "--baseline", default=None, help="Compare the store's records with this file of `bench baseline` instead."
+)
 @click.option("--summary", default=None, help="With --baseline: file for the verdict, in Markdown.")
 @click.option("--junit", default=None, help="With --baseline: file for the verdict, in JUnit's XML.")
 def check(
+    *,
     data: str | None,
     store: str,
     plugin: Any,

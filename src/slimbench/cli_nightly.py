@@ -28,9 +28,11 @@ def compared(store: str, file: str, summary: str | None, junit: str | None) -> i
     findings = regression.compare(
         base.cells, head, is_same_machine=is_same_machine, commit=environment.commit() if base.commit else ""
     )
-    findings += latency.compare(base, head, opened, Path(file), _aside)
+    findings += latency.compare(base, head, opened, Path(file), say=_aside)
     about = f"Baseline of {base.commit or 'no commit'} ({base.because}), on " + (
-        "this machine." if is_same_machine else "another machine, or with other versions: scores may differ in their bits."
+        "this machine."
+        if is_same_machine
+        else "another machine, or with other versions: scores may differ in their bits."
     )
     text = verdict.markdown(findings, about)
     click.echo(text)
@@ -69,8 +71,8 @@ def _write(path: Path, text: str) -> None:
 def baseline(*, store: str, plugin: Any, out: str, because: str, profile: tuple[str, ...], looks: int) -> None:
     """Make or roll the baseline that `bench check --baseline` compares with, from the records of a store.
 
-    The records must come from one commit and one machine, and none may have failed. Commit the file; the networks beside
-    it, in a folder of the same name, are what latencies are compared with: keep them on the machine.
+    The records must come from one commit and one machine, and none may have failed. Commit the file; the networks
+    beside it, in a folder of the same name, are what latencies are compared with: keep them on the machine.
     """
     from dataclasses import replace
 
@@ -101,9 +103,13 @@ def _rolled(old: Any, new: Any, file: Path) -> str:
     else:
         found = regression.compare(old.cells, new.cells, is_same_machine=old.machine == new.machine)
         moved = [f for f in found if f.verdict != "fine"]
-        lines = [*(f"{f.what}: {f.text}" for f in moved), f"{file}: {len(new.cells)} cells, {len(moved)} findings rolled"]
+        lines = [
+            *(f"{f.what}: {f.text}" for f in moved),
+            f"{file}: {len(new.cells)} cells, {len(moved)} findings rolled",
+        ]
     lines += [
-        f"{profile}: a network that is {100 * a.detectable:.1f} % slower will be seen" for profile, a in new.apart.items()
+        f"{profile}: a network that is {100 * a.detectable:.1f} % slower will be seen"
+        for profile, a in new.apart.items()
     ]
     return "\n".join(lines)
 
@@ -140,7 +146,9 @@ def bisect(
     names = sorted({cell.proxy for cell in base.cells if proxy in cell.proxy})
     exact = [name for name in names if name == proxy] or names
     if len(exact) != 1:
-        raise UserError(f"{len(exact) or 'No'} proxies of {file} are called {proxy!r}" + "".join(f"; {n}" for n in exact[:5]) + ".")
+        raise UserError(
+            f"{len(exact) or 'No'} proxies of {file} are called {proxy!r}" + "".join(f"; {n}" for n in exact[:5]) + "."
+        )
     start = good or base.commit
     if not start or "-dirty" in start:
         raise UserError(f"The baseline was made at {start or 'no commit'}: name a good one with --good.")

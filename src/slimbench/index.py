@@ -1,8 +1,8 @@
 """A folder of record files goes in; what runs and reports need of each comes out, without reading every file anew.
 
-The index is one SQLite file in the store. It holds no result of its own: a file that is new or has changed (by time, size
-and inode) is read and checked again, and an index that is deleted, damaged or cannot be written is made anew, in memory
-where need be. Notes and samples' scores stay in the files. Parts that many records share are stored, and loaded, once.
+The index is one SQLite file in the store. It holds no result of its own: a file that is new or has changed (by time,
+size and inode) is read and checked again, and an index that is deleted, damaged or cannot be written is made anew, in
+memory where need be. Notes and samples' scores stay in the files. Parts that many records share are loaded once.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Index:
         """Of every readable record, by id."""
         self._refresh("records")
         found = self._lines.execute(
-            "SELECT name, status, reference, artifact, started_from, inner FROM files WHERE kind = 'records' ORDER BY name"
+            "SELECT name, status, reference, artifact, started_from, inner FROM files WHERE kind = 'records'"
         )
         return {name: Standing(*rest[:-1], bool(rest[-1])) for name, *rest in found}
 
     def bodies(self, kind: str) -> Iterator[dict[str, Any]]:
-        """Of every readable file of a kind, by name, without notes and samples; shared parts are one object: read only."""
+        """Of every readable file of a kind, by name, without notes and samples; parts that are shared: read only."""
         self._refresh(kind)
         parts = {key: json.loads(body) for key, body in self._lines.execute("SELECT key, body FROM parts")}
         for (text,) in self._lines.execute("SELECT body FROM files WHERE kind = ? ORDER BY name", (kind,)):

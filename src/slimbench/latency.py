@@ -1,8 +1,8 @@
 """Networks of base and head go in; which of head's are slower comes out, with few false alarms.
 
-A look is the median of three sessions, in each of which both networks take turns by the profile's protocol. Equal networks
-are not timed. An alarm needs two looks: each must show a loss above the threshold, which is the worst of the A/A looks
-that the baseline took on this machine, and 3 % at least.
+A look is the median of three sessions, in each of which both networks take turns by the profile's protocol. Equal
+networks are not timed. An alarm needs two looks: each must show a loss above the threshold, which is the worst of the
+A/A looks that the baseline took on this machine, and 3 % at least.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def look(profile: HardwareProfile, head: Path, base: Path) -> Look:
     return seen
 
 
-def calibrate(
-    profile: HardwareProfile, networks: Sequence[Path], looks: int, say: Callable[[str], object]
-) -> Apart:
+def calibrate(profile: HardwareProfile, networks: Sequence[Path], looks: int, say: Callable[[str], object]) -> Apart:
     """A/A looks, at the networks in turn. Raises: UserError where fewer than ``ENOUGH_LOOKS`` were undisturbed."""
     label = identity.label(profile)
     if reason := profile.unavailable():
@@ -72,8 +70,8 @@ def calibrate(
         quiet += [] if seen.disturbed else [round(seen.slower, 5)]
     if len(quiet) < ENOUGH_LOOKS:
         raise UserError(
-            f"Only {len(quiet)} of {looks} A/A looks were undisturbed, and {ENOUGH_LOOKS} are needed: quiet the machine, "
-            "or say --looks 0 for a baseline without latencies."
+            f"Only {len(quiet)} of {looks} A/A looks were undisturbed, and {ENOUGH_LOOKS} are needed: "
+            "quiet the machine, or say --looks 0 for a baseline without latencies."
         )
     return Apart(digest(measure.machine_of(profile)), tuple(quiet))
 
@@ -86,56 +84,77 @@ def is_slower(first: Look, again: Callable[[], Look], limit: float) -> tuple[boo
     return (None if second.disturbed else second.slower > limit), [first, second]
 
 
-def compare(base: Baseline, head: Sequence[Kept], store: Store, file: Path, say: Callable[[str], object]) -> list[Finding]:
+def compare(
+    base: Baseline, head: Sequence[Kept], store: Store, file: Path, *, say: Callable[[str], object]
+) -> list[Finding]:
     """A finding for each profile of the baseline and each network that it keeps and head has too. Raises: UserError."""
     timed = {cell.label for cell in baseline.timed_cells(base.cells)}
     pairs = [pair for pair in pairs_of(base.cells, head) if pair[0].label in timed and pair[1].artifact]
-    changed = [pair for pair in pairs if pair[0].artifact != pair[1].artifact]
-    return [finding for profile, apart_by in base.apart.items() for finding in (
-        *(_finding(pair, profile, False, "the same network, to the bit") for pair in pairs if pair not in changed),
-        *_changed(changed, profile, apart_by, store, baseline.networks(file), say),
-    )]
-
-
-def _changed(
-    pairs: Sequence[Pair], label: str, apart_by: Apart, store: Store, networks: Path, say: Callable[[str], object]
-) -> list[Finding]:
-    """Look at all, then again at the suspicious ones, worst first."""
-    profile = discover.make("hardware_profiles", label)
-    here = digest(measure.machine_of(profile)) == apart_by.machine and not profile.unavailable()
-    absent = "" if here else "the baseline was timed on another machine, or with other versions"
-    found, firsts = [], {}
-    for pair in pairs:
-        theirs = networks / pair[0].id
-        if why := absent or ("" if _is_there(theirs, pair[0]) else f"the baseline's network is not in {networks.name}/"):
-            found.append(_finding(pair, label, None, why))
-            continue
-        firsts[pair] = look(profile, store.artifact(pair[1].id), theirs)
-        say(f"{pair[0].proxy} by {label}: {_shown([firsts[pair]])}")
-    alarms = 0
-    for pair, first in sorted(firsts.items(), key=lambda item: -item[1].slower):
-        if alarms == _ENOUGH_ALARMS and first.slower > apart_by.threshold:
-            found.append(_finding(pair, label, None, f"{_shown([first])}: not confirmed, since others were"))
-            continue
-        again = partial(look, profile, store.artifact(pair[1].id), networks / pair[0].id)
-        verdict, looks = is_slower(first, again, apart_by.threshold)
-        alarms += bool(verdict)
-        limits = f"threshold {_percent(apart_by.threshold)}, detectable: {_percent(apart_by.detectable)}"
-        found.append(_finding(pair, label, verdict, f"{_shown(looks)} ({limits})"))
+    found = []
+    for profile, apart_by in base.apart.items():
+        contest = _Contest(profile, apart_by, store, baseline.networks(file), say)
+        changed = [pair for pair in pairs if pair[0].artifact != pair[1].artifact]
+        equal = (pair for pair in pairs if pair not in changed)
+        found += [contest.finding(pair, "the same network, to the bit", is_bad=False) for pair in equal]
+        found += contest.findings(changed)
     return found
 
 
-def _is_there(network: Path, cell: Kept) -> bool:
-    return (network / "manifest.json").is_file() and artifact.sha256(network / "manifest.json") == cell.artifact
+@dataclass(frozen=True)
+class _Contest:
+    """Head's networks against the baseline's, by one profile."""
 
+    label: str
+    apart: Apart
+    store: Store
+    networks: Path
+    say: Callable[[str], object]
 
-def _finding(pair: Pair, profile: str, is_bad: bool | None, text: str) -> Finding:
-    verdict: Verdict = "cannot tell" if is_bad is None else "regression" if is_bad else "fine"
-    return Finding("latency", f"{pair[0].proxy} by {profile}", verdict, text)
+    def findings(self, pairs: Sequence[Pair]) -> list[Finding]:
+        """Look at all, then again at the suspicious ones, worst first."""
+        found, firsts, alarms = [], {}, 0
+        for pair in pairs:
+            if why := self._why_not(pair):
+                found.append(self.finding(pair, why, is_bad=None))
+                continue
+            firsts[pair] = self._look(pair)
+            self.say(f"{pair[0].proxy} by {self.label}: {_shown([firsts[pair]])}")
+        for pair, first in sorted(firsts.items(), key=lambda item: -item[1].slower):
+            if alarms == _ENOUGH_ALARMS and first.slower > self.apart.threshold:
+                found.append(self.finding(pair, f"{_shown([first])}: not confirmed, since others were", is_bad=None))
+                continue
+            is_bad, looks = is_slower(first, partial(self._look, pair), self.apart.threshold)
+            alarms += bool(is_bad)
+            limits = f"threshold {_percent(self.apart.threshold)}, detectable: {_percent(self.apart.detectable)}"
+            found.append(self.finding(pair, f"{_shown(looks)} ({limits})", is_bad=is_bad))
+        return found
+
+    def finding(self, pair: Pair, text: str, *, is_bad: bool | None) -> Finding:
+        """None: it cannot be told."""
+        verdict: Verdict = "cannot tell" if is_bad is None else "regression" if is_bad else "fine"
+        return Finding("latency", f"{pair[0].proxy} by {self.label}", verdict, text)
+
+    def _why_not(self, pair: Pair) -> str:
+        """Why a pair cannot be compared here, or nothing."""
+        if reason := self._profile.unavailable():
+            return reason
+        if digest(measure.machine_of(self._profile)) != self.apart.machine:
+            return "the baseline was timed on another machine, or with other versions"
+        manifest = self.networks / pair[0].id / "manifest.json"
+        is_there = manifest.is_file() and artifact.sha256(manifest) == pair[0].artifact
+        return "" if is_there else f"the baseline's network is not in {self.networks.name}/"
+
+    def _look(self, pair: Pair) -> Look:
+        return look(self._profile, self.store.artifact(pair[1].id), self.networks / pair[0].id)
+
+    @property
+    def _profile(self) -> HardwareProfile:
+        return discover.make("hardware_profiles", self.label)  # type: ignore[no-any-return]
 
 
 def _shown(looks: Sequence[Look]) -> str:
-    return ", then ".join(_percent(seen.slower) + (f" (disturbed: {seen.disturbed})" if seen.disturbed else "") for seen in looks)
+    doubts = (f" (disturbed: {seen.disturbed})" if seen.disturbed else "" for seen in looks)
+    return ", then ".join(_percent(seen.slower) + doubt for seen, doubt in zip(looks, doubts, strict=True))
 
 
 def _percent(slower: float) -> str:

@@ -203,7 +203,9 @@ def _score(proxy: Proxy, p: float | None, proxies: int) -> Finding:
     if p is None:
         text += f"); {proxy.changed} of {seeds} seeds changed, and a test needs {ENOUGH_SEEDS} of them"
         return Finding("scores", proxy.name, "cannot tell", text)
-    text += f" [{difference.low:+.2f}, {difference.high:+.2f}], p {p:.2g}){seen}; {proxy.changed} of {seeds} seeds changed"
+    text += (
+        f" [{difference.low:+.2f}, {difference.high:+.2f}], p {p:.2g}){seen}; {proxy.changed} of {seeds} seeds changed"
+    )
     return Finding("scores", proxy.name, "regression" if is_worse(proxy, p) else "fine", text)
 
 

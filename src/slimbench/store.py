@@ -95,11 +95,11 @@ class Store:
         return self._all("measurements", measurement_from)
 
     def summaries(self) -> list[Record]:
-        """What ``records`` gives, without notes and samples' scores, fast; what records share is one object: read only."""
+        """What ``records`` gives, fast: without notes and samples' scores; parts that are shared are read only."""
         return [record_from(body) for body in self._index.bodies("records")]
 
     def timings(self) -> list[MeasurementRecord]:
-        """What ``measurements`` gives, fast; what they share is one object: read only."""
+        """What ``measurements`` gives, fast; parts that are shared are read only."""
         return [measurement_from(body) for body in self._index.bodies("measurements")]
 
     def standings(self) -> dict[str, Standing]:
