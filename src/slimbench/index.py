@@ -19,14 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+_PATIENCE_S = 2.0  # with another run that writes it
 _VERSION = 1  # of what is kept; another one's index is made anew
 _SHARED = ("environment", "profile", "splits", "published")
 _SHARED_OF_CELL = ("task", "method", "budget", "settings", "data")
 _TABLES = f"""
+    BEGIN EXCLUSIVE;
+    DROP TABLE IF EXISTS files;
+    DROP TABLE IF EXISTS parts;
     CREATE TABLE files (kind TEXT, name TEXT, stamp TEXT, status TEXT, reference TEXT, artifact TEXT, started_from TEXT,
         inner INTEGER, body TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID;
     CREATE TABLE parts (key TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID;
     PRAGMA user_version = {_VERSION};
+    COMMIT;
 """
 
 
@@ -49,39 +54,39 @@ class Index:
 
     def standings(self) -> dict[str, Standing]:
         """Of every readable record, by id."""
-        self._refresh("records")
-        found = self._lines.execute(
-            "SELECT name, status, reference, artifact, started_from, inner FROM files WHERE kind = 'records'"
-        )
-        return {name: Standing(*rest[:-1], bool(rest[-1])) for name, *rest in found}
+        asked = "SELECT name, status, reference, artifact, started_from, inner FROM files WHERE kind = ?"
+        return {name: Standing(*rest, bool(inner)) for name, *rest, inner in self._asked("records", asked)}
 
     def bodies(self, kind: str) -> Iterator[dict[str, Any]]:
         """Of every readable file of a kind, by name, without notes and samples; parts that are shared: read only."""
-        self._refresh(kind)
-        parts = {key: json.loads(body) for key, body in self._lines.execute("SELECT key, body FROM parts")}
-        for (text,) in self._lines.execute("SELECT body FROM files WHERE kind = ? ORDER BY name", (kind,)):
-            body = json.loads(text)
-            shared = body.pop("shared")
-            body |= {name: parts[key] for name, key in shared[0].items()}
+        texts = self._asked(kind, "SELECT body FROM files WHERE kind = ? ORDER BY name DESC")
+        parts = {key: json.loads(body) for key, body in self._asked(kind, "SELECT key, body FROM parts WHERE ? != ''")}
+        while texts:
+            body = json.loads(texts.pop()[0])
+            of_body, of_cell = body.pop("shared")
+            body |= {name: parts[key] for name, key in of_body.items()}
             if "cell" in body:
-                body["cell"] |= {name: parts[key] for name, key in shared[1].items()}
+                body["cell"] |= {name: parts[key] for name, key in of_cell.items()}
             yield body
+
+    def _asked(self, kind: str, question: str) -> list[tuple[Any, ...]]:
+        """The answer for a kind, up to date; from memory where the file fails: read-only, full, damaged, or held."""
+        for _ in range(2):
+            try:
+                self._refresh(kind)
+                return self._lines.execute(question, (kind,)).fetchall()
+            except sqlite3.Error:
+                self._lines = _opened(None)
+        raise AssertionError("an index in memory failed")
 
     def _refresh(self, kind: str) -> None:
         """Read what is new, forget what is gone."""
         known = dict(self._lines.execute("SELECT name, stamp FROM files WHERE kind = ?", (kind,)))
         there = _stamps(self._root / kind)
         gone = [(kind, name) for name in known.keys() - there.keys()]
-        changed = sorted(name for name, stamp in there.items() if known.get(name) != stamp)
-        if not gone and not changed:
-            return
-        try:
-            self._write(kind, gone, {name: there[name] for name in changed})
-        except sqlite3.Error:  # read-only, full, or another run writes: this process does without
-            with contextlib.suppress(sqlite3.Error):
-                self._lines.close()
-            self._lines = _opened(None)
-            self._write(kind, [], there)
+        changed = {name: there[name] for name in sorted(there) if known.get(name) != there[name]}
+        if gone or changed:
+            self._write(kind, gone, changed)
 
     def _write(self, kind: str, gone: list[tuple[str, str]], changed: dict[str, str]) -> None:
         with self._lines as lines:
@@ -101,7 +106,7 @@ def _opened(file: Path | None) -> sqlite3.Connection:
     if file is not None:
         for _ in range(2):
             try:
-                return _with_tables(sqlite3.connect(file, timeout=10))
+                return _with_tables(sqlite3.connect(file, timeout=_PATIENCE_S))
             except sqlite3.OperationalError:
                 break  # it cannot be written
             except sqlite3.DatabaseError:
@@ -114,7 +119,7 @@ def _with_tables(lines: sqlite3.Connection) -> sqlite3.Connection:
     (version,) = lines.execute("PRAGMA user_version").fetchone()
     if version != _VERSION:
         with lines:
-            lines.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS parts;" + _TABLES)
+            lines.executescript(_TABLES)
     return lines
 
 

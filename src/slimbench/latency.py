@@ -62,6 +62,8 @@ def calibrate(profile: HardwareProfile, networks: Sequence[Path], looks: int, sa
     label = identity.label(profile)
     if reason := profile.unavailable():
         raise UserError(f"The profile {label} is unavailable: {reason}.")
+    if not networks:
+        raise UserError("The store has no networks to time: say --looks 0 for a baseline without latencies.")
     quiet = []
     for i in range(looks):
         network = networks[i % len(networks)]
