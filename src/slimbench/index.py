@@ -125,12 +125,16 @@ def _with_tables(lines: sqlite3.Connection) -> sqlite3.Connection:
 
 def _stamps(folder: Path) -> dict[str, str]:
     """What changes with a file's content, by record id."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [(e.name, e.stat()) for e in entries if e.name.endswith(".json") and not e.name.startswith(".")]
-    except FileNotFoundError:
+    if not folder.is_dir():
         return {}
-    return {name.removesuffix(".json"): f"{s.st_mtime_ns} {s.st_size} {s.st_ino}" for name, s in found}
+    found = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".json") and not entry.name.startswith("."):
+                with contextlib.suppress(FileNotFoundError):  # it has just been set aside
+                    s = entry.stat()
+                    found[entry.name.removesuffix(".json")] = f"{s.st_mtime_ns} {s.st_size} {s.st_ino}"
+    return found
 
 
 def _row(body: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, str]]:
