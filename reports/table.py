@@ -101,7 +101,7 @@ def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -
             timed[m.cell_id][column(m)] = m.measurement
         else:
             refused[m.cell_id].append(f"not measured on {m.profile['label']}: {m.reason}")
-    groups: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[tuple[Any, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda r: (r.cell["seed"], r.id)):
         groups[heading(record)][_point(record)].append(record)
     table: dict[str, list[Row]] = {}

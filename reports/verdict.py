@@ -43,7 +43,7 @@ def markdown(findings: Sequence[Finding], about: str) -> str:
 
 def _counted(findings: Sequence[Finding]) -> str:
     """How many findings of each kind went how."""
-    counts = Counter((f.kind, f.verdict) for f in findings)
+    counts: Counter[tuple[str, str]] = Counter((f.kind, f.verdict) for f in findings)
     rows = [[title, *(counts[kind, verdict] or "" for verdict in _ORDER)] for kind, title in _KINDS.items()]
     return tabulate(rows, ["", *_ORDER], tablefmt="github") + "\n"
 

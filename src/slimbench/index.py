@@ -55,7 +55,8 @@ class Index:
     def standings(self) -> dict[str, Standing]:
         """Of every readable record, by id."""
         asked = "SELECT name, status, reference, artifact, started_from, inner FROM files WHERE kind = ?"
-        return {name: Standing(*rest, bool(inner)) for name, *rest, inner in self._asked("records", asked)}
+        found = self._asked("records", asked)
+        return {name: Standing(s, ref, made, began, bool(inner)) for name, s, ref, made, began, inner in found}
 
     def bodies(self, kind: str) -> Iterator[dict[str, Any]]:
         """Of every readable file of a kind, by name, without notes and samples; parts that are shared: read only."""
