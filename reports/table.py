@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import statistics
@@ -41,12 +42,12 @@ class Row:
     measured: Mapping[Column, tuple[Measurement, ...]]  # by seed
     refused: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def first(self) -> Record:
         """The record of the lowest seed that counts."""
         return self.counted[0] if self.counted else self.records[0]
 
-    @property
+    @functools.cached_property
     def counted(self) -> tuple[Record, ...]:
         """The seeds that numbers are made of: those that met the budget; where none did, those that missed it."""
         done = [record for record in self.records if record.cost]

@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 
 import nights
-from slimbench.core import MeasurementRecord
+from slimbench import discover, identity
+from slimbench.core import MeasurementRecord, Settings
 from slimbench.identity import digest, remembered
 from slimbench.index import Standing
+from slimbench.plan import plan
 from slimbench.reports import table
 from slimbench.store import Store
 
@@ -118,5 +120,10 @@ def test_what_is_remembered_is_the_object_not_its_value():
     assert told([1]) == digest([1])
     values = [[n] for n in range(5000)]  # more than are remembered
     assert [told(value) for value in values] == [digest(value) for value in values]
-    versioned = remembered(lambda value, version: (value, version))
-    assert versioned("spec", 1) != versioned("spec", 2)
+
+
+def test_ids_of_many_cells_are_those_of_each():
+    """Dense references and what starts from them, searches' evaluations too."""
+    cells = plan(discover.suite("quick"), Settings())
+    cells += [replace(cell, inner=True) for cell in cells[:3]]
+    assert list(identity.by_id(cells)) == [identity.cell_id(cell) for cell in cells]

@@ -38,12 +38,13 @@ started = time.perf_counter()
 store = Store(root)
 if what == "skip":
     suite = Filter(seeds=tuple(range(seeds))).of(discover.suite("quick"))
-    cells = {identity.cell_id(cell): cell for cell in plan(suite, environment.resolve())}
+    cells = identity.by_id(plan(suite, environment.resolve()))
     assert not left_to_do(cells, store)
 else:
     print(len(table.markdown(store.summaries(), store.timings())), file=sys.stderr)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-print(json.dumps({"seconds": time.perf_counter() - started, "peak_gb": peak}))
+taken = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time()}
+print(json.dumps({name: round(value, 2) for name, value in taken.items()} | {"peak_gb": round(peak, 3)}))
 """
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from slimbench.core import UserError, sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from slimbench.core import Budget, Cell, HardwareProfile, Method, Settings, Task
 
@@ -43,20 +43,17 @@ def _hashed(text: str) -> str:
 _text_of = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
-def remembered(function: Callable[..., T]) -> Callable[..., T]:
-    """By object, not by value: 1 and True are equal, and as fields of a spec they are not. For what never changes.
-
-    Further arguments count by value.
-    """
-    known: dict[tuple[Any, ...], tuple[Any, T]] = {}
+def remembered(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """By object, not by value: 1 and True are equal, and JSON tells them apart. For what never changes."""
+    known: dict[int, tuple[Any, T]] = {}
 
     @functools.wraps(function)
-    def asked(value: Any, *rest: Any) -> T:
-        if (key := (id(value), *rest)) not in known:
+    def asked(value: Any) -> T:
+        if id(value) not in known:
             if len(known) >= _REMEMBERED:
                 known.clear()
-            known[key] = value, function(value, *rest)  # the object is kept, so that no other gets its id
-        return known[key][1]
+            known[id(value)] = value, function(value)  # the object is kept, so that no other gets its id
+        return known[id(value)][1]
 
     return asked
 
@@ -126,38 +123,51 @@ def cell_label(cell: Cell) -> str:
 
 def cell_id(cell: Cell) -> str:
     """The hash of everything that decides a cell's result."""
+    return _id(cell, _around(cell), cell_id(cell.reference) if cell.reference else None)
+
+
+def by_id(cells: Iterable[Cell]) -> dict[str, Cell]:
+    """Cells by ``cell_id``, in their order; what they share as objects is described once."""
+    arounds: dict[tuple[int, ...], tuple[str, str]] = {}
+    references: dict[int, str] = {}
+
+    def known(cell: Cell) -> str:
+        shared = (id(cell.task), id(cell.method), id(cell.budget), id(cell.settings), cell.inner)
+        if shared not in arounds:
+            arounds[shared] = _around(cell)
+        reference = cell.reference
+        if reference and id(reference) not in references:
+            references[id(reference)] = known(reference)
+        return _id(cell, arounds[shared], references[id(reference)] if reference else None)
+
+    every = list(cells)  # objects that are kept keep their ids
+    return {known(cell): cell for cell in every}
+
+
+def _id(cell: Cell, around: tuple[str, str], reference: str | None) -> str:
+    before, after = around
+    return _hashed(f'{before},"reference":{_text_of(reference)},"seed":{_text_of(cell.seed)},{after}')
+
+
+def _around(cell: Cell) -> tuple[str, str]:
+    """The JSON of what decides a cell's result besides seed and reference: what comes before them, and what after."""
     published = cell.task.published()
-    content: dict[str, str] = {
-        "engine": _text_of(ENGINE_VERSION),
-        "task": _spec(cell.task, cell.task.version),
-        "data": _text_of(cell.task.data_checksum()),
-        "weights": _text_of(published.sha256 if published else None),
-        "method": _spec(cell.method, cell.method.card.version),
-        "budget": _spec(cell.budget),
-        "seed": _text_of(cell.seed),
-        "settings": _settings(cell.settings),
-        "reference": _text_of(cell_id(cell.reference) if cell.reference else None),
+    content = {
+        "engine": ENGINE_VERSION,
+        "task": describe(cell.task, defaults=False) | {"version": cell.task.version},
+        "data": cell.task.data_checksum(),
+        "weights": published.sha256 if published else None,
+        "method": describe(cell.method, defaults=False) | {"version": cell.method.card.version},
+        "budget": describe(cell.budget, defaults=False),
+        # written out: a change of these defaults changes results
+        "settings": describe(cell.settings),
     }
-    if foreign := _of_other_tasks(cell):
-        content["sources"] = _text_of(foreign)
-    if cell.inner:
-        content["inner"] = "true"
-    if users := _of_the_user(cell):
-        content["user"] = _text_of(users)
-    # as ``digest`` of one dictionary, whose parts are written once for all cells that share them
-    return _hashed("{" + ",".join(f'"{name}":{text}' for name, text in sorted(content.items())) + "}")
-
-
-@remembered
-def _spec(spec: Any, version: int | None = None) -> str:
-    """JSON of a task, method or budget for hashing."""
-    return _text_of(describe(spec, defaults=False) | ({} if version is None else {"version": version}))
-
-
-@remembered
-def _settings(settings: Any) -> str:
-    """All fields: a change of these defaults changes results."""
-    return _text_of(describe(settings))
+    content |= {"sources": foreign} if (foreign := _of_other_tasks(cell)) else {}
+    content |= {"inner": True} if cell.inner else {}
+    content |= {"user": users} if (users := _of_the_user(cell)) else {}
+    before = {name: value for name, value in content.items() if name < "reference"}
+    after = {name: value for name, value in content.items() if name > "seed"}
+    return _text_of(before).removesuffix("}"), _text_of(after).removeprefix("{")
 
 
 def _of_other_tasks(cell: Cell) -> list[list[Any]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from slimbench.core import Task
     from slimbench.store import Store
 
+_WHOLE = Budget(1.0)  # one object, which ``identity.by_id`` describes once
 _ENOUGH = 25  # records of a kind: more would not move their median by much
 FINAL = ("ok", "off_budget", "unsupported")  # a failed cell is tried again by the next run
 
@@ -39,7 +40,7 @@ def plan(suite: Suite, settings: Settings) -> list[Cell]:
 
 def reference(suite: Suite, task: Task, seed: int, settings: Settings) -> Cell:
     """The cell that makes the dense network of a task and seed."""
-    return Cell(task, suite.reference, Budget(1.0), seed, settings)
+    return Cell(task, suite.reference, _WHOLE, seed, settings)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Outcome:
 
 def run(suite: Suite, settings: Settings, options: Options, store: Store, view: View) -> Outcome:
     """Run what is left of a suite. Raises: StoppedError; KeyboardInterrupt after ending every worker."""
-    cells = {identity.cell_id(cell): cell for cell in plan(suite, settings)}
+    cells = identity.by_id(plan(suite, settings))
     seconds: dict[str, float] = {}
     failed = 0
     with store.one_runner():
@@ -92,7 +92,7 @@ def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View
 
     The caller holds the store. Raises: StoppedError.
     """
-    every = {identity.cell_id(c): c for cell in cells for c in (cell.reference, cell) if c}
+    every = identity.by_id(c for cell in cells for c in (cell.reference, cell) if c)
     todo = left_to_do(every, store)
     _tell(store, view)
     if todo:
