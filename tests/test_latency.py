@@ -18,13 +18,16 @@ from slimbench.latency import Look, is_slower
 
 @pytest.fixture(scope="module")
 def looks(stored, tmp_path_factory):
-    """Twenty A/A looks by a clock of random numbers, which is a profile while this file's tests run."""
+    """Eight A/A looks by a clock of random numbers, which is a profile while this file's tests run."""
     before = [*discover._plugins]
     discover.load_plugin(str(HERE / "nights.py"))
     network = tmp_path_factory.mktemp("timed") / "network"
     shutil.copytree(stored["dense"], network)
     (network / "ms").write_text("10")
-    yield latency.calibrate(discover.make("hardware_profiles", "clockwork"), [network], 20, lambda text: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "ENOUGH_LOOKS", 8)
+        taken = latency.calibrate(discover.make("hardware_profiles", "clockwork"), [network], 8, lambda text: None)
+    yield taken
     discover._plugins[:] = before
     discover.found.cache_clear()
 

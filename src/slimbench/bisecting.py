@@ -30,6 +30,7 @@ class Step:
         proxy: one of its proxies.
         any_change: whether a sample that scores otherwise is bad enough; else a regression must be found.
         plugins: users' files, relative to the repository.
+        tasks, methods: that join the suite, as for `bench run`.
 
     """
 
@@ -38,6 +39,8 @@ class Step:
     suite: str
     any_change: bool = False
     plugins: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
 def first_bad(repository: Path, good: str, bad: str, command: list[str]) -> tuple[str, str]:
@@ -79,7 +82,7 @@ def command(step: Step) -> list[str]:
 def main() -> None:
     """One step, in the worktree that git stands in: exit status 0 good, 1 bad, 125 cannot be tested."""
     given = json.loads(sys.argv[1])
-    step = Step(**given | {"plugins": tuple(given["plugins"])})
+    step = Step(**given)
     with tempfile.TemporaryDirectory() as store:
         made = _made(step, Path.cwd(), Path(store))
         sys.exit(judged(step, Store(store)) if made else _SKIP)
@@ -91,12 +94,8 @@ def _made(step: Step, tree: Path, store: Path) -> bool:
     wanted = {cell.label: cell.seed for cell in base.cells if cell.proxy == step.proxy}
     path = [str(tree / "src")] if (tree / "src/slimbench").is_dir() else []
     env = os.environ | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
-    asked = {
-        "suite": step.suite,
-        "wanted": wanted,
-        "store": str(store),
-        "plugins": [str(tree / p) for p in step.plugins],
-    }
+    asked = {"suite": step.suite, "task": step.tasks, "method": step.methods, "wanted": wanted, "store": str(store)}
+    asked["plugins"] = [str(tree / plugin) for plugin in step.plugins]
     return subprocess.run([sys.executable, "-P", str(_MAKER), json.dumps(asked)], env=env, check=False).returncode == 0
 
 

@@ -119,6 +119,8 @@ def _rolled(old: Any, new: Any, file: Path) -> str:
 @options("data", "plugin")
 @click.option("--baseline", "file", default=_BASELINE, show_default=True, help="What it got worse than.")
 @click.option("--suite", default="nightly", show_default=True, help="That makes the proxy.")
+@click.option("--task", multiple=True, help="Your own tasks, where it is one of theirs.")
+@click.option("--method", multiple=True, help="Your own methods, where it is one of them.")
 @click.option("--good", default=None, metavar="COMMIT", help="Where it was right (else the baseline's commit).")
 @click.option("--bad", default="HEAD", show_default=True, metavar="COMMIT", help="Where it is not.")
 @click.option("--any-change", is_flag=True, help="Look for the commit that changed any sample's score.")
@@ -129,6 +131,8 @@ def bisect(
     plugin: tuple[str, ...],
     file: str,
     suite: str,
+    task: tuple[str, ...],
+    method: tuple[str, ...],
     good: str | None,
     bad: str,
     any_change: bool,
@@ -154,7 +158,7 @@ def bisect(
         raise UserError(f"The baseline was made at {start or 'no commit'}: name a good one with --good.")
     root = bisecting.root(Path.cwd())
     files = tuple(os.path.relpath(name, root) for name in plugin)
-    step = bisecting.Step(str(Path(file).absolute()), exact[0], suite, any_change, files)
+    step = bisecting.Step(str(Path(file).absolute()), exact[0], suite, any_change, files, task, method)
     commit, told = bisecting.first_bad(root, start, bad, bisecting.command(step))
     click.echo(told, err=True)
     click.echo(f"{exact[0]}: the first bad commit is {commit}")
