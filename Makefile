@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: bench test env lint types performance clean
+.PHONY: bench test env lint types performance nightly night baseline speed clean
 
 bench: env
 	$(BIN)/bench run --all
@@ -21,6 +21,24 @@ types: env
 performance: env
 	$(BIN)/python -m pytest benchmarks/performance --benchmark-only
 
+# a store for each commit: an interrupted night goes on, and no record of another commit is taken for tonight's
+NIGHT := nightly/$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo none)
+
+nightly: night
+	$(BIN)/bench check --baseline baselines/nightly.json --store $(NIGHT) --summary nightly/summary.md --junit nightly/junit.xml
+
+night: env
+	$(BIN)/bench run nightly --store $(NIGHT)
+
+# by hand alone: make baseline BECAUSE="why the numbers may move"
+baseline: night
+	$(BIN)/bench baseline --store $(NIGHT) --because "$${BECAUSE:?say why}"
+
+# the first time there is nothing to compare with
+speed: env
+	$(BIN)/python -m pytest benchmarks/performance/test_runner.py --benchmark-only --benchmark-autosave \
+	  $$(ls -d .benchmarks/*/*.json >/dev/null 2>&1 && echo --benchmark-compare --benchmark-compare-fail=min:30%)
+
 env: .venv/ready
 
 # torch first, then basicsr without build isolation: its build would otherwise fetch a torch of its own. At last yapf
@@ -36,4 +54,4 @@ env: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .benchmarks
+	rm -rf .venv build dist *.egg-info .benchmarks nightly

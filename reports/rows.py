@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slimbench.identity import digest
+from slimbench.identity import digest, digest_of_shared, remembered
 from slimbench.statistics import Difference, Summary, paired, summarise
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ class Row:
     measured: Mapping[Column, tuple[Measurement, ...]]  # by seed
     refused: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def first(self) -> Record:
         """The record of the lowest seed that counts."""
         return self.counted[0] if self.counted else self.records[0]
 
-    @property
+    @functools.cached_property
     def counted(self) -> tuple[Record, ...]:
         """The seeds that numbers are made of: those that met the budget; where none did, those that missed it."""
         done = [record for record in self.records if record.cost]
@@ -130,14 +131,19 @@ def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -
             timed[m.cell_id][column(m)] = m.measurement
         else:
             refused[m.cell_id].append(f"not measured on {m.profile['label']}: {m.reason}")
-    groups: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[tuple[Any, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda r: (r.cell["seed"], r.id)):
-        cell = {k: v for k, v in record.cell.items() if k != "seed"}
-        groups[heading(record)][digest(cell)].append(record)
+        groups[heading(record)][_what(record)].append(record)
     table: dict[str, list[Row]] = {}
     for name, group in sorted(groups.items()):
         table[name] = sorted((_row(part, by_id, timed, refused) for part in group.values()), key=_place)
     return table
+
+
+def _what(record: Record) -> tuple[Any, ...]:
+    """What is equal for all seeds of a method at an operating point: everything of a cell but the seed."""
+    parts = sorted((name, part) for name, part in record.cell.items() if name != "seed")
+    return tuple((name, digest_of_shared(part) if isinstance(part, dict) else str(part)) for name, part in parts)
 
 
 _COMMON = {"is", "network", "recipe", "weights", "version", "label", "family"}
@@ -146,14 +152,20 @@ _COMMON = {"is", "network", "recipe", "weights", "version", "label", "family"}
 def heading(record: Record) -> str:
     """What must be equal for two rows to be compared: task, network, recipe, weights, data and training settings."""
     cell = record.cell
-    task, settings = cell["task"], cell["settings"]
+    settings, (what, version) = cell["settings"], _on(cell["task"])
+    how = f"{settings['precision']} on {settings['device']}, {settings['threads']} thread(s)"
+    version = version.format(engine=cell["engine"])
+    return f"{what}; trained in {how}; {version}, data {digest(cell['data'])[:6]}"
+
+
+@remembered
+def _on(task: Mapping[str, Any]) -> tuple[str, str]:
+    """A heading's words on a task, and on its version."""
     recipe = {k: v for k, v in task["recipe"].items() if k != "is"}
     trained = f"published weights {task['weights']!r}" if task.get("weights") else f"{recipe['epochs']:g} dense epochs"
-    how = f"{settings['precision']} on {settings['device']}, {settings['threads']} thread(s)"
     own = ", ".join(f"{k}={v}" for k, v in task.items() if k not in _COMMON)
-    version = f"task version {task['version']}, engine {cell['engine']}, recipe {digest(recipe)[:6]}"
-    version += f", data {digest(cell['data'])[:6]}"
-    return f"{task['label']}{f' ({own})' if own else ''}: {trained}; trained in {how}; {version}"
+    version = f"task version {task['version']}, engine {{engine}}, recipe {digest(recipe)[:6]}"
+    return f"{task['label']}{f' ({own})' if own else ''}: {trained}", version
 
 
 def column(record: MeasurementRecord) -> Column:

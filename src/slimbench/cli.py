@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from slimbench import __version__, cli_report, cli_runs, discover, environment
-from slimbench.cli_options import options, warn
+from slimbench import __version__, cli_nightly, cli_report, cli_runs, discover, environment
+from slimbench.cli_options import options, prepare, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.store import Store
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["jobs_of", "main", "options", "prepare"]
 
@@ -57,18 +53,6 @@ class _TerminatedError(KeyboardInterrupt):
 def _terminate(*received: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends at once
     raise _TerminatedError
-
-
-def prepare(data: str | None, plugin: Sequence[str]) -> None:
-    """Name the data folder for every process, and load the user's files."""
-    if data is not None:
-        os.environ["BENCH_DATA"] = str(Path(data).expanduser().absolute())
-    environment.data_root()
-    if os.getcwd() not in sys.path:  # a user's module:function is looked for where the user stands  # noqa: PTH109
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))  # noqa: PTH109
-    for file in plugin:
-        discover.load_plugin(file)
 
 
 @click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -249,8 +233,8 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
         shown.close()
     if not as_json:
         wanted = set(outcome.ids)
-        records = [record for record in store.records() if record.id in wanted]
-        taken = [m for m in store.measurements() if m.cell_id in wanted]
+        records = [record for record in store.summaries() if record.id in wanted]
+        taken = [m for m in store.timings() if m.cell_id in wanted]
         click.echo("\n" + render.markdown(table.tables(records, taken)))
         if took := [f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1]:
             click.echo(f"Took {', '.join(took)}.")
@@ -308,8 +292,26 @@ def _layers(store: Store, record: Any, *, as_json: bool) -> str:
     type=click.Path(exists=True, dir_okay=False),
     help="Write the table or the cards of methods into this file.",
 )
-def check(data: str | None, store: str, plugin: Any, task: Any, write: str | None) -> None:
-    """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong."""
+@click.option(
+    "--baseline", default=None, help="Compare the store's records with this file of `bench baseline` instead."
+)
+@click.option("--summary", default=None, help="With --baseline: file for the verdict, in Markdown.")
+@click.option("--junit", default=None, help="With --baseline: file for the verdict, in JUnit's XML.")
+def check(
+    *,
+    data: str | None,
+    store: str,
+    plugin: Any,
+    task: Any,
+    write: str | None,
+    baseline: str | None,
+    summary: str | None,
+    junit: str | None,
+) -> None:
+    """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong.
+
+    With --baseline: whether the store's records are as they were; 1 where one got worse, 2 where that cannot be told.
+    """
     from slimbench import checking
     from slimbench.reports import cards
 
@@ -317,6 +319,8 @@ def check(data: str | None, store: str, plugin: Any, task: Any, write: str | Non
     if write:
         click.echo(f"{write}: {'written' if cards.write(Path(write)) else 'is up to date'}")
         return
+    if baseline:
+        sys.exit(cli_nightly.compared(store, baseline, summary, junit))
     findings = checking.check(tuple(discover.make("tasks", text) for text in task), Path(store))
     for finding in findings:
         click.echo(f"{'ok     ' if finding.is_good else 'PROBLEM'}  {finding.what}: {finding.text}")
@@ -513,5 +517,8 @@ def lock(unchanged: tuple[str, ...], because: str) -> None:
         click.echo(line)
 
 
-for command in (cli_report.report, cli_report.audit, cli_runs.status, cli_runs.logs, cli_runs.merge):
+for command in (
+    *(cli_report.report, cli_report.audit, cli_runs.status, cli_runs.logs, cli_runs.merge),
+    *(cli_nightly.baseline, cli_nightly.bisect),
+):
     main.add_command(command)

@@ -1,13 +1,18 @@
-"""What commands share: options, and what they say of a store."""
+"""What commands share: options, the user's files, and what they say of a store."""
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from slimbench import discover, environment
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from slimbench.store import Store
 
@@ -45,3 +50,15 @@ def warn(store: Store | None) -> None:
     """Name every corrupt file that was set aside."""
     for warning in store.warnings if store else ():
         click.echo(f"bench: {warning}", err=True)
+
+
+def prepare(data: str | None, plugin: Sequence[str]) -> None:
+    """Name the data folder for every process, and load the user's files."""
+    if data is not None:
+        os.environ["BENCH_DATA"] = str(Path(data).expanduser().absolute())
+    environment.data_root()
+    if os.getcwd() not in sys.path:  # a user's module:function is looked for where the user stands  # noqa: PTH109
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))  # noqa: PTH109
+    for file in plugin:
+        discover.load_plugin(file)

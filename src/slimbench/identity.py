@@ -15,14 +15,16 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from slimbench.core import UserError, sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from slimbench.core import Budget, Cell, HardwareProfile, Method, Settings, Task
+
+T = TypeVar("T")
 
 # Raised when a fix in the engine (or in a file that several plug-ins share) moves results: every id changes.
 ENGINE_VERSION = 1
@@ -31,8 +33,33 @@ PLUGIN_PREFIX = "slimbench_plugin_"  # of the modules that users' files become
 
 def digest(value: Any) -> str:
     """Sixteen hexadecimal digits of the sha256 of a JSON value: sorted keys, no spaces."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _hashed(_text_of(value))
+
+
+def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_text_of = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
+def remembered(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """By object, not by value: 1 and True are equal, and JSON tells them apart. For what never changes."""
+    known: dict[int, tuple[Any, T]] = {}
+
+    @functools.wraps(function)
+    def asked(value: Any) -> T:
+        if id(value) not in known:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[id(value)] = value, function(value)  # the object is kept, so that no other gets its id
+        return known[id(value)][1]
+
+    return asked
+
+
+_REMEMBERED = 4096
+digest_of_shared = remembered(digest)
 
 
 def describe(value: Any, *, defaults: bool = True) -> Any:
@@ -96,24 +123,51 @@ def cell_label(cell: Cell) -> str:
 
 def cell_id(cell: Cell) -> str:
     """The hash of everything that decides a cell's result."""
+    return _id(cell, _around(cell), cell_id(cell.reference) if cell.reference else None)
+
+
+def by_id(cells: Iterable[Cell]) -> dict[str, Cell]:
+    """Cells by ``cell_id``, in their order; what they share as objects is described once."""
+    arounds: dict[tuple[int, ...], tuple[str, str]] = {}
+    references: dict[int, str] = {}
+
+    def known(cell: Cell) -> str:
+        shared = (id(cell.task), id(cell.method), id(cell.budget), id(cell.settings), cell.inner)
+        if shared not in arounds:
+            arounds[shared] = _around(cell)
+        reference = cell.reference
+        if reference and id(reference) not in references:
+            references[id(reference)] = known(reference)
+        return _id(cell, arounds[shared], references[id(reference)] if reference else None)
+
+    every = list(cells)  # objects that are kept keep their ids
+    return {known(cell): cell for cell in every}
+
+
+def _id(cell: Cell, around: tuple[str, str], reference: str | None) -> str:
+    before, after = around
+    return _hashed(f'{before},"reference":{_text_of(reference)},"seed":{_text_of(cell.seed)},{after}')
+
+
+def _around(cell: Cell) -> tuple[str, str]:
+    """The JSON of what decides a cell's result besides seed and reference: what comes before them, and what after."""
     published = cell.task.published()
-    return digest(
-        {
-            "engine": ENGINE_VERSION,
-            "task": describe(cell.task, defaults=False) | {"version": cell.task.version},
-            "data": cell.task.data_checksum(),
-            "weights": published.sha256 if published else None,
-            "method": describe(cell.method, defaults=False) | {"version": cell.method.card.version},
-            "budget": describe(cell.budget, defaults=False),
-            "seed": cell.seed,
-            # written out: a change of these defaults changes results
-            "settings": describe(cell.settings),
-            "reference": cell_id(cell.reference) if cell.reference else None,
-        }
-        | ({"sources": foreign} if (foreign := _of_other_tasks(cell)) else {})
-        | ({"inner": True} if cell.inner else {})
-        | ({"user": users} if (users := _of_the_user(cell)) else {})
-    )
+    content = {
+        "engine": ENGINE_VERSION,
+        "task": describe(cell.task, defaults=False) | {"version": cell.task.version},
+        "data": cell.task.data_checksum(),
+        "weights": published.sha256 if published else None,
+        "method": describe(cell.method, defaults=False) | {"version": cell.method.card.version},
+        "budget": describe(cell.budget, defaults=False),
+        # written out: a change of these defaults changes results
+        "settings": describe(cell.settings),
+    }
+    content |= {"sources": foreign} if (foreign := _of_other_tasks(cell)) else {}
+    content |= {"inner": True} if cell.inner else {}
+    content |= {"user": users} if (users := _of_the_user(cell)) else {}
+    before = {name: value for name, value in content.items() if name < "reference"}
+    after = {name: value for name, value in content.items() if name > "seed"}
+    return _text_of(before).removesuffix("}"), _text_of(after).removeprefix("{")
 
 
 def _of_other_tasks(cell: Cell) -> list[list[Any]]:

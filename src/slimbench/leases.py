@@ -92,7 +92,7 @@ class Leases:
         except FileExistsError:
             return False
         except OSError as error:
-            problem = full(error, free)
+            problem: Exception = full(error, free)
             if not isinstance(problem, UserError):
                 why = f"No symbolic link can be made in {self.leases} ({error.strerror}): runners need them to share"
                 problem = UserError(f"{why}, so put the store on another file system.")

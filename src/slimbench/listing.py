@@ -82,7 +82,7 @@ _ROWS = {"methods": _methods, "tasks": _tasks, "profiles": _profiles, "suites": 
 
 def planned(suite: Suite, settings: Settings, store: Store | None, *, as_json: bool) -> str:
     """The cells, which are done, and the estimate."""
-    cells = {identity.cell_id(cell): cell for cell in plan_cells(suite, settings)}
+    cells = identity.by_id(plan_cells(suite, settings))
     statuses = store.statuses() if store else {}
     todo = left_to_do(cells, store) if store else cells
     rows = [

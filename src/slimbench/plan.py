@@ -12,13 +12,15 @@ from slimbench.core import Arm, Budget, Cell, Settings, Suite, UserError
 from slimbench.store import size_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from slimbench.core import Record, Task
     from slimbench.store import Store
 
 T = TypeVar("T")
 
+_WHOLE = Budget(1.0)  # one object, which ``identity.by_id`` describes once
+_ENOUGH = 25  # records of a kind: more would not move their median by much
 FINAL = ("ok", "off_budget", "unsupported")  # a failed cell is tried again by the next run
 
 
@@ -40,7 +42,7 @@ def plan(suite: Suite, settings: Settings) -> list[Cell]:
 
 def reference(suite: Suite, task: Task, seed: int, settings: Settings) -> Cell:
     """The cell that makes the dense network of a task and seed."""
-    return Cell(task, suite.reference, Budget(1.0), seed, settings)
+    return Cell(task, suite.reference, _WHOLE, seed, settings)
 
 
 @dataclass(frozen=True)
@@ -93,42 +95,51 @@ class Estimate:
 
 def estimate(todo: Iterable[Cell], store: Store | None) -> Estimate:
     """By the median of the same task, recipe and method, else of the same task and recipe; one process."""
-    records = store.records() if store else []
-    taken = _history(
-        records, lambda record: (record.seconds, float(size_bytes(store.artifact(record.id))) if store else 0.0)
-    )
     seconds = disk = 0.0
     unknown = 0
+    medians: dict[tuple[str, ...], tuple[float, float]] | None = None
     for cell in todo:
-        known = _like(cell, taken)
+        if medians is None:
+            medians = {key: _median(known) for key, known in _taken(store).items()}
+        known = _like(cell, medians)
         if known is None:
             unknown += 1
             continue
-        seconds += statistics.median(took for took, _ in known)
-        disk += statistics.median(size for _, size in known)
+        seconds += known[0]
+        disk += known[1]
     return Estimate(seconds, disk, unknown)
 
 
 def expected_bytes(cells: Mapping[str, Cell], records: Iterable[Record]) -> dict[str, int]:
     """Memory that each cell will take: the most that any took of the same task, recipe and method, or network."""
-    peaks = _history(
-        (record for record in records if record.spent.peak_bytes), lambda record: record.spent.peak_bytes or 0
-    )
-    return {name: max(known) for name, cell in cells.items() if (known := _like(cell, peaks))}
+    peaks: dict[tuple[str, ...], int] = {}
+    for record, keys in _done(records):
+        peaks |= {key: max(peaks.get(key, 0), record.spent.peak_bytes or 0) for key in keys}
+    return {name: peak for name, cell in cells.items() if (peak := _like(cell, peaks))}
 
 
-def _history(records: Iterable[Record], of: Callable[[Record], T]) -> dict[tuple[str, ...], list[T]]:
-    """A figure of the cells that are done, by task, recipe and method, and by task and recipe."""
-    history: dict[tuple[str, ...], list[T]] = defaultdict(list)
+def _taken(store: Store | None) -> dict[tuple[str, ...], list[tuple[float, float]]]:
+    """Seconds and bytes of cells that are done; the disk is asked for the first few of a kind."""
+    taken: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
+    for record, (own, alike) in _done(store.summaries() if store else ()):
+        if store and len(known := taken[own]) < _ENOUGH:
+            known.append((record.seconds, float(size_bytes(store.artifact(record.id)))))
+            taken[alike].append(known[-1])
+    return taken
+
+
+def _median(known: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return statistics.median(seconds for seconds, _ in known), statistics.median(size for _, size in known)
+
+
+def _done(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[tuple[str, ...], tuple[str, ...]]]]:
+    """Cells that are done, with what tells their kind: task, recipe and method; task and recipe."""
     for record in records:
         if record.status in FINAL and record.cost:
-            task, figure = record.cell["task"], of(record)
-            recipe = identity.digest(task["recipe"])
-            history[task["label"], recipe, record.cell["method"]["label"]].append(figure)
-            history[task["label"], recipe].append(figure)
-    return history
+            alike = record.cell["task"]["label"], identity.digest(record.cell["task"]["recipe"])
+            yield record, ((*alike, record.cell["method"]["label"]), alike)
 
 
-def _like(cell: Cell, history: Mapping[tuple[str, ...], list[T]]) -> list[T] | None:
+def _like(cell: Cell, known: Mapping[tuple[str, ...], T]) -> T | None:
     alike = identity.task_label(cell.task), identity.digest(identity.describe(cell.task.recipe))
-    return history.get((*alike, identity.label(cell.method))) or history.get(alike)
+    return known.get((*alike, identity.label(cell.method))) or known.get(alike)

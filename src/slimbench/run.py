@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from slimbench.measure import empty_record, measurement_id
 from slimbench.plan import FINAL, estimate, expected_bytes, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from slimbench.core import Cell, HardwareProfile, MeasurementRecord
+    from slimbench.core import Cell, HardwareProfile
+    from slimbench.index import Standing
     from slimbench.progress import View
     from slimbench.store import Store
 
@@ -71,12 +73,11 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
 
     Raises: StoppedError; KeyboardInterrupt after ending every worker.
     """
-    cells = {identity.cell_id(cell): cell for cell in plan(suite, settings)}
+    cells = identity.by_id(plan(suite, settings))
     seconds: dict[str, float] = {}
     failed = 0
     with Leases(store.root, suite.name) as leases:
-        records = _records(store)
-        todo = left_to_do(cells, store, records)
+        todo, claims = _claimed(cells, store, leases)
         _tell(store, view)
         view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
         if todo:
@@ -85,15 +86,13 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
                 _check_data(todo.values(), store, options)
             with _timed(seconds, "compress"):
                 limit_s = suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
-                failed += _compress(todo, limit_s, options, store, view, claims=Claims(leases, store.record, records))
+                failed += _compress(todo, limit_s, options, store, view, claims=claims)
                 # a dense network that came out otherwise than before takes what started from the old one with it
-                records = _records(store)
-                stale = {i: c for i, c in left_to_do(cells, store, records).items() if i not in todo}
+                others = {cell_id: cell for cell_id, cell in cells.items() if cell_id not in todo}
+                stale, claims = _claimed(others, store, leases)
                 if stale and not options.limit:
                     view.say(f"{len(stale)} cells started from a dense network that is no longer there: again")
-                    failed += _compress(
-                        stale, limit_s, options, store, view, claims=Claims(leases, store.record, records)
-                    )
+                    failed += _compress(stale, limit_s, options, store, view, claims=claims)
         if failed and options.fail_fast:
             return Outcome(tuple(cells), failed, seconds)
         with _timed(seconds, "measure"):
@@ -106,41 +105,43 @@ def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View
 
     The caller holds the store. Raises: StoppedError.
     """
-    every = {identity.cell_id(c): c for cell in cells for c in (cell.reference, cell) if c}
+    every = identity.by_id(c for cell in cells for c in (cell.reference, cell) if c)
     with Leases(store.root, "a search") as leases:
-        records = _records(store)
-        todo = left_to_do(every, store, records)
+        todo, claims = _claimed(every, store, leases)
         _tell(store, view)
         if todo:
             store.sweep(leases)
             _check_data(todo.values(), store, options)
             limit_s = Suite.time_limit_s if options.time_limit_s is None else options.time_limit_s
-            _compress(todo, limit_s, options, store, view, claims=Claims(leases, store.record, records))
+            _compress(todo, limit_s, options, store, view, claims=claims)
 
 
-def _records(store: Store) -> dict[str, Record]:
-    return {record.id: record for record in store.records()}
+def _claimed(cells: dict[str, Cell], store: Store, leases: Leases) -> tuple[dict[str, Cell], Claims]:
+    """What is left, and its records before: what another runner does meanwhile shows in one or in the other."""
+    todo = left_to_do(cells, store)
+    before = {cell_id: record for cell_id in todo if (record := store.record(cell_id))}
+    return left_to_do(todo, store), Claims(leases, store.record, before)
 
 
-def left_to_do(cells: dict[str, Cell], store: Store, records: dict[str, Record] | None = None) -> dict[str, Cell]:
-    """The cells that are not done, by the store's records."""
-    records = _records(store) if records is None else records
-    return {cell_id: cell for cell_id, cell in cells.items() if not is_done(cell_id, records, store)}
+def left_to_do(cells: dict[str, Cell], store: Store) -> dict[str, Cell]:
+    """The cells that are not done."""
+    standings = store.standings()
+    return {cell_id: cell for cell_id, cell in cells.items() if not is_done(cell_id, standings, store)}
 
 
-def is_done(cell_id: str, records: dict[str, Record], store: Store) -> bool:
+def is_done(cell_id: str, standings: Mapping[str, Standing], store: Store) -> bool:
     """Whether a record is final, its network there, and the dense network it started from the one that is there."""
-    record = records.get(cell_id)
-    if record is None or record.status not in FINAL or record.status == "unsupported":
-        return record is not None and record.status == "unsupported"
-    dense = records.get(record.reference)
-    current = dense is None or dense.artifact in {"", record.reference_artifact}
-    return current and (bool(record.cell.get("inner")) or has_artifact(cell_id, store))
+    standing = standings.get(cell_id)
+    if standing is None or standing.status not in FINAL or standing.status == "unsupported":
+        return standing is not None and standing.status == "unsupported"
+    dense = standings.get(standing.reference)
+    current = dense is None or dense.artifact in {"", standing.reference_artifact}
+    return current and (standing.inner or has_artifact(cell_id, store))
 
 
 def has_artifact(cell_id: str, store: Store) -> bool:
     """Whether the cell's network is there, whole."""
-    return (store.artifact(cell_id) / "manifest.json").is_file()
+    return os.path.isfile(f"{store.root}/artifacts/{cell_id}/manifest.json")  # noqa: PTH113  a Path takes ten times as long
 
 
 def _tell(store: Store, view: View) -> None:
@@ -171,7 +172,7 @@ def _compress(
     todo: dict[str, Cell], limit_s: float, options: Options, store: Store, view: View, *, claims: Claims
 ) -> int:
     chosen = dict(list(todo.items())[: options.limit])
-    memory = expected_bytes(chosen, claims.before.values())
+    memory = expected_bytes(chosen, store.summaries())
     jobs = [
         Job(
             cell_id,
@@ -232,8 +233,10 @@ def _measure(
             view.say(f"profile {identity.label(profile)} is unavailable: {reason}")
         else:
             usable.append(profile)
-    before = {m.id: m for m in store.measurements()} if usable else {}
-    jobs = _measurements(cells, usable, options, store, before)
+    jobs = _measurements(cells, usable, options, store)
+    before = {job.id: m for job in jobs if (m := store.measurement(job.id))}
+    done = _measured(store)  # by another runner, since
+    jobs = [job for job in jobs if job.id not in done]
     _tell(store, view)
     view.begin("measure", len(jobs))
     failed = 0
@@ -255,13 +258,12 @@ def _measurements(
     profiles: Sequence[HardwareProfile],
     options: Options,
     store: Store,
-    before: dict[str, MeasurementRecord],
 ) -> list[Job]:
     """A job for each network and profile that this machine has not measured; level quick: the first seed only."""
     if not profiles:
         return []
     first = min(cell.seed for cell in cells.values())
-    records = {i: record for i, record in _records(store).items() if has_artifact(i, store)}
+    records = {record.id: record for record in store.summaries() if has_artifact(record.id, store)}
     jobs = {}
     for cell_id, cell in cells.items():
         record = records.get(cell_id)
@@ -274,8 +276,13 @@ def _measurements(
             work |= {"level": options.level, "store": store.root}
             label = f"{record.label} on {identity.label(profile)}"
             jobs[name] = Job(name, label, work, store.log(name), "", MEASURE_LIMIT_S)
-    done = {m.id for m in before.values() if m.status in {"ok", "unsupported"}}  # a refused one is tried again
+    done = _measured(store)
     return [job for name, job in jobs.items() if name not in done]
+
+
+def _measured(store: Store) -> set[str]:
+    """Measurements that are done: a refused one is tried again."""
+    return {m.id for m in store.timings() if m.status in {"ok", "unsupported"}}
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -19,10 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError
 from slimbench.identity import digest
+from slimbench.index import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from slimbench.index import Standing
     from slimbench.leases import Leases
 
 SCHEMA = 1
@@ -98,9 +101,21 @@ class Store:
         """Every readable measurement, by id."""
         return self._all("measurements", measurement_from)
 
+    def summaries(self) -> list[Record]:
+        """What ``records`` gives, fast: without notes and samples' scores; parts that are shared are read only."""
+        return [record_from(body) for body in self._index.bodies("records")]
+
+    def timings(self) -> list[MeasurementRecord]:
+        """What ``measurements`` gives, fast; parts that are shared are read only."""
+        return [measurement_from(body) for body in self._index.bodies("measurements")]
+
+    def standings(self) -> dict[str, Standing]:
+        """How every readable record ended, by id, without loading any."""
+        return self._index.standings()
+
     def statuses(self) -> dict[str, str]:
         """Status of every readable record, by id."""
-        return {record.id: record.status for record in self.records()}
+        return {name: standing.status for name, standing in self.standings().items()}
 
     def sweep(self, leases: Leases) -> None:
         """Remove what killed processes left half-written, but nothing that a living runner may be writing."""
@@ -137,6 +152,20 @@ class Store:
             yield
 
     # -------------------------------------------------------------------------------------------------- inside
+
+    @functools.cached_property
+    def _index(self) -> Index:
+        return Index(self.root, self._body)
+
+    def _body(self, kind: str, path: Path) -> dict[str, Any] | None:
+        """The body of a record file that can be read as a record."""
+        parse = record_from if kind == "records" else measurement_from
+
+        def checked(body: dict[str, Any]) -> dict[str, Any]:
+            parse(body)
+            return body
+
+        return self._read(path, checked)
 
     def _file(self, kind: str, name: str) -> Path:
         return self.root / kind / f"{name}.json"

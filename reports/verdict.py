@@ -1,0 +1,74 @@
+"""Findings of a night go in; a summary in Markdown and a JUnit file come out. Same findings, same bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from tabulate import tabulate
+
+from slimbench.regression import exit_status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slimbench.regression import Finding
+
+_SAID = {0: "No regression", 1: "Regression", 2: "Could not tell"}
+_ORDER = ("regression", "cannot tell", "fine")
+_KINDS = {
+    "run": "Cells that one side lacks",
+    "counts": "Status, id, MACs and params",
+    "scores": "Scores",
+    "latency": "Latency",
+}
+
+
+def markdown(findings: Sequence[Finding], about: str) -> str:
+    """The verdict, what is wrong, and every proxy with its detectable difference. ``about``: what was compared."""
+    status = exit_status(findings)
+    bad = sorted((f for f in findings if f.verdict != "fine"), key=lambda f: _ORDER.index(f.verdict))
+    parts = [f"## {_SAID[status]}\n", f"{about}\n", _counted(findings)]
+    if bad:
+        parts.append(_table(bad, verdicts=True))
+    for kind, title in _KINDS.items():
+        told = [f for f in findings if f.kind == kind and f.verdict == "fine" and f.text != "equal"]
+        if told:
+            parts.append(f"<details><summary>{title}: {len(told)} without a fault</summary>\n")
+            parts.append(_table(told, verdicts=False))
+            parts.append("</details>\n")
+    return "\n".join(parts)
+
+
+def _counted(findings: Sequence[Finding]) -> str:
+    """How many findings of each kind went how."""
+    counts: Counter[tuple[str, str]] = Counter((f.kind, f.verdict) for f in findings)
+    rows = [[title, *(counts[kind, verdict] or "" for verdict in _ORDER)] for kind, title in _KINDS.items()]
+    return tabulate(rows, ["", *_ORDER], tablefmt="github") + "\n"
+
+
+def _table(findings: Sequence[Finding], *, verdicts: bool) -> str:
+    rows = [[*([f.verdict] if verdicts else []), f.what, f.text] for f in findings]
+    heads = [*(["verdict"] if verdicts else []), "what", "finding"]
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True) + "\n"
+
+
+def junit(findings: Sequence[Finding]) -> str:
+    """A regression is a failure, what could not be told an error."""
+    counts = Counter(f.verdict for f in findings)
+    suite = ElementTree.Element(
+        "testsuite",
+        name="slimbench",
+        tests=str(len(findings)),
+        failures=str(counts["regression"]),
+        errors=str(counts["cannot tell"]),
+    )
+    for f in findings:
+        case = ElementTree.SubElement(suite, "testcase", classname=f.kind, name=f.what)
+        if f.verdict == "fine":
+            ElementTree.SubElement(case, "system-out").text = f.text
+        else:
+            ElementTree.SubElement(case, "failure" if f.verdict == "regression" else "error", message=f.text)
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

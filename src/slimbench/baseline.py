@@ -1,0 +1,208 @@
+"""Records go in; a baseline, small enough to be committed, comes out: what later records are compared with.
+
+A file holds counts, scores and hashes of every cell, the machine, and how far timings of equal networks were apart
+there. Beside it, in FILE's name with ``.networks``, lie the first seed's networks, which latencies are compared with.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from slimbench import discover
+from slimbench.core import UserError
+from slimbench.identity import digest
+from slimbench.store import whole_folder, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from slimbench.core import Record
+    from slimbench.store import Store
+
+SCHEMA = 1
+WORTH = 0.03  # a smaller loss of speed is none that anybody would see
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a baseline keeps of a record.
+
+    Attributes:
+        outputs: digest of every sample's score on val and test, by every metric.
+        metric, value: the headline's, on test; "" and 0 where the cell has none.
+        made_at: commit of the record.
+
+    """
+
+    id: str
+    label: str
+    seed: int
+    status: str
+    macs: int = 0
+    params: int = 0
+    outputs: str = ""
+    metric: str = ""
+    value: float = 0.0
+    higher_is_better: bool = True
+    artifact: str = ""
+    made_at: str = ""
+
+    @property
+    def proxy(self) -> str:
+        """The label without the seed: what all seeds together are a sample of."""
+        return self.label.removesuffix(f" seed {self.seed}")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is a network that was scored."""
+        return bool(self.metric)
+
+
+def kept(record: Record) -> Kept:
+    """What is compared of a record. Raises: UserError where its task is not at hand."""
+    described = Kept(
+        record.id,
+        record.label,
+        record.cell["seed"],
+        record.status,
+        made_at=record.environment.get("commit", ""),
+        artifact=record.artifact,
+    )
+    if not record.cost or not record.quality:
+        return described
+    scores = [{name: asdict(s) for name, s in split.items()} for split in (record.val_quality, record.quality)]
+    metric, headline = next(iter(record.quality.items()))
+    return replace(
+        described,
+        macs=record.cost.macs,
+        params=record.cost.params,
+        outputs=digest(scores),
+        metric=metric,
+        value=headline.value,
+        higher_is_better=_higher_is_better(record),
+    )
+
+
+def _higher_is_better(record: Record) -> bool:
+    task = discover.pick(discover.found("tasks"), record.cell["task"]["is"], "task")
+    return bool(task().metrics[0].higher_is_better)
+
+
+def newest(records: Iterable[Record]) -> list[Kept]:
+    """The newest record of each label, in the order of labels; a search's own evaluations are left out."""
+    by_label = {r.label: r for r in sorted(records, key=lambda r: (r.finished, r.id)) if not r.cell.get("inner")}
+    return [kept(record) for _, record in sorted(by_label.items())]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How much slower (0.01: by 1 %) one of two equal networks was in each A/A look; the machine as a digest."""
+
+    machine: str
+    looks: tuple[float, ...]
+
+    @property
+    def threshold(self) -> float:
+        """The loss above which a look is suspicious."""
+        return max(WORTH, *(abs(slower) for slower in self.looks))
+
+    @property
+    def detectable(self) -> float:
+        """The loss that two looks find with 80 % power: each exceeds the threshold nine times in ten."""
+        return self.threshold + 1.25 * statistics.stdev(self.looks)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a night is compared with.
+
+    Attributes:
+        because: why it was rolled.
+        machine: what ``environment.machine`` said where the records were made.
+        apart: by profile, how far timings of equal networks were apart.
+
+    """
+
+    cells: tuple[Kept, ...]
+    commit: str
+    because: str
+    machine: Mapping[str, Any]
+    apart: Mapping[str, Apart]
+
+    def write(self, file: Path) -> None:
+        """Whole or not at all; one line a cell, so that a diff shows what rolled."""
+        body = asdict(self)
+        cells = ",\n".join(json.dumps(cell) for cell in body.pop("cells"))
+        head = json.dumps({"schema": SCHEMA, **body}, indent=1).removesuffix("\n}")
+        write_whole(file, f'{head},\n "cells": [\n{cells}\n]}}\n')
+
+
+def read(file: Path) -> Baseline:
+    """Raises: UserError."""
+    try:
+        body = json.loads(file.read_text())
+        if body.pop("schema") > SCHEMA:
+            raise UserError(f"{file} was written by a newer SlimBench: update first.")
+        cells = tuple(Kept(**cell) for cell in body.pop("cells"))
+        apart = {profile: Apart(a["machine"], tuple(a["looks"])) for profile, a in body.pop("apart").items()}
+        return Baseline(cells, apart=apart, **body)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no baseline {file}: `bench baseline` makes one.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file} is no baseline ({type(error).__name__}: {error}): `bench baseline` makes one."
+        ) from error
+
+
+def of(records: Sequence[Record], because: str) -> Baseline:
+    """A baseline, without latencies, of records that were made at one commit on one machine. Raises: UserError else."""
+    cells = newest(records)
+    if not cells:
+        raise UserError("The store has no records: run a suite first.")
+    if failed := [cell.label for cell in cells if cell.status == "failed"]:
+        raise UserError(f"{len(failed)} cells failed, {failed[0]!r} first: a baseline is made of whole runs.")
+    ids = {cell.id for cell in cells}
+    chosen = [record for record in records if record.id in ids]
+    commits = sorted({cell.made_at for cell in cells})
+    machines = {digest(machine): machine for machine in (machine_of(record) for record in chosen)}
+    if len(commits) > 1 or len(machines) > 1:
+        raise UserError(
+            f"The records come from {len(commits)} commits and {len(machines)} machines: "
+            "run the suite in an empty store."
+        )
+    return Baseline(tuple(cells), commits[0], because, next(iter(machines.values())), {})
+
+
+def machine_of(record: Record) -> Mapping[str, Any]:
+    """Where a record was made, without which SlimBench made it: ``environment.machine`` said it."""
+    versions = {name: version for name, version in record.environment["versions"].items() if name != "slimbench"}
+    return {k: v for k, v in record.environment.items() if k != "commit"} | {"versions": versions}
+
+
+# ------------------------------------------------------------------------------------- networks to be timed against
+
+
+def timed_cells(cells: Iterable[Kept]) -> list[Kept]:
+    """The first seed's of each proxy, where they have a network."""
+    first: dict[str, Kept] = {}
+    for cell in sorted(cells, key=lambda cell: cell.seed):
+        if cell.artifact and cell.is_done:
+            first.setdefault(cell.proxy, cell)
+    return list(first.values())
+
+
+def networks(file: Path) -> Path:
+    """The folder of a baseline's networks."""
+    return file.with_suffix(".networks")
+
+
+def keep_networks(cells: Iterable[Kept], store: Store, file: Path) -> None:
+    """Copy the networks that will be timed against; those of an older baseline go."""
+    with whole_folder(networks(file)) as folder:
+        for cell in timed_cells(cells):
+            shutil.copytree(store.artifact(cell.id), folder / cell.id)

@@ -1,0 +1,192 @@
+"""`bench baseline`, `bench check --baseline` and `bench bisect`: files, exit status, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+import nights
+from slimbench import baseline, bisecting, environment
+from slimbench.cli import main
+from slimbench.core import UserError
+from slimbench.store import Store
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """The command, in an empty folder where this is no checkout; ``put`` fills a store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(environment, "commit", lambda: "")
+
+    def run(*args):
+        return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+
+    return run
+
+
+def put(name: str, records) -> str:
+    for record in records:
+        Store(name).put(replace(record, artifact=""))
+    return name
+
+
+def roll(bench, store: str, because: str = "a test"):
+    return bench("baseline", "--store", store, "--out", "base.json", "--because", because, "--looks", "0")
+
+
+def check(bench, store: str):
+    files = ["--summary", "summary.md", "--junit", "junit.xml"]
+    return bench("check", "--baseline", "base.json", "--store", store, *files)
+
+
+def test_a_night_like_the_baseline_is_fine(bench):
+    """Exit status 0; both files say so."""
+    assert roll(bench, put("store", nights.night())).exit_code == 0
+    result = check(bench, "store")
+    assert result.exit_code == 0
+    assert Path("summary.md").read_text().startswith("## No regression")
+    suite = ElementTree.parse("junit.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("7", "0", "0")
+
+
+def test_a_regression_is_status_1_and_a_failure(bench):
+    """One MAC."""
+    roll(bench, put("store", nights.night()))
+    head = [replace(r, cost=replace(r.cost, macs=1001)) if r.cell["seed"] == 0 else r for r in nights.night()]
+    result = check(bench, put("head", head))
+    assert result.exit_code == 1
+    assert "MACs 1,000 became 1,001 (+1)" in Path("summary.md").read_text()
+    (failure,) = ElementTree.parse("junit.xml").getroot().iter("failure")
+    assert "1,001" in failure.get("message")
+
+
+def test_what_cannot_be_told_is_status_2_and_an_error(bench):
+    """A seed is missing."""
+    roll(bench, put("store", nights.night()))
+    assert check(bench, put("head", nights.night()[1:])).exit_code == 2
+    assert Path("summary.md").read_text().startswith("## Could not tell")
+    assert len(list(ElementTree.parse("junit.xml").getroot().iter("error"))) == 1
+
+
+def test_rolling_says_what_moved_and_why(bench):
+    """Never silently: a reason is asked for, and kept."""
+    roll(bench, put("store", nights.night()))
+    again = bench("baseline", "--store", "store", "--out", "base.json", "--looks", "0")
+    assert again.exit_code == 2
+    assert "--because" in again.output
+    result = roll(bench, put("head", nights.night(macs=900)), "fewer channels")
+    assert "MACs 1,000 became 900 (-100)" in result.output
+    assert json.loads(Path("base.json").read_text())["because"] == "fewer channels"
+    assert check(bench, "head").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([], "no records"),
+        ([nights.record(0, status="failed")], "1 cells failed"),
+        ([nights.record(0), nights.record(1, environment=environment.environment() | {"cpu": "other"})], "2 machines"),
+        ([nights.record(0), nights.record(1, environment=environment.environment() | {"commit": "x"})], "2 commits"),
+    ],
+)
+def test_what_no_baseline_is_made_of(bench, records, words):
+    """One sentence, exit status 2, no file."""
+    Store("store")
+    result = roll(bench, put("store", records))
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not Path("base.json").exists()
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"schema": 1}', '{"schema": 99, "cells": []}'])
+def test_what_is_no_baseline_is_refused(bench, text):
+    """In a sentence."""
+    put("store", nights.night())
+    if text is not None:
+        Path("base.json").write_text(text)
+    result = check(bench, "store")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("bench: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_baseline_survives_its_file(tmp_path):
+    """Read again, it is the same; each cell has a line."""
+    made = baseline.of(nights.night(), "a test")
+    made = replace(made, apart={"cpu": baseline.Apart("here", (0.01, -0.02))})
+    made.write(tmp_path / "base.json")
+    assert baseline.read(tmp_path / "base.json") == made
+    assert sum("l1_channels" in line for line in (tmp_path / "base.json").read_text().splitlines()) == 6
+
+
+# -------------------------------------------------------------------------------------------------------- bisection
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Eight commits whose file holds their number; the commits, first to last."""
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    where = tmp_path / "repository"
+    where.mkdir()
+
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        return subprocess.run(["git", *who, *words], cwd=where, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    commits = []
+    for number in range(8):
+        (where / "number").write_text(str(number))
+        git("add", ".")
+        git("commit", "-qm", str(number))
+        commits.append(git("rev-parse", "HEAD").strip())
+    return where, commits
+
+
+def exits(expression: str) -> list[str]:
+    return [sys.executable, "-c", f"n = int(open('number').read()); raise SystemExit({expression})"]
+
+
+def test_the_first_bad_commit_is_found(repository):
+    """In a worktree that is gone afterwards; the caller's own files are not touched."""
+    where, commits = repository
+    commit, _ = bisecting.first_bad(where, commits[0], commits[-1], exits("n >= 5"))
+    assert commit == commits[5]
+    assert (where / "number").read_text() == "7"
+    listed = subprocess.run(["git", "worktree", "list"], cwd=where, capture_output=True, text=True).stdout
+    assert len(listed.splitlines()) == 1
+
+
+def test_commits_that_cannot_be_tested_are_skipped(repository):
+    """One in the middle is no hindrance; where they hide the answer, a sentence says so."""
+    where, commits = repository
+    assert bisecting.first_bad(where, commits[0], commits[-1], exits("125 if n == 3 else n >= 5"))[0] == commits[5]
+    with pytest.raises(UserError, match="found no answer"):
+        bisecting.first_bad(where, commits[0], commits[-1], exits("125 if 3 <= n <= 5 else n >= 5"))
+    with pytest.raises(UserError, match="found no answer"):
+        bisecting.first_bad(where, "no-such-commit", commits[-1], exits("1"))
+
+
+def test_a_steps_judgement(tmp_path):
+    """Good, bad, cannot be tested; any change is enough where that is asked."""
+    baseline.of(nights.night(), "a test").write(tmp_path / "base.json")
+    step = bisecting.Step(str(tmp_path / "base.json"), nights.PROXY, "nightly")
+    worse, same, part, other = (
+        Store(put(str(tmp_path / name), records))
+        for name, records in {
+            "worse": nights.night(macs=900),
+            "same": nights.night(),
+            "part": nights.night()[1:],
+            "other": nights.night(noise=1),
+        }.items()
+    )
+    assert [bisecting.judged(step, s) for s in (worse, same, part, other)] == [1, 0, 125, 0]
+    assert [bisecting.judged(replace(step, any_change=True), s) for s in (same, part, other)] == [0, 125, 1]

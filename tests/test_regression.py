@@ -1,0 +1,212 @@
+"""Two nights are compared: what must be equal, what goes to a test, and what is said where neither can tell."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scipy.stats import ttest_1samp
+
+from nights import PROXY, night, record
+from slimbench.baseline import Apart, newest
+from slimbench.latency import Look, is_slower
+from slimbench.regression import (
+    FALSE_DISCOVERIES,
+    Finding,
+    Proxy,
+    _adjusted,
+    compare,
+    exit_status,
+    is_worse,
+    pairs_of,
+    scores,
+)
+
+NOISE = json.loads(Path(__file__).with_name("noise.json").read_text())
+
+
+def verdicts(base, head, *, is_same_machine=True, **known) -> dict[str, set[str]]:
+    """By kind."""
+    found = compare(newest(base), newest(head), is_same_machine=is_same_machine, **known)
+    return {kind: {f.verdict for f in found if f.kind == kind} for kind in dict.fromkeys(f.kind for f in found)}
+
+
+def test_equal_nights_are_fine():
+    """Nothing is tested: every sample scored as it did."""
+    found = compare(newest(night()), newest(night()), is_same_machine=True)
+    assert exit_status(found) == 0
+    assert {f.text for f in found if f.kind == "counts"} == {"equal"}
+    (said,) = (f.text for f in found if f.kind == "scores")
+    assert "every sample as it was" in said
+    assert "detectable" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cost": replace(record(0).cost, macs=1001)},
+        {"cost": replace(record(0).cost, params=101)},
+        {"id": "another"},
+        {"status": "off_budget"},
+        {"status": "failed", "cost": None, "quality": {}},
+    ],
+)
+def test_one_mac_is_a_regression(change):
+    """So are a parameter, an id and a status, in one cell of six."""
+    head = [replace(one, **change) if one.cell["seed"] == 3 else one for one in night()]
+    found = compare(newest(night()), newest(head), is_same_machine=True)
+    assert [f.what for f in found if f.verdict == "regression"] == [f"{PROXY} seed 3"]
+    assert exit_status(found) == 1
+
+
+def test_counts_that_hang_on_the_machines_arithmetic_cannot_be_told():
+    """Other outputs on another machine may come with other channels; the same outputs may not."""
+    other = night(7, noise=1, macs=1001)  # no seed scores as it did
+    assert verdicts(night(), other, is_same_machine=False)["counts"] == {"cannot tell"}
+    assert verdicts(night(), other)["counts"] == {"regression"}
+    assert verdicts(night(), night(macs=1001), is_same_machine=False)["counts"] == {"regression"}
+
+
+def test_a_cell_that_was_not_made_cannot_be_told():
+    """And a new one is no fault."""
+    assert verdicts(night(), night()[:-1])["run"] == {"cannot tell"}
+    assert verdicts(night()[:-1], night())["run"] == {"fine"}
+
+
+def test_records_of_another_commit_cannot_be_told():
+    """A store that was filled yesterday says nothing of today's code."""
+    made = [replace(one, environment=one.environment | {"commit": "yesterday"}) for one in night()]
+    assert verdicts(night(), made, commit="today")["run"] == {"cannot tell"}
+    assert "run" not in verdicts(night(), made, commit="yesterday")
+
+
+def test_the_newest_record_of_a_label_counts():
+    """One id is of an older version of the method."""
+    old = record(0)
+    new = replace(record(0, 150), id="new", finished="2026-02-02T00:00:00+00:00")
+    assert [cell.id for cell in newest([new, old])] == ["new"]
+
+
+def test_too_few_seeds_cannot_be_told():
+    """Five that changed are no test; five that did not are fine."""
+    few = [one for one in night() if one.cell["seed"] < 5]
+    assert verdicts(few, few)["scores"] == {"fine"}
+    other = [one for one in night(noise=1) if one.cell["seed"] < 5]
+    assert verdicts(few, other)["scores"] == {"cannot tell"}
+
+
+def test_the_test_is_scipys():
+    """One-sided, paired; a metric of which less is better is turned round."""
+    pairs = pairs_of(newest(night()), newest(night(noise=1)))
+    proxy = Proxy.of(PROXY, pairs)
+    gains = [head.value - base.value for base, head in pairs]
+    assert proxy.p_worse() == pytest.approx(ttest_1samp(gains, 0, alternative="less").pvalue)
+    turned = Proxy.of(PROXY, [(replace(b, higher_is_better=False), h) for b, h in pairs])
+    assert turned.p_worse() == pytest.approx(1 - proxy.p_worse())
+
+
+def test_detectable_difference_is_found_four_times_in_five():
+    """By drawing nights: normal scores, one of ten proxies lost as much, at the strictest level it can meet."""
+    draw = random.Random(0)
+    base = Proxy(PROXY, "top1", dict(enumerate((-1.2, -0.8, -0.1, 0.3, 0.7, 1.1))), {}, 1, 6)
+    loss, sd, found = base.detectable(10), base.spread, 0
+    for _ in range(2000):
+        before, after = ({s: draw.gauss(0, sd) - d for s in range(6)} for d in (0.0, loss))
+        found += Proxy(PROXY, "top1", before, after, 1, 6).p_worse() <= FALSE_DISCOVERIES / 10
+    assert found / 2000 == pytest.approx(0.8, abs=0.04)
+
+
+def test_a_planted_loss_of_twice_the_detectable_is_found():
+    """In one proxy of forty whose every score moved as another seed's would; no other is blamed."""
+    base = newest(night(proxies=40))
+    detectable = Proxy.of(PROXY, [(cell, cell) for cell in base if cell.proxy == PROXY]).detectable(40)
+    head = newest(night(round(2 * detectable * 2), proxies=40, noise=1))  # two samples of 200 are a point
+    found = scores(pairs_of(base, head), 40)
+    assert [f.what for f in found if f.verdict == "regression"] == [PROXY]
+    assert {f.verdict for f in scores(pairs_of(base, newest(night(proxies=40, noise=1))), 40)} == {"fine"}
+
+
+def test_a_loss_that_nobody_would_see_is_none():
+    """All seeds lost a hundredth of their spread: certain, and not worth a word."""
+    base = {s: float(s) for s in range(6)}
+    proxy = Proxy(PROXY, "psnr", base, {s: v - 0.01 - 1e-4 * s for s, v in base.items()}, 1, 6)
+    assert proxy.p_worse() < 1e-6
+    assert not is_worse(proxy, proxy.p_worse())
+
+
+def test_exit_status_of_findings():
+    """A regression outweighs what could not be told."""
+    fine, bad, open_ = (Finding("scores", "it", v, "") for v in ("fine", "regression", "cannot tell"))
+    assert [exit_status(f) for f in ([], [fine], [fine, open_], [open_, bad, fine])] == [0, 0, 2, 1]
+
+
+# --------------------------------------------------------------------------------- the alarm budget, by simulation
+
+
+@functools.cache
+def deviations() -> tuple[list[float], list[float]]:
+    """Each recorded proxy's spread over seeds, and how far seeds lay from their mean in units of it.
+
+    Few seeds lie nearer to their own mean than to the true one, by the square root of 1 - 1 / n: that is put back.
+    """
+    groups = NOISE["scores"].values()
+    spreads = [statistics.stdev(group) for group in groups]
+    away = [
+        (value - statistics.fmean(group)) / spread / (1 - 1 / len(group)) ** 0.5
+        for group, spread in zip(groups, spreads, strict=True)
+        for value in group
+    ]
+    return spreads, away
+
+
+def drawn_night(draw: random.Random, losses: dict[int, float] | None = None) -> list[Proxy]:
+    """Forty proxies that all changed, and none for the worse but those of ``losses`` (in spreads)."""
+    spreads, away = deviations()
+    night = []
+    for i in range(40):
+        spread, lost = spreads[i % len(spreads)], (losses or {}).get(i, 0.0)
+        base, head = ({s: spread * (draw.choice(away) - less) for s in range(6)} for less in (0.0, lost))
+        night.append(Proxy(str(i), "", base, head, 1, 6))
+    return night
+
+
+def blamed(night: list[Proxy]) -> list[str]:
+    return [p.name for p, q in zip(night, _adjusted(night), strict=True) if is_worse(p, q)]
+
+
+def looks(draw: random.Random, ratios: list[float], slower: float = 0.0):
+    """Looks at two networks: medians of three recorded A/A sessions."""
+    while True:
+        yield Look((1 + slower) / statistics.median(draw.choice(ratios) for _ in range(3)) - 1)
+
+
+def has_alarm(draw: random.Random, ratios: list[float], networks: int = 40) -> bool:
+    """Of one night whose networks all changed and none got slower, after a calibration of thirty looks."""
+    taken = looks(draw, ratios)
+    limit = Apart("", tuple(next(taken).slower for _ in range(30))).threshold
+    return any(is_slower(next(taken), lambda: next(taken), limit)[0] for _ in range(networks))
+
+
+@pytest.mark.parametrize("kind", sorted(NOISE["latency"]))
+def test_at_most_one_false_alarm_in_twenty_nights(kind):
+    """Were everything to change each night for no worse: scores and latencies together, over recorded noise."""
+    draw, nights = random.Random(0), 250
+    scored = [bool(blamed(drawn_night(draw))) for _ in range(nights)]
+    timed = [has_alarm(draw, NOISE["latency"][kind]) for _ in range(nights)]
+    rate = sum(map(any, zip(scored, timed, strict=True))) / nights
+    assert rate <= 1 / 20, f"scores {sum(scored)}, latencies {sum(timed)} of {nights} nights"
+
+
+def test_planted_losses_are_found_in_recorded_noise():
+    """Of twice what the proxy can detect, in each of forty in its turn."""
+    draw, found = random.Random(1), 0
+    for turn in range(200):
+        unit = Proxy("", "", dict(enumerate((-1.2, -0.8, -0.1, 0.3, 0.7, 1.1))), {}, 1, 6)
+        loss = 2 * unit.detectable(40) / unit.spread
+        found += str(turn % 40) in blamed(drawn_night(draw, {turn % 40: loss}))
+    assert found >= 0.95 * 200
