@@ -27,7 +27,7 @@ _VALUE = re.compile(r"(?<![\w.])([+-]?\d+(?:,\d{3})*(?:\.\d+)?)\s*(%|[kKMGB](?![
 _QUALITY = r"acc|top-?1|top1|miou|psnr|map\b|quality"
 _BASE = r"base|dense|original|unpruned|full|before"
 _GONE = r"remov|reduc|cut|drop|prun\w* ?\(?(%|rat|perc)|↓|saved"
-# Head patterns, the first that fits; None: looked for, not used.
+# Roles by patterns of heads; the first that fits counts.
 _ROLES = (
     ("name", r"^(method|approach|algorithm|pruner|name)"),
     ("network", r"network|model\b|arch|backbone"),

@@ -152,9 +152,8 @@ def _base(row: PrintedRow, name: str) -> Value | None:
     if base := row.get(f"base {name}"):
         return base
     ours = count_in(row, name)
-    share = next((value for value in row.values.get(name, ()) if value.is_percent), None) or share_in(
-        row, f"{name} kept"
-    )
+    beside = next((value for value in row.values.get(name, ()) if value.is_percent), None)
+    share = beside or share_in(row, f"{name} kept")
     if removed := share_in(row, f"{name} removed"):
         share = Value(100 - removed.number, removed.half)
     if not ours or not share or not share.number > 0:
