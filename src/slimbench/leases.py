@@ -93,10 +93,12 @@ class Leases:
             return False
         except OSError as error:
             problem = full(error, free)
-            if not isinstance(problem, UserError):
-                why = f"No symbolic link can be made in {self.leases} ({error.strerror}): runners need them to share"
-                problem = UserError(f"{why}, so put the store on another file system.")
-            raise problem from error
+            if isinstance(problem, UserError):
+                raise problem from error
+            raise UserError(
+                f"No symbolic link can be made in {self.leases} ({error.strerror}): runners need them to share, so put "
+                "the store on another file system."
+            ) from error
         if self._end(job)[0] != self.name:  # its predecessor was let go of meanwhile
             free.unlink(missing_ok=True)
             return False

@@ -111,7 +111,9 @@ def estimate(todo: Iterable[Cell], store: Store | None) -> Estimate:
 
 def expected_bytes(cells: Mapping[str, Cell], records: Iterable[Record]) -> dict[str, int]:
     """Memory that each cell will take: the most that any took of the same task, recipe and method, or network."""
-    peaks = _history((record for record in records if record.spent.peak_bytes), lambda record: record.spent.peak_bytes or 0)
+    peaks = _history(
+        (record for record in records if record.spent.peak_bytes), lambda record: record.spent.peak_bytes or 0
+    )
     return {name: max(known) for name, cell in cells.items() if (known := _like(cell, peaks))}
 
 
