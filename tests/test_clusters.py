@@ -114,7 +114,7 @@ def test_options_reach_the_executor():
     cuda = Settings("bf16", "cuda", 4)
     told = ["minutes=30", "partition=gpu", "ntasks-per-node=1"]
     slurm = executors.executor("slurm", cuda, Path("scripts"), **common, slurm=told)
-    assert (slurm.minutes, slurm.cpus, slurm.gpus, slurm.memory_gb) == (30.0, 4, 1, 2.0)
+    assert (slurm.minutes, slurm.cpus, slurm.gpus, slurm.memory_gb) == (30, 4, 1, 2.0)
     assert slurm.extra == {"partition": "gpu", "ntasks_per_node": "1"}
     ray = executors.executor("ray", SETTINGS, Path("scripts"), **common | {"jobs": 7, "address": "head:1"}, slurm=())
     assert (ray.address, ray.at_once, ray.gpus) == ("head:1", 7, 0)
@@ -127,7 +127,7 @@ def test_options_reach_the_executor():
 def arrays_of(store: Store) -> Slurm:
     """Submitit with its own local executor: the same scripts and signals as Slurm's."""
     pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
-    return Slurm(store.root / "submitted", minutes=60.0, cluster="local")
+    return Slurm(store.root / "submitted", minutes=60, cluster="local")
 
 
 def test_slurm_makes_the_same_records(finished, store, nodes_find_the_tests):
@@ -178,7 +178,7 @@ def test_a_real_slurm(finished, store, nodes_find_the_tests):
     pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
     if not shutil.which("sinfo") or subprocess.run(["sinfo", "-h"], capture_output=True).returncode:
         pytest.skip("needs a Slurm cluster: sinfo does not answer")
-    assert go(MIXED, store, executor=Slurm(store.root / "submitted", minutes=60.0))[0].failed == 1
+    assert go(MIXED, store, executor=Slurm(store.root / "submitted", minutes=60))[0].failed == 1
     assert {r.id: r.artifact for r in store.records()} == {r.id: r.artifact for r in finished.records()}
 
 

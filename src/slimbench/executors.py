@@ -63,11 +63,7 @@ def options_of(texts: Sequence[str]) -> dict[str, str]:
     return {name.replace("-", "_"): value for name, _, value in (text.partition("=") for text in texts)}
 
 
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not minutes > 0:
-        raise UserError(f"--slurm minutes={text} is impossible: give the minutes of one allocation.")
-    return minutes
+def _minutes(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--slurm minutes={text} is impossible: give the whole minutes of one allocation.")
+    return int(text)

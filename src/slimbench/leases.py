@@ -92,11 +92,13 @@ class Leases:
         except FileExistsError:
             return False
         except OSError as error:
-            problem: Exception = full(error, free)
-            if not isinstance(problem, UserError):
-                why = f"No symbolic link can be made in {self.leases} ({error.strerror}): runners need them to share"
-                problem = UserError(f"{why}, so put the store on another file system.")
-            raise problem from error
+            problem = full(error, free)
+            if isinstance(problem, UserError):
+                raise problem from error
+            raise UserError(
+                f"No symbolic link can be made in {self.leases} ({error.strerror}): runners need them to share, so put "
+                "the store on another file system."
+            ) from error
         if self._end(job)[0] != self.name:  # its predecessor was let go of meanwhile
             free.unlink(missing_ok=True)
             return False

@@ -37,7 +37,7 @@ class Slurm:
 
     folder: Path
     at_once: int = 64
-    minutes: float = 240.0
+    minutes: int = 240
     memory_gb: float | None = None
     cpus: int = 1
     gpus: int = 0
