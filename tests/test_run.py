@@ -24,7 +24,7 @@ import pytest
 import torch
 
 from conftest import FAKES, HERE, fakes
-from slimbench import artifact, discover, identity, worker
+from slimbench import artifact, discover, execute, identity, worker
 from slimbench.compress import compress
 from slimbench.core import Arm, Budget, Cell, Cost, Published, Record, Settings, Suite
 from slimbench.methods.dense import Dense
@@ -491,3 +491,17 @@ def test_a_worker_mends_its_thread_pool_before_anything_runs_beside_it(tmp_path,
     with (tmp_path / "log").open("w") as output:
         worker.main(SimpleNamespace(send=lambda message: None), pickle.dumps({}), (), output, {})
     assert seen == ["pool", "thread", "job"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_a_worker_has_started(number):
+    """It is not lost, and comes to whom it would have come."""
+    seen = []
+    before = signal.signal(number, lambda *received: seen.append("handled"))
+    try:
+        with execute._undisturbed():
+            signal.raise_signal(number)
+            seen.append("started")
+        assert seen == ["started", "handled"]
+    finally:
+        signal.signal(number, before)

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -220,22 +221,23 @@ class _Pool:
         return memory.available_bytes() - growth >= job.memory_bytes
 
     def _begin(self, job: Job) -> None:
-        here, there = self.context.Pipe()
-        output, printed = self.context.Pipe(duplex=False)
-        environ = {name: value for name, value in os.environ.items() if name.startswith("BENCH_")}
-        arguments = (there, pickle.dumps(job.work), self.plugins, printed, environ)
-        limit = {"memory_limit_bytes": self.how.memory_limit_bytes}
-        process = self.context.Process(target=_enter, args=arguments, kwargs=limit, name=job.label)
-        process.start()
-        there.close()
-        printed.close()
-        os.set_blocking(output.fileno(), False)
-        ends = time.monotonic() + (job.time_limit_s or math.inf)
-        for other in self.running.values():
-            other.beside = True
-        one = _Running(job, process, here, output, logs.Writer(job.log), ends, beside=bool(self.running))
-        one.log.write("started", label=job.label, host=os.uname().nodename, pid=process.pid)
-        self.running[job.id] = one
+        with _undisturbed():
+            here, there = self.context.Pipe()
+            output, printed = self.context.Pipe(duplex=False)
+            environ = {name: value for name, value in os.environ.items() if name.startswith("BENCH_")}
+            arguments = (there, pickle.dumps(job.work), self.plugins, printed, environ)
+            limit = {"memory_limit_bytes": self.how.memory_limit_bytes}
+            process = self.context.Process(target=_enter, args=arguments, kwargs=limit, name=job.label)
+            process.start()
+            there.close()
+            printed.close()
+            os.set_blocking(output.fileno(), False)
+            ends = time.monotonic() + (job.time_limit_s or math.inf)
+            for other in self.running.values():
+                other.beside = True
+            one = _Running(job, process, here, output, logs.Writer(job.log), ends, beside=bool(self.running))
+            one.log.write("started", label=job.label, host=os.uname().nodename, pid=process.pid)
+            self.running[job.id] = one
 
     # ----------------------------------------------------------------------------------------------------- listening
 
@@ -310,6 +312,22 @@ class _Pool:
             self.claims.leases.drop(job)
             self.elsewhere[job] = (now + _LOOK_S, one.job)
             yield Event("elsewhere", one.job)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Interrupts wait meanwhile: a worker that is cut off as it starts prints a traceback, and nobody would end it."""
+    caught: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()  # others never see an interrupt
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    handlers = {number: signal.signal(number, lambda received, frame: caught.append(received)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in caught:
+            signal.raise_signal(number)
 
 
 def _enter(*arguments: Any, **limit: Any) -> None:
