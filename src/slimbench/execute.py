@@ -320,14 +320,14 @@ def _undisturbed() -> Iterator[None]:
     caught: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()  # others never see an interrupt
     numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-    handlers = {number: signal.signal(number, lambda received, frame: caught.append(received)) for number in numbers}
+    handlers = {number: signal.signal(number, lambda signum, frame: caught.append(signum)) for number in numbers}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in caught:
-            signal.raise_signal(number)
+        for received in caught:
+            signal.raise_signal(received)
 
 
 def _enter(*arguments: Any, **limit: Any) -> None:
