@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from slimbench import __version__, cli_report, discover, environment
+from slimbench import __version__, cli_report, cli_site, discover, environment
 from slimbench.cli_options import options, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.store import Store
@@ -478,3 +478,5 @@ def lock(unchanged: tuple[str, ...], because: str) -> None:
 
 main.add_command(cli_report.report)
 main.add_command(cli_report.audit)
+main.add_command(cli_site.submit)
+main.add_command(cli_site.verify)

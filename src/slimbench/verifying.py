@@ -1,0 +1,61 @@
+"""An archive goes in; what does not hold in it comes out: schema, checksums, arithmetic, counts of networks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from slimbench import submission
+from slimbench.core import UserError
+from slimbench.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from slimbench.core import Record
+
+
+def verify(file: Path) -> tuple[str, list[str]]:
+    """What was looked at, and every finding, in words. Raises: UserError where it cannot be read at all."""
+    from slimbench.reports import audit, table
+
+    with submission.unpacked(file) as folder:
+        store = Store(folder, create=False)
+        records, measurements = store.records(), store.measurements()
+        findings = [warning.partition(": set aside")[0] for warning in store.warnings]  # schema and checksums
+        findings += map(str, audit.records(records))
+        tables = [*table.tables(records, measurements), *table.by_profile(records, measurements)]
+        findings += map(str, audit.tables(tables, records, measurements))
+        ids = {record.id for record in records}
+        findings += [
+            f"{m.id}: a measurement of the cell {m.cell_id}, which is not in it"
+            for m in measurements
+            if m.cell_id not in ids
+        ]
+        kept = [record for record in records if store.artifact(record.id).is_dir()]
+        findings += [what for record in kept for what in _recounted(store, record)]
+    looked = f"{len(records)} records, {len(measurements)} measurements, {len(tables)} tables, {len(kept)} networks"
+    return looked, list(dict.fromkeys(findings))
+
+
+def _recounted(store: Store, record: Record) -> Iterator[str]:
+    """What a stored network's own counts say against its record."""
+    import torch
+
+    from slimbench import artifact, cost
+
+    folder = store.artifact(record.id)
+    try:
+        if artifact.sha256(folder / "manifest.json") != record.artifact:
+            yield f"{record.id}: its network is not the one that the record names"
+            return
+        shape = artifact.verify(folder)["input"]
+        network = artifact.load(folder).module()
+    except UserError as error:
+        yield f"{record.id}: {error}"
+        return
+    counted = cost.count(network, torch.zeros(1, *shape))
+    for name in ("macs", "params", "nonzero"):
+        if record.cost and (ours := asdict(counted)[name]) != asdict(record.cost)[name]:
+            yield f"{record.id}: {asdict(record.cost)[name]} {name} in the record, {ours} in its network"
