@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +18,9 @@ from slimbench.methods.l1_channels import L1Channels
 from slimbench.reports.site import build, collection, compare, curves, words
 from slimbench.statistics import paired
 from slimbench.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'text' {{ 7 * 7 }}"
 VOID = {"meta", "link", "img", "input", "br", "hr", "rect"}

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from made import measured, record
 from slimbench import artifact, cost, submission, verifying
 from slimbench.cli import main
-from slimbench.core import Scores, UserError
+from slimbench.core import Scores, UserError, pack
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.reports.site import collection
@@ -117,7 +117,8 @@ def test_wrong_checksums_inside_a_record_are_found(store, tmp_path):
 
 def test_wrong_arithmetic_is_found(store, tmp_path):
     """A score that is not what was divided."""
-    store.put(replace(record(DCSS(), 0.25, macs=250), quality={"top1": Scores(99.0, 360.0, 400.0)}))
+    scores = Scores(99.0, 3.0, 4.0, pack([1.0, 1.0, 1.0, 0.0]))
+    store.put(replace(record(DCSS(), 0.25, macs=250), quality={"top1": scores}))
     _, findings = verifying.verify(packed(store, tmp_path))
     assert any("top1" in finding for finding in findings)
 
