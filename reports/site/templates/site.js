@@ -91,7 +91,9 @@ function draw(figure) {
     yaxis: { title: { text: made.metric }, gridcolor: grid, zeroline: false },
     legend: narrow ? { orientation: "h", y: -0.25 } : {},
   };
-  Plotly.react(figure.querySelector(".plot"), traces, layout, { responsive: true, displaylogo: false });
+  const plot = figure.querySelector(".plot");
+  if (narrow) plot.style.height = `${20 + 1.4 * names.length}rem`;
+  Plotly.react(plot, traces, layout, { responsive: true, displaylogo: false });
 }
 
 function curves() {
