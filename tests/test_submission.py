@@ -123,6 +123,13 @@ def test_wrong_arithmetic_is_found(store, tmp_path):
     assert any("top1" in finding for finding in findings)
 
 
+def test_records_without_sense_are_found(store, tmp_path):
+    """Well-formed, with right checksums, and a cell of which no table can be made: a finding, no traceback."""
+    store.put(replace(record(DCSS(), 0.25, macs=250), cell={"seed": 0}))
+    _, findings = verifying.verify(packed(store, tmp_path))
+    assert any("no tables can be made" in finding for finding in findings)
+
+
 def test_a_measurement_without_its_cell_is_found(store, tmp_path):
     """Somebody's timing of nothing."""
     store.put(measured(record(DCSS(), 0.25, macs=250)))

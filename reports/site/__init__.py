@@ -33,8 +33,8 @@ def build(collection: Collection, cards: Mapping[str, Card], out: Path) -> int:
     """
     if not collection.records:
         raise UserError(f"There is nothing to show in {collection.names}: `bench run --all` makes records.")
-    _refuse_others(out)
     try:
+        _refuse_others(out)
         with whole_folder(out) as part:
             part.chmod(0o755)  # pages are to be served
             return _fill(collection, cards, part)
@@ -56,7 +56,7 @@ def _fill(collection: Collection, cards: Mapping[str, Card], folder: Path) -> in
         (folder / name).write_text((_TEMPLATES / name).read_text(encoding="utf-8"), encoding="utf-8")
     if site.script:
         (folder / "plotly.min.js").write_bytes(site.script.read_bytes())
-    ids = sorted(r.id for r in (*collection.records, *collection.measurements))
+    ids = sorted([*(r.id for r in collection.records), *(m.id for m in collection.measurements)])
     mark = {"slimbench": metadata.version("slimbench"), "plotly": curves.version(), "records": digest(ids)}
     (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n")
     return len(pages)

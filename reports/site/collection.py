@@ -43,26 +43,45 @@ class Collection:
 
 def gather(paths: Sequence[Path]) -> Collection:
     """Merge stores (folders) and archives that ``bench submit`` wrote, in order. Raises: UserError."""
-    kept: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    origins: dict[str, str] = {}
+    records: dict[str, Any] = {}
+    measurements: dict[str, Any] = {}
+    owner: dict[str, str] = {}
     logs: dict[str, str] = {}
     clashes: list[str] = []
     warnings: list[str] = []
-    for path in paths:
+    for source, path in zip(sources := _names(paths), paths, strict=True):
         with opened(path) as store:
-            for into, found in zip(kept, (store.records(), store.measurements()), strict=True):
+            for into, found in _both(store, records, measurements):
                 for one in found:
                     if into.setdefault(one.id, one) is one:
-                        origins[one.id] = path.name
+                        owner[one.id] = source
                     elif asdict(into[one.id]) != asdict(one):
                         clashes.append(one.id)
-            for name in kept[0]:
-                if origins[name] == path.name and store.log(name).is_file():
+            for name in records:
+                if owner[name] == source and store.log(name).is_file():
                     logs[name] = store.log(name).read_text(errors="replace")
             warnings += store.warnings
-    ordered = [tuple(into[name] for name in sorted(into)) for into in kept]
-    sources = tuple(path.name for path in paths)
-    return Collection(*ordered, origins, logs, tuple(sorted(set(clashes))), sources, tuple(warnings))  # type: ignore[arg-type]
+    return Collection(
+        tuple(records[name] for name in sorted(records)),
+        tuple(measurements[name] for name in sorted(measurements)),
+        owner,
+        logs,
+        tuple(sorted(set(clashes))),
+        sources,
+        tuple(warnings),
+    )
+
+
+def _names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """What sources are called: by their last part, and numbered where that is not enough."""
+    names = [path.expanduser().absolute().name for path in paths]
+    return tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1))
+
+
+def _both(
+    store: Store, records: dict[str, Any], measurements: dict[str, Any]
+) -> Sequence[tuple[dict[str, Any], Sequence[Any]]]:
+    return (records, store.records()), (measurements, store.measurements())
 
 
 @contextlib.contextmanager

@@ -16,16 +16,22 @@ if TYPE_CHECKING:
     from slimbench.reports.figures import Line
     from slimbench.statistics import Difference
 
-_HEADS = ("task", "point", "first", "second", "first: mean ± sd (n)", "second: mean ± sd (n)", "first - second")
-_HEADS += ("p", "detectable", "first: MACs kept", "second: MACs kept", "says")  # type: ignore[assignment]
+_SIDES = ("first", "second")
+_HEADS = (
+    *("task", "point", *_SIDES),
+    *(f"{side}: mean ± sd (n)" for side in _SIDES),
+    *("first - second", "p", "detectable"),
+    *(f"{side}: MACs kept" for side in _SIDES),
+    "says",
+)
 
 
 def table(headings: Mapping[str, Sequence[Line]]) -> Table:
     """Two rows of one heading and budget a line, and every row beside its dense network."""
     captions = (
-        ("Differences are of the headline metric, paired by seed, with a 95 % Student-t interval; p is of the paired "
-        "t-test and is not corrected for the many comparisons that this page offers: tiers of the tasks' tables are. "
-        "Detectable: the smallest true difference that so many pairs show in four of five tries."),
+        "Differences are of the headline metric, paired by seed, with a 95 % Student-t interval.",
+        "p is of the paired t-test, not corrected for the many comparisons of this page: tiers of tasks' tables are.",
+        "Detectable: the smallest true difference that so many pairs show in four of five tries.",
         "Rows that missed their budget, and pairs without a common seed, are left out.",
     )
     body = [row for name, found in headings.items() for row in _rows(name.partition(":")[0], found)]
@@ -44,8 +50,8 @@ def _rows(task: str, found: Sequence[Line]) -> Iterator[tuple[Entry, ...]]:
                 f"{_text.asked(a.facts)}, {a.facts['epochs_asked']:g} epochs",
                 a.facts["method"],
                 b.facts["method"],
-                _text.quality(a.facts | {"is_best": False}),
-                _text.quality(b.facts | {"is_best": False}),
+                _quality(a),
+                _quality(b),
                 _interval(taken),
                 _text.number(taken.p if taken.n > 1 else None, ".3f"),
                 _text.number(detectable(taken.sd, taken.n) if taken.n > 1 else None, ".2f"),
@@ -54,6 +60,11 @@ def _rows(task: str, found: Sequence[Line]) -> Iterator[tuple[Entry, ...]]:
                 says(taken),
             )
             yield tuple(map(Entry, texts))
+
+
+def _quality(line: Line) -> str:
+    """Mean ± sd (n); what is bold in a task's table is not so here."""
+    return _text.quality({**line.facts, "is_best": False})
 
 
 def _interval(taken: Difference) -> str:

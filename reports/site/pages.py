@@ -126,7 +126,7 @@ class Site:
                 results.append((heading, _only(heading.grids[0], kept)))
         first = [row.first for row in self.rows if _is_of(row, name)]
         drawn = [(record, drawings) for record in first if (drawings := widths.bars(record))]
-        said = next((record.cell["method"].get("fidelity", {}) for record in first), {})
+        said: Mapping[str, str] = next((record.cell["method"].get("fidelity", {}) for record in first), {})
         card = self.cards.get(name)
         return {"name": name, "card": card, "results": results, "drawn": drawn[:6], "fidelity": said}
 

@@ -9,6 +9,7 @@ import json
 import re
 import tempfile
 import zipfile
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,15 +98,16 @@ def unpacked(file: Path) -> Iterator[Path]:
 
     Raises: UserError where this is no such archive, or its files are not those that were packed.
     """
-    try:
-        with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
-            manifest = json.loads(archive.read(MANIFEST))
-            _refuse_newer(manifest, file)
-            (Path(folder) / "records").mkdir()
-            _extract(archive, manifest["sha256"], Path(folder), file)
-            yield Path(folder)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{file} is no archive that `bench submit` wrote, or it is damaged ({error}).") from error
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                manifest = json.loads(archive.read(MANIFEST))
+                _refuse_newer(manifest, file)
+                (Path(folder) / "records").mkdir()
+                _extract(archive, manifest["sha256"], Path(folder), file)
+        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            raise UserError(f"{file} is no archive that `bench submit` wrote, or it is damaged ({error}).") from error
+        yield Path(folder)
 
 
 def _refuse_newer(manifest: Any, file: Path) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from slimbench.core import Record
+    from slimbench.reports.table import Table
 
 
 def verify(file: Path) -> tuple[str, list[str]]:
@@ -24,9 +25,13 @@ def verify(file: Path) -> tuple[str, list[str]]:
         store = Store(folder, create=False)
         records, measurements = store.records(), store.measurements()
         findings = [warning.partition(": set aside")[0] for warning in store.warnings]  # schema and checksums
-        findings += map(str, audit.records(records))
-        tables = [*table.tables(records, measurements), *table.by_profile(records, measurements)]
-        findings += map(str, audit.tables(tables, records, measurements))
+        tables: list[Table] = []
+        try:
+            findings += map(str, audit.records(records))
+            tables = [*table.tables(records, measurements), *table.by_profile(records, measurements)]
+            findings += map(str, audit.tables(tables, records, measurements))
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, AssertionError) as error:
+            findings.append(f"no tables can be made of its records ({type(error).__name__}: {error})")
         ids = {record.id for record in records}
         findings += [
             f"{m.id}: a measurement of the cell {m.cell_id}, which is not in it"
