@@ -155,6 +155,13 @@ def test_networks_are_counted_again(store, network, tmp_path):
     store.put(replace(network, cost=replace(network.cost, macs=network.cost.macs - 1)))
     _, findings = verifying.verify(packed(store, tmp_path, with_networks=True))
     assert [f"{network.cost.macs} in its network" in finding for finding in findings] == [True]
+    for name in ("params", "nonzero", "bytes"):
+        more = replace(network.cost, **{name: getattr(network.cost, name) + 1})
+        if name == "nonzero":
+            more = replace(more, params=more.params + 1)
+        store.put(replace(network, cost=more))
+        _, findings = verifying.verify(packed(store, tmp_path, with_networks=True))
+        assert any(f"{name} in the record" in finding for finding in findings), name
     store.put(replace(network, artifact="0" * 64))
     _, findings = verifying.verify(packed(store, tmp_path, with_networks=True))
     assert ["not the one that the record names" in finding for finding in findings] == [True]
