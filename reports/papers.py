@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from slimbench.core import MeasurementRecord, Record
-    from slimbench.reports.judging import Claim, Finding, Paper
+    from slimbench.reports.claim import Claim, Paper
+    from slimbench.reports.judging import Finding
     from slimbench.reports.rows import Row
 
     Groups = Mapping[str, Sequence[Row]]

@@ -117,7 +117,8 @@ def _named(line: Line) -> str:
 
 def _legend(drawn: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7)
+    columns = max(1, int(drawn.get_figwidth() // 4.5))
+    drawn.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
 
 
 # ------------------------------------------------------------------------------------------------------- speed-up
@@ -146,6 +147,9 @@ def _speed(c: Column, found: Sequence[Line]) -> Figure:
     axes.axhline(1, color="0.6", linestyle=":", linewidth=1, zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}x")
+        axis.set_minor_formatter("{x:g}x")
     axes.set_xlabel("theoretical speed-up: dense MACs / MACs, counted")
     axes.set_ylabel("measured speed-up: dense latency / latency, 95 % interval")
     axes.set_title(f"{c.profile} {c.level}, machine {c.machine}\n{c.caption}", fontsize=7, wrap=True)
@@ -175,5 +179,5 @@ def _widths(name: str, widths: Mapping[str, list[int]]) -> Figure:
     axes.set_xticks(list(places), list(widths), rotation=90, fontsize=6)
     axes.set_ylabel("channels")
     axes.set_title(name if len(name) < 90 else f"{name[:87]}...", fontsize=8)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")
     return drawn

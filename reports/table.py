@@ -83,24 +83,24 @@ def of_heading(name: str, group: Sequence[Row]) -> list[Table]:
 
 def _main(name: str, found: Sequence[Line], ways: Sequence[Column]) -> Table:
     shows = [show for show in _columns(found) if any(map(show.text, (line.facts for line in found)))]
-    speed = [f"measured speed-up, {title(c, ways)}" for c in ways]
-    place = 1 + [show.head for show in shows].index(_THEORETICAL) if speed else 0
+    measured = [f"measured speed-up, {title(c, ways)}" for c in ways]
+    place = 1 + [show.head for show in shows].index(THEORETICAL) if measured else 0
     heads = [show.head for show in shows]
     body = [[Entry(show.text(line.facts), show.notes(line.row)) for show in shows] for line in found]
     for line, row in zip(found, body, strict=True):
-        row[place:place] = [_speed(line, c) for c in ways]
-    heads[place:place] = speed
+        row[place:place] = [speed(line, c) for c in ways]
+    heads[place:place] = measured
     return Table(
         f"{name}{_indicative(found)}",
         tuple(heads),
         tuple(map(tuple, body)),
         tuple(_captions(found, ways)),
         tuple(flat for line in found for flat in line.flat()),
-        compact=(*(show.head for show in shows if show.compact), *speed),
+        compact=(*(show.head for show in shows if show.compact), *measured),
     )
 
 
-_THEORETICAL = "theoretical speed-up"
+THEORETICAL = "theoretical speed-up"
 
 
 def _columns(found: Sequence[Line]) -> list[_Show]:
@@ -120,7 +120,7 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
         _Show("Δ dense", lambda f: _text.difference(f, "difference"), compact=True),
         _Show("Δ best control", lambda f: _text.difference(f, "control_difference"), compact=True),
         _Show("detectable", lambda f: _text.number(f["detectable"], ".2f")),
-        _Show(_THEORETICAL, lambda f: _text.number(f["theoretical_speedup"], ".2f", "x"), compact=True),
+        _Show(THEORETICAL, lambda f: _text.number(f["theoretical_speedup"], ".2f", "x"), compact=True),
         _Show("fidelity", lambda f: f["fidelity"]),
         _Show("dense epochs", lambda f: _text.epochs(f["dense_epochs"])),
         _Show("search epochs", lambda f: _text.epochs(f["search_epochs"])),
@@ -143,7 +143,8 @@ def _made_on(record: Record) -> str:
     return f"{env['cpu']}, torch {env['versions']['torch']}"
 
 
-def _speed(line: Line, c: Column) -> Entry:
+def speed(line: Line, c: Column) -> Entry:
+    """The measured ratio; a footnote where the timing was disturbed."""
     facts = line.measured.get(c)
     if facts is None:
         return Entry()
@@ -231,61 +232,3 @@ def title(c: Column, columns: Sequence[Column]) -> str:
     """A profile and its level; the machine too, where two of them were measured on."""
     alike = sum((c.profile, c.level) == (other.profile, other.level) for other in columns)
     return f"{c.profile} {c.level}" + (f" ({c.machine})" if alike > 1 else "")
-
-
-# ------------------------------------------------------------------------------------------------ across all tasks
-
-
-def by_profile(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
-    """One table a hardware profile, level and machine: every network that it timed, on whatever task."""
-    found = [line for name, group in rows(records, measurements).items() for line in lines(name, group)]
-    ways = sorted({c for line in found for c in line.measured}, key=lambda c: c.place)
-    return [_timed(c, [line for line in found if c in line.measured], title(c, ways)) for c in ways]
-
-
-def _timed(c: Column, found: Sequence[Line], name: str) -> Table:
-    """Theoretical beside measured speed-up, and what of the one is left in the other."""
-    heads: tuple[str, ...] = ("task", "method", "keep asked", "quality mean ± sd (n)", "MACs (kept)", _THEORETICAL)
-    heads += ("measured speed-up", "measured / theoretical", "latency and memory", "status")
-    body = [
-        (
-            Entry(line.facts["group"].partition(":")[0]),
-            Entry(line.facts["method"]),
-            Entry(_text.asked(line.facts)),
-            Entry(_text.quality(line.facts)),
-            Entry(_text.count(line.facts, "macs")),
-            Entry(_text.number(line.facts["theoretical_speedup"], ".2f", "x")),
-            _speed(line, c),
-            Entry(_text.realised(line.facts, line.measured[c])),
-            Entry(_text.run(line.measured[c])),
-            Entry(line.facts["status"]),
-        )
-        for line in found
-    ]
-    facts = tuple({**line.facts, **line.measured[c]} for line in found)
-    return Table(f"Timed on {name}", heads, tuple(body), (f"Machine {c.machine}: {c.caption}.",), facts)
-
-
-def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
-    """One table: methods and their operating points x tasks: the paired difference to the dense network."""
-    every = {name: lines(name, group) for name, group in rows(records, measurements).items()}
-    headings = {name: found for name, found in every.items() if any(line.facts["difference_n"] for line in found)}
-    names = {name: f"{_text.letter(i)}: {name.partition(':')[0]}" for i, name in enumerate(headings)}
-    cells: dict[tuple[str, str], dict[str, Facts]] = {}
-    for name, found in headings.items():
-        for line in found:
-            if line.facts["difference_n"]:
-                point = f"{_text.asked(line.facts)}, {line.facts['epochs_asked']:g} epochs"
-                cells.setdefault((line.facts["method"], point), {})[name] = line.facts
-    body = [
-        (Entry(method), Entry(point), *(Entry(_text.over(by_name.get(name))) for name in names))
-        for (method, point), by_name in sorted(cells.items())
-    ]
-    captions = (
-        "Δ dense (n): mean difference to the dense network over n seeds, in the task's unit; tasks are not averaged.",
-        "Fewer than 6 seeds: indicative. Rows of one column share budget and recipe only where the points are equal.",
-        *(f"{short.partition(':')[0]}: {name}" for name, short in names.items()),
-    )
-    facts = tuple(f for by_name in cells.values() for f in by_name.values())
-    heads = ("method", "keep asked", *names.values())
-    return [Table("Overall: Δ dense (n)", heads, tuple(body), captions, facts)] if body else []

@@ -13,7 +13,7 @@ from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.reports import audit, published, render, table
+from slimbench.reports import audit, printed, published, render, table
 from slimbench.reports._text import bold
 from slimbench.store import Store
 
@@ -123,9 +123,9 @@ def test_a_csv_of_ours_is_checked_against_the_records(tmp_path):
     """As it was written, and with one figure changed."""
     path = tmp_path / "ours.csv"
     path.write_text(render.csv(table.tables(RECORDS, TAKEN)))
-    assert audit.against(published.ours(path), RECORDS, TAKEN) == []
+    assert audit.against(printed.ours(path), RECORDS, TAKEN) == []
     path.write_text(path.read_text().replace("-1.5,", "-1.6,", 1))
-    assert any("difference is -1.6" in str(p) for p in audit.against(published.ours(path), RECORDS, TAKEN))
+    assert any("difference is -1.6" in str(p) for p in audit.against(printed.ours(path), RECORDS, TAKEN))
 
 
 # ---------------------------------------------------------------------------------------------- published tables
@@ -215,6 +215,31 @@ def test_wrong_ranks(tmp_path):
     assert "row 1 (A): wrong rank: bold, and another row has 93.4" in one(tmp_path, text)
     text = "| Rank | Method | Acc |\n|-|-|-|\n| 1 | A | 93.1 |\n| 2 | B | 93.4 |\n| 3 | C | 90.0 |\n"
     assert "row 2 (B): wrong rank: below a row of 93.1, and has 93.4" in one(tmp_path, text)
+
+
+def test_a_table_that_was_printed(tmp_path):
+    """Rows of Torch-Pruning's: two wrong deltas, and bold print that is right at its speed-up."""
+    text = """
+| method | base | pruned | delta printed | speed-up |
+|---|---|---|---|---|
+| NISP | - | - | -0.03 | 1.76x |
+| Polar | 93.80 | 93.83 | +0.03 | 1.88x |
+| HRank | 93.26 | 92.17 (typo) | -0.09 | 2.00x |
+| ResRep | 93.71 | 93.71 | 0.00 | 2.12x |
+| DepGraph | 93.53 | **93.77** | +0.38 (is +0.24) | 2.13x |
+"""
+    assert [problem.partition(":")[0] for problem in found(tmp_path, text)] == [
+        "table 1, row 3 (HRank)",
+        "table 1, row 5 (DepGraph)",
+    ]
+
+
+def test_counts_are_no_percentages(tmp_path):
+    """72.77 M kept, and two numbers in one cell, which are not read."""
+    text = (
+        "| method | base to pruned | FLOPs kept |\n|-|-|-|\n| A | 93.96 to 92.34 | 72.77 M |\n| B | -0.03 | 56.4 % |\n"
+    )
+    assert found(tmp_path, text) == []
 
 
 def test_a_base_that_is_printed_once_is_of_the_rows_below(tmp_path):

@@ -15,7 +15,7 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.reports import audit, judging, papers, render
-from slimbench.reports.judging import Claim, Select
+from slimbench.reports.claim import Claim, Select
 from slimbench.reports.rows import rows
 from slimbench.statistics import Difference
 from slimbench.store import Store

@@ -19,7 +19,7 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.reports import audit, render, table
+from slimbench.reports import across, audit, render, table
 from slimbench.reports._text import BOLD, PLAIN
 from slimbench.tasks.texture_digits import TextureDigits
 
@@ -172,7 +172,7 @@ def every_kind():
     records = [*SIX, *seeds(ETPF(function="sum(abs(WI))"), 88.0), *other]
     taken = [*TIMED, measured(other[1], 0.8, 0.7, 0.9, p50_ms=1.9)]
     return (
-        [*table.tables(records, taken), *table.by_profile(records, taken), *table.overall(records, taken)],
+        [*table.tables(records, taken), *across.by_profile(records, taken), *across.overall(records, taken)],
         records,
         taken,
     )

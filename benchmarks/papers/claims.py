@@ -6,7 +6,7 @@ its threshold open, the criterion is ours and says so.
 
 from __future__ import annotations
 
-from slimbench.reports.judging import SOME, Claim, Figure, Paper, Select
+from slimbench.reports.claim import SOME, Claim, Figure, Paper, Select
 
 # ------------------------------------------------------------------------------------------------------------ DCSS
 

@@ -86,13 +86,13 @@ def write(text: str, out: str) -> None:
 def made(what: str, records: list[Record], measurements: list[MeasurementRecord]) -> list[Table]:
     """The tables of one kind, or of a suite. Raises: UserError where there is neither."""
     from slimbench import identity
-    from slimbench.reports import papers, table
+    from slimbench.reports import across, papers, table
 
     if what == "papers":
         from slimbench.benchmarks.papers.claims import PAPERS
 
         return papers.tables(PAPERS, records, measurements, _fidelity)
-    kinds: dict[str, Any] = {"tasks": table.tables, "profiles": table.by_profile, "overall": table.overall}
+    kinds: dict[str, Any] = {"tasks": table.tables, "profiles": across.by_profile, "overall": across.overall}
     if what in kinds:
         return list(kinds[what](records, measurements))
     known = discover.suites()
@@ -120,9 +120,9 @@ def audit(file: str | None, store: str) -> None:
     pruned accuracy, MACs or FLOPs, params and speed-ups, too. Exit status 1 where something is wrong.
     """
     from slimbench.reports import audit as auditing
-    from slimbench.reports import published
+    from slimbench.reports import printed, published
 
-    if file and (ours := published.ours(Path(file))):
+    if file and (ours := printed.ours(Path(file))):
         opened = Store(store, create=False)
         problems = auditing.against(ours, opened.records(), opened.measurements())
         warn(opened)

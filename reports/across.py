@@ -1,0 +1,71 @@
+"""Records go in; tables across tasks come out: one a hardware profile, and one over all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slimbench.reports import _text
+from slimbench.reports.figures import Line, lines
+from slimbench.reports.rows import rows
+from slimbench.reports.table import THEORETICAL, Entry, Facts, Table, speed, title
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slimbench.core import MeasurementRecord, Record
+    from slimbench.reports.rows import Column
+
+
+def by_profile(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
+    """One table a hardware profile, level and machine: every network that it timed, on whatever task."""
+    found = [line for name, group in rows(records, measurements).items() for line in lines(name, group)]
+    ways = sorted({c for line in found for c in line.measured}, key=lambda c: c.place)
+    return [_timed(c, [line for line in found if c in line.measured], title(c, ways)) for c in ways]
+
+
+def _timed(c: Column, found: Sequence[Line], name: str) -> Table:
+    """Theoretical beside measured speed-up, and what of the one is left in the other."""
+    heads: tuple[str, ...] = ("task", "method", "keep asked", "quality mean ± sd (n)", "MACs (kept)", THEORETICAL)
+    heads += ("measured speed-up", "measured / theoretical", "latency and memory", "status")
+    body = [
+        (
+            Entry(line.facts["group"].partition(":")[0]),
+            Entry(line.facts["method"]),
+            Entry(_text.asked(line.facts)),
+            Entry(_text.quality(line.facts)),
+            Entry(_text.count(line.facts, "macs")),
+            Entry(_text.number(line.facts["theoretical_speedup"], ".2f", "x")),
+            speed(line, c),
+            Entry(_text.realised(line.facts, line.measured[c])),
+            Entry(_text.run(line.measured[c])),
+            Entry(line.facts["status"]),
+        )
+        for line in found
+    ]
+    facts = tuple({**line.facts, **line.measured[c]} for line in found)
+    return Table(f"Timed on {name}", heads, tuple(body), (f"Machine {c.machine}: {c.caption}.",), facts)
+
+
+def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
+    """One table: methods and their operating points x tasks: the paired difference to the dense network."""
+    every = {name: lines(name, group) for name, group in rows(records, measurements).items()}
+    headings = {name: found for name, found in every.items() if any(line.facts["difference_n"] for line in found)}
+    names = {name: f"{_text.letter(i)}: {name.partition(':')[0]}" for i, name in enumerate(headings)}
+    cells: dict[tuple[str, str], dict[str, Facts]] = {}
+    for name, found in headings.items():
+        for line in found:
+            if line.facts["difference_n"]:
+                point = f"{_text.asked(line.facts)}, {line.facts['epochs_asked']:g} epochs"
+                cells.setdefault((line.facts["method"], point), {})[name] = line.facts
+    body = [
+        (Entry(method), Entry(point), *(Entry(_text.over(by_name.get(name))) for name in names))
+        for (method, point), by_name in sorted(cells.items())
+    ]
+    captions = (
+        "Δ dense (n): mean difference to the dense network over n seeds, in the task's unit; tasks are not averaged.",
+        "Fewer than 6 seeds: indicative. Rows of one column share budget and recipe only where the points are equal.",
+        *(f"{short.partition(':')[0]}: {name}" for name, short in names.items()),
+    )
+    facts = tuple(f for by_name in cells.values() for f in by_name.values())
+    heads = ("method", "keep asked", *names.values())
+    return [Table("Overall: Δ dense (n)", heads, tuple(body), captions, facts)] if body else []
