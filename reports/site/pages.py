@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from slimbench.reports import notes, papers, table
+from slimbench.reports import across, notes, papers, table
 from slimbench.reports.figures import lines
 from slimbench.reports.rows import rows
 from slimbench.reports.site import compare, curves, widths, words
@@ -90,8 +90,8 @@ class Site:
     def pages(self) -> Iterator[Page]:
         """Every page."""
         collection = self.collection
-        overall = table.overall(collection.records, collection.measurements)
-        timed = table.by_profile(collection.records, collection.measurements)
+        overall = across.overall(collection.records, collection.measurements)
+        timed = across.by_profile(collection.records, collection.measurements)
         yield "index.html", "index.html", {"overall": overall, "timed": timed}
         yield "claims.html", "claims.html", {"papers": self._papers()}
         pairs = compare.table({heading.name: heading.found for heading in self.headings})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def verify(file: Path) -> tuple[str, list[str]]:
     """What was looked at, and every finding, in words. Raises: UserError where it cannot be read at all."""
-    from slimbench.reports import audit, table
+    from slimbench.reports import across, audit, table
 
     with submission.unpacked(file) as folder:
         store = Store(folder, create=False)
@@ -27,7 +27,7 @@ def verify(file: Path) -> tuple[str, list[str]]:
         tables: list[Table] = []
         try:
             findings += map(str, audit.records(records))
-            tables = [*table.tables(records, measurements), *table.by_profile(records, measurements)]
+            tables = [*table.tables(records, measurements), *across.by_profile(records, measurements)]
             findings += map(str, audit.tables(tables, records, measurements))
         except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, AssertionError) as error:
             findings.append(f"no tables can be made of its records ({type(error).__name__}: {error})")
