@@ -12,9 +12,11 @@ from click.testing import CliRunner
 
 from made import NOTHING, measured, record
 from slimbench.cli import main
+from slimbench.core import UserError
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
+from slimbench.reports import rows
 from slimbench.reports.site import build, collection, compare, curves, words
 from slimbench.statistics import paired
 from slimbench.store import Store
@@ -225,6 +227,15 @@ def test_one_sentence_for_what_cannot_be(store, tmp_path):
         assert len(done.output.strip().splitlines()) == 1
     assert (own / "thesis.txt").read_text() == "all of it"
     assert not (tmp_path / "a").exists()
+
+
+def test_tables_that_fail_their_audit_are_not_shown(store, tmp_path, monkeypatch):
+    """A planted fault, every difference off by one: a sentence, and no folder."""
+    right = rows.Row.difference
+    monkeypatch.setattr(rows.Row, "difference", lambda row: (d := right(row)) and replace(d, mean=d.mean + 1))
+    with pytest.raises(UserError, match="fail their audit"):
+        built(tmp_path / "site", store)
+    assert not (tmp_path / "site").exists()
 
 
 def test_the_command(store, tmp_path):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench.core import UserError
 from slimbench.identity import digest
+from slimbench.reports import audit
 from slimbench.reports.site import curves
 from slimbench.reports.site.pages import Site
 from slimbench.store import whole_folder
@@ -45,6 +46,7 @@ def build(collection: Collection, cards: Mapping[str, Card], out: Path) -> int:
 def _fill(collection: Collection, cards: Mapping[str, Card], folder: Path) -> int:
     environment = _environment()
     site = Site(collection, cards, folder)
+    _refuse_wrong(site)
     pages = list(site.pages())
     for name, template, values in pages:
         file = folder / name
@@ -60,6 +62,13 @@ def _fill(collection: Collection, cards: Mapping[str, Card], folder: Path) -> in
     mark = {"slimbench": metadata.version("slimbench"), "plotly": curves.version(), "records": digest(ids)}
     (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n")
     return len(pages)
+
+
+def _refuse_wrong(site: Site) -> None:
+    """Tables that fail their audit are not shown, as `bench report` prints none. Raises: UserError."""
+    found = [grid.table for heading in site.headings for grid in heading.grids]
+    if problems := audit.tables(found, site.collection.records, site.collection.measurements):
+        raise UserError(f"The tables fail their audit, and no site is written: {'; '.join(map(str, problems[:5]))}.")
 
 
 def _environment() -> Any:
