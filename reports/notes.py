@@ -95,7 +95,7 @@ def _histogram(name: str, numbers: dict[str, list[float]], title: str) -> Figure
     if is_wide:
         axes.set_xscale("log")
     what, unit = _AXES.get(name.partition(" ")[0], (name, "how many"))
-    axes.set_title(title if what == name else f"{title}: {name}", fontsize=9)
+    axes.set_title(title if what == name else f"{title}: {name}", fontsize=9, wrap=True)
     axes.set_xlabel(what if len(numbers) > 1 else f"{what} {counts['']}")
     axes.set_ylabel(unit)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -113,7 +113,7 @@ def _curves(name: str, note: Mapping[str, list[float]], title: str) -> Figure:
     for axes, (what, values) in zip(rows, note.items(), strict=True):
         axes.plot([index / max(1, len(values)) for index in range(len(values))], values, marker=".")
         axes.set_ylabel(_COURSES[what], fontsize=8)
-    rows[0].set_title(f"{title}: moving averages over training batches, {name}", fontsize=9)
+    rows[0].set_title(f"{title}: moving averages over training batches, {name}", fontsize=9, wrap=True)
     rows[-1].set_xlabel("share of the push's steps that are done")
     return drawn
 

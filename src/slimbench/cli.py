@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from slimbench import __version__, cli_nightly, cli_report, cli_runs, discover, environment
+from slimbench import __version__, cli_nightly, cli_report, cli_runs, cli_site, discover, environment
 from slimbench.cli_options import options, prepare, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.store import Store
@@ -518,7 +518,7 @@ def lock(unchanged: tuple[str, ...], because: str) -> None:
 
 
 for command in (
-    *(cli_report.report, cli_report.audit, cli_runs.status, cli_runs.logs, cli_runs.merge),
-    *(cli_nightly.baseline, cli_nightly.bisect),
+    *(cli_report.report, cli_report.audit, cli_site.submit, cli_site.verify),
+    *(cli_runs.status, cli_runs.logs, cli_runs.merge, cli_nightly.baseline, cli_nightly.bisect),
 ):
     main.add_command(command)

@@ -10,6 +10,7 @@ import click
 
 from slimbench import discover
 from slimbench.cli_options import options, warn
+from slimbench.cli_site import WithSite
 from slimbench.core import UserError
 from slimbench.store import Store
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 WHAT = ("tasks", "profiles", "overall", "papers")
 
 
-@click.command()
+@click.command(cls=WithSite)
 @click.argument("what", required=False, default="tasks")
 @options("store")
 @click.option(
@@ -37,6 +38,7 @@ def report(what: str, store: str, kind: str | None, out: str | None, pictures: s
 
     WHAT is tasks (a table each: the default), profiles (one a hardware profile), overall (methods x tasks), papers
     (claimed against reproduced, and each paper's results), or the name of a suite (its tasks).
+    `bench report site` writes pages, and has its own --help.
     """
     from slimbench.reports import audit, render
 

@@ -1,0 +1,83 @@
+"""Rows of a heading go in; every two of them come out side by side, with the paired difference and what it says."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from slimbench.reports import _text
+from slimbench.reports.rows import headline
+from slimbench.reports.table import Entry, Table
+from slimbench.statistics import ALPHA, detectable, paired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from slimbench.reports.figures import Line
+    from slimbench.statistics import Difference
+
+_SIDES = ("first", "second")
+_HEADS = (
+    *("task", "point", *_SIDES),
+    *(f"{side}: mean ± sd (n)" for side in _SIDES),
+    *("first - second", "p", "detectable"),
+    *(f"{side}: MACs kept" for side in _SIDES),
+    "says",
+)
+
+
+def table(headings: Mapping[str, Sequence[Line]]) -> Table:
+    """Two rows of one heading and budget a line, and every row beside its dense network."""
+    captions = (
+        "Differences are of the headline metric, paired by seed, with a 95 % Student-t interval.",
+        "p is of the paired t-test, not corrected for the many comparisons of this page: tiers of tasks' tables are.",
+        "Detectable: the smallest true difference that so many pairs show in four of five tries.",
+        "Rows that missed their budget, and pairs without a common seed, are left out.",
+    )
+    body = [row for name, found in headings.items() for row in _rows(name.partition(":")[0], found)]
+    return Table("Every two methods", _HEADS, tuple(body), captions)
+
+
+def _rows(task: str, found: Sequence[Line]) -> Iterator[tuple[Entry, ...]]:
+    scored = [line for line in found if line.facts["mean"] is not None and (line.row.is_met or line.row.is_dense)]
+    for first, second in combinations(scored, 2):
+        if not (first.row.is_dense or first.row.point == second.row.point):
+            continue
+        a, b = (second, first) if first.row.is_dense else (first, second)
+        if taken := paired(headline(a.row.counted), headline(b.row.counted)):
+            texts = (
+                task,
+                f"{_text.asked(a.facts)}, {a.facts['epochs_asked']:g} epochs",
+                a.facts["method"],
+                b.facts["method"],
+                _quality(a),
+                _quality(b),
+                _interval(taken),
+                _text.number(taken.p if taken.n > 1 else None, ".3f"),
+                _text.number(detectable(taken.sd, taken.n) if taken.n > 1 else None, ".2f"),
+                _text.number(a.facts["macs_kept"], ".3f"),
+                _text.number(b.facts["macs_kept"], ".3f"),
+                says(taken),
+            )
+            yield tuple(map(Entry, texts))
+
+
+def _quality(line: Line) -> str:
+    """Mean ± sd (n); what is bold in a task's table is not so here."""
+    return _text.quality({**line.facts, "is_best": False})
+
+
+def _interval(taken: Difference) -> str:
+    interval = f" [{taken.low:+.2f}, {taken.high:+.2f}]" if taken.n > 1 else ""
+    return f"{taken.mean:+.2f}{interval} ({taken.n})"
+
+
+def says(taken: Difference) -> str:
+    """What a paired difference says; below six seeds nothing is decided."""
+    if taken.n == 1:
+        return "one seed: nothing"
+    if taken.is_indicative:
+        return f"indicative: {taken.n} seeds decide nothing"
+    if taken.p >= ALPHA:
+        return "cannot be told apart"
+    return "first is better" if taken.mean > 0 else "second is better"
