@@ -30,7 +30,7 @@ import json, resource, sys, time
 from slimbench import discover, environment, identity
 from slimbench.plan import Filter, plan
 from slimbench.run import left_to_do
-from slimbench.reports import table
+from slimbench.reports import render, table
 from slimbench.store import Store
 
 what, root, seeds = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -41,7 +41,7 @@ if what == "skip":
     cells = identity.by_id(plan(suite, environment.resolve()))
     assert not left_to_do(cells, store)
 else:
-    print(len(table.markdown(store.summaries(), store.timings())), file=sys.stderr)
+    print(len(render.markdown(table.tables(store.summaries(), store.timings()))), file=sys.stderr)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 taken = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time()}
 print(json.dumps({name: round(value, 2) for name, value in taken.items()} | {"peak_gb": round(peak, 3)}))

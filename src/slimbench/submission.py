@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimbench import discover
 from slimbench.core import UserError
 from slimbench.store import SCHEMA, Store
 
@@ -27,7 +29,6 @@ MANIFEST = "submission.json"
 _NAME = re.compile(r"(?:(?:records|measurements)/[0-9a-z]{1,64}\.json|artifacts/[0-9a-z]{1,64}/[a-z]+\.[a-z0-9]+)")
 _LARGEST = 2**32  # bytes of what one archive may unpack to
 _STAMP = (1980, 1, 1, 0, 0, 0)  # the same records, the same bytes
-_EMBEDDED = ("digits", "photos", "texture_digits")  # tasks whose data may be passed on, and so what is made of them
 
 
 def pack(store: Store, out: Path, *, with_networks: bool = False) -> dict[str, Any]:
@@ -67,7 +68,13 @@ def pack(store: Store, out: Path, *, with_networks: bool = False) -> dict[str, A
 
 def may_be_passed_on(record: Record) -> bool:
     """Whether a network is ours to send: made of embedded data alone."""
-    return bool(record.artifact) and not record.published and record.cell["task"]["is"] in _EMBEDDED
+    return bool(record.artifact) and not record.published and record.cell["task"]["is"] in _embedded()
+
+
+@functools.cache
+def _embedded() -> frozenset[str]:
+    """Tasks whose data may be passed on, and so what is made of them: those of the embedded suite."""
+    return frozenset(task.name for task in discover.suite("quick").tasks)
 
 
 def _networks(store: Store, record: Record) -> list[str]:
