@@ -106,11 +106,14 @@ def test_a_report_of_summaries_is_the_report_of_records(store):
     assert render.csv(fast) == render.csv(whole)
 
 
+BUDGET = {"keep": 0.5, "resource": "macs", "params_keep": None, "epochs": 3.0, "tolerance": 0.01}
+
+
 def full(record):
     """With all that a table asks of a cell."""
     task = {"is": "digits", "label": "digits/resnet14", "network": "resnet14", "version": 1, "recipe": {"epochs": 6.0}}
     method = {"is": "l1_channels", "label": record.label.rpartition(" seed")[0], "version": 1, "fidelity": {}}
-    cell = {"task": task, "method": method, "budget": {"keep": 0.5, "resource": "macs"}, "data": "digits", "engine": 1}
+    cell = {"task": task, "method": method, "budget": BUDGET, "data": "digits", "engine": 1}
     settings = {"precision": "fp32", "device": "cpu", "threads": 1}
     return replace(record, cell=cell | {"settings": settings, "seed": record.cell["seed"], "reference": False})
 
