@@ -11,7 +11,7 @@ import pytest
 
 from slimbench import discover, environment, identity
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, pack
-from slimbench.execute import Job, run_local
+from slimbench.execute import Job, Local
 from slimbench.measure import measurement_id
 from slimbench.plan import Filter, plan
 from slimbench.store import Store
@@ -81,7 +81,7 @@ def test_start_of_a_worker(benchmark, tmp_path) -> None:
     work = {"do": "check", "task": task, "store": store.root}
 
     def one() -> None:
-        (_, event) = run_local([Job("check", "check", work, store.log("check"))], 1)
+        (_, event) = Local().run([Job("check", "check", work, store.log("check"))])
         assert event.kind == "done", event.value
 
     one()

@@ -104,13 +104,6 @@ class Local:
         yield from _Pool(self, Queue(jobs), plugins, claims, context).run()
 
 
-def run_local(
-    jobs: Sequence[Job], workers: int, plugins: tuple[str, ...] = (), preload: Sequence[str] = ()
-) -> Generator[Event, None, None]:
-    """Run jobs that are no other runner's on this machine."""
-    return Local(workers).run(jobs, plugins, None, preload)
-
-
 class Queue:
     """Jobs that wait: those that may start, in order, and those whose start is not there yet."""
 
