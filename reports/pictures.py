@@ -48,7 +48,7 @@ def _figures(groups: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Figure]
         found = [line for line in lines(heading, group) if line.facts["mean"] is not None]
         name = f"{heading.partition(':')[0]}-{digest(heading)[:6]}"
         if len(found) > 1:
-            yield f"{name}-quality", _quality(heading, found)
+            yield f"{name}-quality", quality(heading, found)
         for line in found:
             if widths := _widths_of(line):
                 yield f"widths-{line.row.first.id}", _widths(f"{name.rpartition('-')[0]} {_label(line)}", widths)
@@ -75,7 +75,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 # ------------------------------------------------------------------------------------------------ quality and cost
 
 
-def _quality(heading: str, found: Sequence[Line]) -> Figure:
+def quality(heading: str, found: Sequence[Line]) -> Figure:
     """Against MACs, params and each latency; intervals over seeds."""
     from matplotlib.figure import Figure
 

@@ -75,5 +75,5 @@ def picture(heading: str, found: Sequence[Line], file: Path) -> bool:
         return False
     file.parent.mkdir(exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "slimbench"}):
-        pictures._quality(heading, scored).savefig(file, metadata={"Date": None})
+        pictures.quality(heading, scored).savefig(file, metadata={"Date": None})
     return True
