@@ -196,6 +196,16 @@ def test_no_more_start_than_the_memory_is_for(store, monkeypatch, left, at_once)
     assert (most, under_way) == (at_once, 0)
 
 
+@pytest.mark.parametrize(("device", "method"), [("cpu", "forkserver"), ("cuda", "spawn")])
+def test_a_worker_that_needs_cuda_is_no_fork(store, monkeypatch, device, method):
+    """PyTorch refuses CUDA in a fork of whatever asked for it, as exporting a network does."""
+    used, get = [], execute.multiprocessing.get_context
+    monkeypatch.setattr(execute.multiprocessing, "get_context", lambda name: used.append(name) or get(name))
+    job = Job("check", "check", {"do": "check", "task": TASK, "store": store.root}, store.log("check"), device=device)
+    assert [event.kind for event in Local().run([job], PLUGINS)] == ["started", "done"]
+    assert used[-1] == method
+
+
 def test_jobs_wait_for_what_they_start_from():
     """In order, heirs first; a failure takes all that hang on it, with the first cause."""
     jobs = [Job(name, name, {}, Path(), after) for name, after in ("a ", "b ", "ca", "da", "ec")]

@@ -24,7 +24,7 @@ from slimbench import logs, memory
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
-    from multiprocessing.context import ForkServerProcess
+    from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
     from pathlib import Path
 
     from slimbench.leases import Claims
@@ -46,6 +46,7 @@ class Job:
     after: str = ""
     time_limit_s: float = 0.0
     memory_bytes: int = 0  # what jobs like it took; 0: unknown
+    device: str = "cpu"  # what it computes on; CUDA works in no fork of a process that has so much as asked for it
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,8 @@ class Local:
         preload: Sequence[str] = (),
     ) -> Generator[Event, None, None]:
         """Run jobs, in order as far as they may. ``preload``: modules that the fork server imports as it starts."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["slimbench.preload", *preload])
-        yield from _Pool(self, Queue(jobs), plugins, claims, context).run()
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["slimbench.preload", *preload])
+        yield from _Pool(self, Queue(jobs), plugins, claims).run()
 
 
 class Queue:
@@ -134,7 +134,7 @@ _LOST = "what it starts from failed: "
 @dataclass
 class _Running:
     job: Job
-    process: ForkServerProcess
+    process: ForkServerProcess | SpawnProcess
     line: connection.Connection
     output: connection.Connection | None
     log: logs.Writer
@@ -151,7 +151,6 @@ class _Pool:
     queue: Queue
     plugins: tuple[str, ...]
     claims: Claims | None
-    context: multiprocessing.context.ForkServerContext
     running: dict[str, _Running] = field(default_factory=dict)
     elsewhere: dict[str, tuple[float, Job]] = field(default_factory=dict)  # when to look again
     again: dict[str, tuple[float, Job]] = field(default_factory=dict)  # ran out of memory: when to start, alone
@@ -215,12 +214,13 @@ class _Pool:
 
     def _begin(self, job: Job) -> None:
         with _undisturbed():
-            here, there = self.context.Pipe()
-            output, printed = self.context.Pipe(duplex=False)
+            context = _context(job)
+            here, there = context.Pipe()
+            output, printed = context.Pipe(duplex=False)
             environ = {name: value for name, value in os.environ.items() if name.startswith("BENCH_")}
             arguments = (there, pickle.dumps(job.work), self.plugins, printed, environ)
             limit = {"memory_limit_bytes": self.how.memory_limit_bytes}
-            process = self.context.Process(target=_enter, args=arguments, kwargs=limit, name=job.label)
+            process = context.Process(target=_enter, args=arguments, kwargs=limit, name=job.label)
             process.start()
             there.close()
             printed.close()
@@ -305,6 +305,11 @@ class _Pool:
             self.claims.leases.drop(job)
             self.elsewhere[job] = (now + _LOOK_S, one.job)
             yield Event("elsewhere", one.job)
+
+
+def _context(job: Job) -> ForkServerContext | SpawnContext:
+    """How its process starts: as a fork that has paid for its imports, or, where it needs CUDA, from nothing."""
+    return multiprocessing.get_context("spawn") if job.device == "cuda" else multiprocessing.get_context("forkserver")
 
 
 @contextlib.contextmanager

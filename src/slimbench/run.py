@@ -14,7 +14,7 @@ from slimbench.core import Level, Record, Settings, Suite, UserError, sources
 from slimbench.environment import environment
 from slimbench.execute import Event, Executor, Job, Local
 from slimbench.leases import Claims, Leases
-from slimbench.measure import empty_record, measurement_id
+from slimbench.measure import device_of, empty_record, measurement_id
 from slimbench.plan import FINAL, estimate, expected_bytes, plan
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ def _compress(
             identity.cell_id(cell.reference) if cell.reference else "",
             limit_s,
             memory.get(cell_id, 0),
+            cell.settings.device,
         )
         for cell_id, cell in chosen.items()
     ]
@@ -275,7 +276,8 @@ def _measurements(
             work = {"do": "measure", "record": record, "reference": reference, "profile": profile}
             work |= {"level": options.level, "store": store.root}
             label = f"{record.label} on {identity.label(profile)}"
-            jobs[name] = Job(name, label, work, store.log(name), "", MEASURE_LIMIT_S)
+            device = device_of(profile)
+            jobs[name] = Job(name, label, work, store.log(name), time_limit_s=MEASURE_LIMIT_S, device=device)
     done = _measured(store)
     return [job for name, job in jobs.items() if name not in done]
 
