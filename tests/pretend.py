@@ -10,7 +10,19 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 _GPU, _CPU = torch.device("cuda"), torch.device("cpu")
-_MAY_MIX = {"grad", "_has_compatible_shallow_copy_type", "__getitem__", "__setitem__", "index", "copy_", "__set__", "__get__", "load_state_dict", "index_put_", "to"}
+_MAY_MIX = {
+    "grad",
+    "_has_compatible_shallow_copy_type",
+    "__getitem__",
+    "__setitem__",
+    "index",
+    "copy_",
+    "__set__",
+    "__get__",
+    "load_state_dict",
+    "index_put_",
+    "to",
+}
 
 
 class Pretend(TorchFunctionMode):
@@ -18,25 +30,17 @@ class Pretend(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function with "cuda" taken out, and tell its results where they would be."""
-        kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
-        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if func == Tensor.device.__get__:
             return where(args[0]) or _CPU
         if func == Tensor.is_cuda.__get__:
             return where(args[0]) == _GPU
         if func in {Tensor.cpu, Tensor.cuda}:
-            return place(func.__name__ == "cuda" and args[0] or Tensor.cpu(args[0]), torch.device(name))
-        if func is Tensor.numpy and where(args[0]) == _GPU:
-            raise TypeError("can't convert cuda:0 device type tensor to numpy")
-        asked, args, kwargs = _asked(func, args, kwargs)
-        if kwargs.get("generator") is not None and asked == _GPU:
-            raise RuntimeError(f"{name}: Expected a 'cuda' device type for generator but found 'cpu'")
+            return place(Tensor.cpu(args[0]) if name == "cpu" else args[0], torch.device(name))
+        asked, args, kwargs = _asked(func, args, dict(kwargs or {}))
+        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         found = {where(tensor) for tensor in tensors if where(tensor) and (tensor.dim() or where(tensor) == _GPU)}
-        if len(found) > 1 and name not in _MAY_MIX:
-            raise RuntimeError(f"{name}: Expected all tensors to be on the same device, but found two: {[(tuple(t.shape), str(where(t))) for t in tensors]}")
-        if name == "__getitem__" and where(args[0]) == _CPU and _GPU in found:
-            raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+        _refuse(name, args, kwargs, asked, found)
         result = func(*args, **kwargs)
         if name == "grad":  # each gradient is where its input is
             return result
@@ -48,6 +52,18 @@ class Pretend(TorchFunctionMode):
             device = asked or (_GPU if _GPU in found else _CPU if found == {_CPU} or not tensors else None)
         pytree.tree_map_only(Tensor, lambda tensor: place(tensor, device), result)
         return result
+
+
+def _refuse(name: str, args: Any, kwargs: Any, asked: torch.device | None, found: set[torch.device | None]) -> None:
+    """Raises: what CUDA would, of a call that asks for one device and has tensors on others."""
+    if name == "numpy" and where(args[0]) == _GPU:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+    if kwargs.get("generator") is not None and asked == _GPU:
+        raise RuntimeError(f"{name}: Expected a 'cuda' device type for generator but found 'cpu'")
+    if len(found) > 1 and name not in _MAY_MIX:
+        raise RuntimeError(f"{name}: Expected all tensors to be on the same device, but found two")
+    if name == "__getitem__" and where(args[0]) == _CPU and _GPU in found:
+        raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
 
 
 def where(tensor: Tensor) -> torch.device | None:
@@ -73,3 +89,9 @@ def _asked(func: Any, args: Any, kwargs: Any) -> tuple[torch.device | None, Any,
         if len(args) == 1 and not kwargs:
             kwargs = {"copy": False, "dtype": args[0].dtype}
     return (torch.device(torch.device(device).type) if device else None), args, kwargs
+
+
+def parameter(cls: Any, data: Any = None, requires_grad: bool = True, make: Any = nn.Parameter.__new__) -> Any:
+    """``Parameter.__new__`` that keeps in mind where its data would be."""
+    made = make(cls, data, requires_grad)
+    return place(made, where(data)) if isinstance(data, Tensor) else made

@@ -6,12 +6,14 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from conftest import fakes
 from slimbench import discover, execute, identity, logs
@@ -196,14 +198,30 @@ def test_no_more_start_than_the_memory_is_for(store, monkeypatch, left, at_once)
     assert (most, under_way) == (at_once, 0)
 
 
-@pytest.mark.parametrize(("device", "method"), [("cpu", "forkserver"), ("cuda", "spawn")])
-def test_a_worker_that_needs_cuda_is_no_fork(store, monkeypatch, device, method):
-    """PyTorch refuses CUDA in a fork of whatever asked for it, as exporting a network does."""
+@pytest.mark.parametrize(
+    ("device", "allowed", "method"),
+    [("cpu", False, "forkserver"), ("cuda", True, "forkserver"), ("cuda", False, "spawn")],
+)
+def test_a_worker_is_a_fork_where_its_device_allows_it(store, monkeypatch, device, allowed, method):
+    """Any worker does its job, however it starts."""
     used, get = [], execute.multiprocessing.get_context
     monkeypatch.setattr(execute.multiprocessing, "get_context", lambda name: used.append(name) or get(name))
+    monkeypatch.setattr(execute, "_forks_may_use_cuda", lambda: allowed)
     job = Job("check", "check", {"do": "check", "task": TASK, "store": store.root}, store.log("check"), device=device)
     assert [event.kind for event in Local().run([job], PLUGINS)] == ["started", "done"]
     assert used[-1] == method
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_forks_may_not_use_what_is_not_there():
+    """It is tried, and the answer is no."""
+    assert not execute._forks_may_use_cuda.__wrapped__()
+
+
+def test_the_fork_server_never_asks_for_cuda():
+    """Once it has, PyTorch refuses CUDA to every fork of it."""
+    asks = "import torch; torch.cuda.is_available = torch.cuda.device_count = torch.cuda.init = lambda: 1 / 0"
+    subprocess.run([sys.executable, "-c", f"{asks}; import slimbench.preload"], check=True, env=os.environ)
 
 
 def test_jobs_wait_for_what_they_start_from():

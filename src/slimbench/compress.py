@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import datetime
 import shutil
 import time
@@ -19,7 +21,7 @@ from slimbench.train import Loop
 from slimbench.workarounds import strided_gradients
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -54,10 +56,12 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
     network = cell.task.deploy(smaller)
     check_outputs(network, cell)
     cost = count(network, cell.task.example())
-    val_quality = cell.task.evaluate(network, "val")
     quality, checksum = {}, ""
+    with judged(network, cell.settings) as on_device:
+        val_quality = cell.task.evaluate(on_device, "val")
+        if not cell.inner:
+            quality = cell.task.evaluate(on_device, "test")  # opened once a cell, here
     if not cell.inner:
-        quality = cell.task.evaluate(network, "test")  # opened once a cell, here
         say({"stage": "store"})
         example, folder = cell.task.example(), store.artifact(blank.id)
         checksum = artifact.save(network, example, folder, trained=smaller, dynamic_size=cell.task.any_size)
@@ -97,6 +101,23 @@ def set_up(settings: Settings) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = settings.precision != "fp32"
+
+
+@contextlib.contextmanager
+def judged(network: nn.Module, settings: Settings) -> Iterator[nn.Module]:
+    """The network where it was trained, which is faster, in a float32 that is one, which is fair."""
+    if settings.device == "cpu":
+        yield network
+        return
+    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [library.allow_tf32 for library in libraries]
+    try:
+        for library in libraries:
+            library.allow_tf32 = False
+        yield copy.deepcopy(network).to(settings.device)
+    finally:
+        for library, value in zip(libraries, before, strict=True):
+            library.allow_tf32 = value
 
 
 def uses_published(cell: Cell) -> bool:

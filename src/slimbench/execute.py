@@ -8,6 +8,7 @@ cluster is in ``slurm.py`` and ``on_ray.py``: there each job is a runner of its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import multiprocessing
 import os
@@ -46,7 +47,7 @@ class Job:
     after: str = ""
     time_limit_s: float = 0.0
     memory_bytes: int = 0  # what jobs like it took; 0: unknown
-    device: str = "cpu"  # what it computes on; CUDA works in no fork of a process that has so much as asked for it
+    device: str = "cpu"  # what it computes on
 
 
 @dataclass(frozen=True)
@@ -308,8 +309,35 @@ class _Pool:
 
 
 def _context(job: Job) -> ForkServerContext | SpawnContext:
-    """How its process starts: as a fork that has paid for its imports, or, where it needs CUDA, from nothing."""
-    return multiprocessing.get_context("spawn") if job.device == "cuda" else multiprocessing.get_context("forkserver")
+    """How its process starts: as a fork that has paid for its imports, or, where CUDA allows none, from nothing."""
+    if job.device == "cuda" and not _forks_may_use_cuda():
+        return multiprocessing.get_context("spawn")
+    return multiprocessing.get_context("forkserver")
+
+
+@functools.cache
+def _forks_may_use_cuda() -> bool:
+    """Tried once: CUDA works in no fork of a process that has so much as asked for it."""
+    context = multiprocessing.get_context("forkserver")
+    here, there = context.Pipe(duplex=False)
+    with _undisturbed():
+        process = context.Process(target=_try_cuda, args=(there,))
+        process.start()
+    there.close()
+    with contextlib.suppress(EOFError):
+        return bool(here.recv())
+    return False
+
+
+def _try_cuda(line: connection.Connection) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device="cuda")
+    except (RuntimeError, AssertionError):
+        line.send(False)
+    else:
+        line.send(True)
 
 
 @contextlib.contextmanager

@@ -286,7 +286,7 @@ class Loop:
         if path is None or not path.exists():
             return 0
         try:
-            document = torch.load(path, weights_only=True, map_location=self.device)
+            document = torch.load(path, weights_only=True, map_location="cpu")  # generators live there
         except Exception as error:
             raise UserError(f"The checkpoint {path} is damaged: delete it and run the same command again.") from error
         for thing, saved in zip(kept, document["kept"], strict=True):
