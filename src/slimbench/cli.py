@@ -158,6 +158,7 @@ def plan(
     default=None,
     help="Seconds that a cell may take (else the suite's).",
 )
+@click.option("--measure-only", is_flag=True, help="Compress nothing; the networks may come from another machine.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first cell that fails.")
 @click.option(
     "--executor",
@@ -189,6 +190,7 @@ def run(
     level: Any,
     time_limit: float | None,
     fail_fast: bool,
+    measure_only: bool,
     executor: str,
     address: str,
     slurm: Any,
@@ -204,13 +206,13 @@ def run(
     from slimbench.run import Options
 
     prepare(data, plugin)
-    settings = environment.resolve(precision, device, threads)
+    settings = environment.resolve(precision, device, threads, elsewhere=measure_only)
     here = jobs_of(jobs, threads, device)
     scripts = Path(store).expanduser().absolute() / "submitted"
     where = executors.executor(
         executor, settings, scripts, jobs=jobs, here=here, memory_gb=memory, address=address, slurm=slurm
     )
-    how = Options(here, level, limit, fail_fast, time_limit, tuple(plugin), where)
+    how = Options(here, level, limit, fail_fast, time_limit, tuple(plugin), where, measure_only)
     sys.exit(_run(_suite(**part), settings, how, store, as_json=as_json))
 
 

@@ -42,6 +42,7 @@ class Options:
         limit: at most so many cells this time; None: all.
         time_limit_s: overrides the suite's.
         executor: where cells are compressed; None: here.
+        measure_only: compress nothing; what is done may come from another machine.
 
     """
 
@@ -52,6 +53,7 @@ class Options:
     time_limit_s: float | None = None
     plugins: tuple[str, ...] = ()
     executor: Executor | None = None
+    measure_only: bool = False
 
     @property
     def where(self) -> Executor:
@@ -80,7 +82,7 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
         todo, claims = _claimed(cells, store, leases)
         _tell(store, view)
         view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
-        if todo:
+        if todo and not options.measure_only:
             store.sweep(leases)
             with _timed(seconds, "check"):
                 _check_data(todo.values(), store, options)
