@@ -62,6 +62,7 @@ def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1, *, e
         elsewhere: nothing is trained here, so that the device may be absent.
 
     Raises: UserError where the device is absent or a name is unknown.
+
     """
     if precision not in {"auto", "fp32", "bf16"}:
         raise UserError(f"Unknown precision {precision!r}: use auto, fp32 or bf16.")
