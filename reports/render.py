@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 NOTHING = "No records yet: `bench run --all` makes some.\n"
 
 
-def _grid(table: Table, style: str) -> str:
-    body = [[table.shown(entry) for entry in row] for row in table.body]
-    return str(tabulate(body, table.heads, tablefmt=style, disable_numparse=True))
-
-
 def _below(table: Table) -> list[str]:
     """Footnotes, then captions."""
     return [*(f"[{i}] {note}" for i, note in enumerate(table.notes, 1)), *table.captions]
@@ -41,10 +36,14 @@ def markdown(tables: Sequence[Table]) -> str:
     return "\n".join(map(_markdown, tables)) if tables else NOTHING
 
 
-def _markdown(table: Table) -> str:
+def grid(table: Table) -> str:
+    """Heads and rows alone, in GitHub's Markdown."""
     body = [[_escaped(table.shown(entry)) for entry in row] for row in table.body]
-    grid = str(tabulate(body, table.heads, tablefmt="github", disable_numparse=True))
-    text = f"{'#' * table.level} {table.title}\n\n{grid}\n"
+    return str(tabulate(body, table.heads, tablefmt="github", disable_numparse=True))
+
+
+def _markdown(table: Table) -> str:
+    text = f"{'#' * table.level} {table.title}\n\n{grid(table)}\n"
     if below := _below(table):
         text += "\n" + "".join(f"- {line}\n" for line in below)
     return text
@@ -113,7 +112,9 @@ def _html_table(table: Table) -> str:
 
 
 def _marked_grid(table: Table) -> str:
-    return _grid(table, "html").replace(BOLD, "<b>").replace(PLAIN, "</b>")  # tabulate has escaped the rest
+    body = [[table.shown(entry) for entry in row] for row in table.body]
+    text = str(tabulate(body, table.heads, tablefmt="html", disable_numparse=True))
+    return text.replace(BOLD, "<b>").replace(PLAIN, "</b>")  # tabulate has escaped the rest
 
 
 def _marked(text: str) -> str:
