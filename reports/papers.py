@@ -82,9 +82,7 @@ def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fi
 
 
 def _fidelity(told: Sequence[Finding]) -> str:
-    return ", ".join(
-        sorted({kind for finding in told for kind in finding.row.first.cell["method"]["fidelity"].values()})
-    )
+    return ", ".join(sorted({kind for finding in told for kind in finding.row.fidelity}))
 
 
 def _claimed(facts: Mapping[str, Any]) -> str:
