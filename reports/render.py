@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from slimbench.reports._text import BOLD, PLAIN
+from slimbench.reports.latex import latex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,41 +53,6 @@ def _markdown(table: Table) -> str:
 def _escaped(text: str) -> str:
     """What would otherwise divide cells or turn bold: formulas have stars."""
     return re.sub(r"[|*]", r"\\\g<0>", text).replace(BOLD, "**").replace(PLAIN, "**")
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
-    "Δ": r"$\Delta$", "±": r"$\pm$", "≥": r"$\ge$", "≤": r"$\le$", "·": r"$\cdot$",
-    "[": "{[}", "]": "{]}",  # a row that began with a bracket would be read as an argument of the one before
-    BOLD: r"\textbf{", PLAIN: "}",
-}  # fmt: skip
-
-
-def escaped_latex(text: str) -> str:
-    """Text as LaTeX prints it; what neither ASCII nor known is becomes a question mark."""
-    return "".join(_LATEX.get(c, c if c.isascii() else "?") for c in text)
-
-
-def latex(tables: Sequence[Table]) -> str:
-    """Floats to be read in by a document that loads booktabs and graphicx."""
-    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(map(_latex, tables))
-
-
-def _latex(table: Table) -> str:
-    lines = [[table.shown(entry) for entry in row] for row in table.body]
-    rows = [" & ".join(map(escaped_latex, row)) + r" \\" for row in lines]
-    below = "".join(f"\\par {escaped_latex(line)}\n" for line in _below(table))
-    return (
-        "\\begin{table}\n\\centering\n"
-        f"\\caption{{{escaped_latex(table.title)}}}\n"
-        f"\\resizebox{{\\linewidth}}{{!}}{{%\n\\begin{{tabular}}{{{'l' * len(table.heads)}}}\n\\toprule\n"
-        f"{' & '.join(map(escaped_latex, table.heads))} \\\\\n\\midrule\n"
-        + "\n".join(rows)
-        + "\n\\bottomrule\n\\end{tabular}}\n"
-        + (f"\\begin{{flushleft}}\\footnotesize\n{below}\\end{{flushleft}}\n" if below else "")
-        + "\\end{table}\n"
-    )
 
 
 _PAGE = """<!doctype html>
