@@ -10,6 +10,7 @@ import math
 import unicodedata
 from typing import TYPE_CHECKING
 
+from slimbench.reports import _layout
 from slimbench.reports._text import BOLD, PLAIN
 
 if TYPE_CHECKING:
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from slimbench.reports.table import Table
 
 HEAD = "% needs \\usepackage{array,booktabs,graphicx}\n"
-_KEYS = {"method", "keep asked", "task", "claim"}  # columns that every part repeats, where they come first
 _WIDE, _LONG = 96, 53  # characters in a line of \scriptsize, and lines in a float
-_WRAPS = 26  # characters: what is longer runs over several lines
-_GAP = 2  # characters between columns
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -44,9 +42,9 @@ def escaped(text: str) -> str:
 def _character(c: str) -> str:
     if c in _LATEX:
         return _LATEX[c]
-    letter, *accents = unicodedata.normalize("NFD", c)
-    if len(accents) == 1 and letter.isascii() and accents[0] in _ACCENTS:
-        return f"\\{_ACCENTS[accents[0]]}{{{letter}}}"
+    parts = unicodedata.normalize("NFD", c)
+    if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
+        return f"\\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
     return c if c.isascii() else "?"
 
 
@@ -57,14 +55,14 @@ def latex(tables: Sequence[Table]) -> str:
 
 def _floats(table: Table) -> str:
     body = [[table.shown(entry) for entry in row] for row in table.body]
-    widths = [_width(head, [row[i] for row in body]) for i, head in enumerate(table.heads)]
+    widths = [_layout.width(head, [row[i] for row in body]) for i, head in enumerate(table.heads)]
     grids = [
         (
             _grid(table.heads, widths, columns, rows),
-            3 + sum(_lines([row[i] for i in columns], [widths[i] for i in columns]) for row in rows),
+            3 + sum(_layout.lines([row[i] for i in columns], [widths[i] for i in columns]) for row in rows),
         )
         for rows in _pages(body, widths)
-        for columns in _parts(table.heads, widths)
+        for columns in _layout.parts(table.heads, widths, _WIDE)
     ]
     notes, apart = _notes(table), ""
     if sum(lines for _, lines in notes) <= _LONG // 2:
@@ -129,43 +127,15 @@ def _line(texts: Sequence[str]) -> str:
     return f"{' & '.join(map(escaped, texts))} \\\\"
 
 
-# ---------------------------------------------------------------------------------------------------------- room
-
-
-def _width(head: str, texts: Sequence[str]) -> int:
-    """Characters that a column gets: as its texts want, within limits; a head may run over two lines."""
-    words = max(len(word) for text in (head, *texts) for word in (text.split() or [""]))
-    return max(min(_WRAPS, max(map(len, texts), default=0)), min(words, _WRAPS), math.ceil(len(head) / 2))
-
-
-def _parts(heads: Sequence[str], widths: Sequence[int]) -> list[list[int]]:
-    """Columns of each part: the keys, and as many others as fit into a line."""
-    keys = [i for i, head in enumerate(heads) if set(heads[: i + 1]) <= _KEYS]
-    parts: list[list[int]] = []
-    left = 0
-    for i in range(len(keys), len(heads)):
-        if not parts or left < widths[i] + _GAP:
-            parts.append([*keys])
-            left = _WIDE - sum(widths[k] + _GAP for k in keys)
-        parts[-1].append(i)
-        left -= widths[i] + _GAP
-    return parts or [keys]
-
-
 def _pages(body: Sequence[Sequence[str]], widths: Sequence[int]) -> list[list[Sequence[str]]]:
     """Rows of each part: as many as fit into a float."""
     pages: list[list[Sequence[str]]] = [[]]
     left = _LONG
     for row in body:
-        lines = _lines(row, widths)
+        lines = _layout.lines(row, widths)
         if pages[-1] and left < lines:
             pages.append([])
             left = _LONG
         pages[-1].append(row)
         left -= lines
     return pages
-
-
-def _lines(row: Sequence[str], widths: Sequence[int]) -> int:
-    """That a row takes."""
-    return max((math.ceil(len(text) / width) for text, width in zip(row, widths, strict=True) if text), default=1)

@@ -17,8 +17,6 @@ from slimbench.reports.latex import latex
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from slimbench.reports.table import Table
 
 NOTHING = "No records yet: `bench run --all` makes some.\n"
@@ -85,38 +83,6 @@ def _marked_grid(table: Table) -> str:
 
 def _marked(text: str) -> str:
     return _html.escape(text).replace(BOLD, "<b>").replace(PLAIN, "</b>")
-
-
-def terminal(tables: Sequence[Table], console: Console) -> None:
-    """The compact columns in colours; footnotes and captions below."""
-    from rich.markup import escape
-    from rich.table import Table as Grid
-
-    if not tables:
-        console.print(NOTHING.strip())
-    for table in tables:
-        kept = [i for i, head in enumerate(table.heads) if not table.compact or head in table.compact]
-        grid = Grid(*(escape(table.heads[i]) for i in kept), title=escape(table.title), title_justify="left")
-        for row in table.body:
-            grid.add_row(*(_coloured(escape(table.shown(row[i])), table.heads[i]) for i in kept))
-        console.print(grid)
-        for line in _below(table):
-            console.print(f"[dim]{escape(line)}[/dim]")
-        console.print()
-
-
-def _coloured(text: str, head: str) -> str:
-    """Losses red and gains green where the interval says so; what did not end well yellow; bold as marked."""
-    colour = ""
-    if head.startswith("Δ") and (ends := re.findall(r"\[([+-][\d.]+), ([+-][\d.]+)\]", text.replace("\\[", "["))):
-        low, high = map(float, ends[0])
-        colour = "red" if high < 0 else "green" if low > 0 else ""
-    elif head == "status" and not text.startswith("ok"):
-        colour = "yellow"
-    elif head.startswith("verdict"):
-        colour = {"supported": "green", "not supported": "red"}.get(re.split(r"[,(:]", text)[0].strip(), "yellow")
-    text = text.replace(BOLD, "[bold]").replace(PLAIN, "[/bold]")
-    return f"[{colour}]{text}[/{colour}]" if colour and text else text
 
 
 # -------------------------------------------------------------------------------------------------- for programs

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -19,8 +23,9 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.reports import across, audit, latex, render, table
+from slimbench.reports import across, audit, latex, render, table, terminal
 from slimbench.reports._text import BOLD, PLAIN
+from slimbench.store import Store
 from slimbench.tasks.texture_digits import TextureDigits
 
 NOISE = (0.1, -0.2, 0.15, 0.0, -0.1, 0.05)
@@ -143,7 +148,7 @@ def test_markdown_latex_html_and_the_terminal_show_the_same_cells():
     assert [[cell.strip() for cell in row] for row in page.rows[1:]] == wanted
     assert set_in_latex(found) == [[latex.escaped(found.shown(entry)) for entry in row] for row in found.body]
     console = Console(file=io.StringIO(), width=1000, force_terminal=True, color_system="standard")
-    render.terminal([found], console)
+    terminal.terminal([found], console)
     shown = console.file.getvalue()
     assert "\x1b[" in shown
     text = re.sub(r"\x1b\[[\d;]*m", "", shown)
@@ -262,3 +267,66 @@ def test_one_table_over_all_tasks():
 def test_every_kind_passes_its_audit():
     """Rows, ratios, ranks and texts."""
     assert audit.tables(*every_kind()) == []
+
+
+def in_a_terminal(found, width=80):
+    """What a terminal shows, without its colours."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
+    terminal.terminal(found, console)
+    return re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue())
+
+
+def test_few_columns_show_what_matters_most():
+    """Nothing is cut off inside: columns that do not fit are named, numbers stay whole, no line is longer."""
+    (found, _) = table.tables(SIX, TIMED)
+    text = in_a_terminal([found], 70)
+    assert max(map(len, text.splitlines())) <= 70
+    assert "…" not in text
+    for row in found.body:
+        assert plain(dict(zip(found.heads, row, strict=True))["top1 mean ± sd (n)"].text) in text
+    assert re.search(r"Too wide for here: .*params", " ".join(text.split()))
+    assert "Too wide" not in in_a_terminal([found], 400)
+
+
+def test_a_table_without_compact_columns_goes_on_below():
+    """Every head and every cell is there, part by part."""
+    text = in_a_terminal([odd(2, 12)])
+    assert all(f"& {i}," in text for i in range(10))
+    assert text.count("9.00 ± 0.10") == 2
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_caption_is_said_once():
+    """Of several tables."""
+    (found, *_) = table.tables(SIX, TIMED)
+    assert in_a_terminal([found, found], 1000).count("MACs are multiply-accumulates") == 1
+
+
+def run_in_a_terminal(command, environ):
+    """Exit status and what a pseudo-terminal got to see."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=theirs, stdin=subprocess.DEVNULL, env=environ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux says that nobody writes there any more
+            while piece := os.read(ours, 65536):
+                shown += piece
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
+def test_bench_report_in_a_terminal(tmp_path):
+    """A real one: colours and the compact columns; elsewhere Markdown."""
+    store = Store(tmp_path / "store")
+    for one in SIX:
+        store.put(one)
+    command = [sys.executable, "-c", "from slimbench.cli import main; main()", "report", "--store", str(store.root)]
+    environ = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
+    code, shown = run_in_a_terminal(command, environ)
+    assert code == 0
+    assert "\x1b[" in shown
+    assert "Too wide for here" in re.sub(r"\x1b\[[\d;]*m", "", shown)
+    assert "| method" not in shown
+    piped = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
+    assert "| method" in piped.stdout
+    assert "\x1b[" not in piped.stdout
