@@ -23,7 +23,7 @@ def terminal(tables: Sequence[Table], console: Console) -> None:
 
     captions: dict[str, None] = {}
     for table in tables:
-        console.print(f"[bold]{escape(table.title)}[/bold]")
+        console.print(f"[bold]{escape(table.title)}[/bold]", highlight=False)
         left_out = _print(table, console)
         notes = [f"[{i}] {note}" for i, note in enumerate(table.notes, 1)]
         if left_out:
