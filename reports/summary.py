@@ -128,7 +128,7 @@ def markdown(suite: str, one: Summary, picture: str) -> str:
     above = f"{metric} on test, mean ± sd (seeds). {dense} {said}".strip()
     grids = "\n\n".join(map(render.grid, tables(one)))
     made = f"Suite `{suite}`, {one.heading}. All columns: `bench report {suite} --store reports`."
-    below = f"<details><summary>{FOLDED}</summary>\n\n{_behind(one)}\n\n</details>"
+    below = f"<details markdown='1'><summary>{FOLDED}</summary>\n\n{_behind(one)}\n\n</details>"
     return f"{above}\n\n{grids}\n\n{made}\n\n![{SEEN}]({picture})\n\n{below}"
 
 

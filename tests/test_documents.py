@@ -65,12 +65,12 @@ def test_what_did_not_end_well_says_so_and_why():
     """Beside its place; the reason is folded away."""
     text = summary.markdown("one", shown(), "x.svg")
     assert re.search(r"^\| l1_channels +\| failed 1/1 \[1\] ", text, re.MULTILINE)
-    assert "- MACs [1]: killed by SIGKILL" in text.partition("<details>")[2]
+    assert "- MACs [1]: killed by SIGKILL" in text.partition("<details")[2]
 
 
 def test_every_number_names_its_records():
     """Each row's ids stand in the fold."""
-    below = summary.markdown("one", shown(), "x.svg").partition("<details>")[2]
+    below = summary.markdown("one", shown(), "x.svg").partition("<details")[2]
     for one in records()[:6]:
         assert one.id in below
 
