@@ -195,10 +195,16 @@ RESCONV = Paper(
             65.5,
             "% of FLOPs; how they are counted is not said",
             "65.5 % of its FLOPs removed",
-            "at least 65 % of MACs",
+            "at least 65 % of MACs (the half point of slack is ours)",
             "macs removed",
         ),
-        _headline(55.5, "% of params", "55.5 % of its parameters removed", "at least 55 % of params", "params removed"),
+        _headline(
+            55.5,
+            "% of params",
+            "55.5 % of its parameters removed",
+            "at least 55 % of params (the half point of slack is ours)",
+            "params removed",
+        ),
         _trained("deep plain networks become trainable", ("plain56",)),
         _trained("residual convolutions raise accuracy", ("plain20", "resnet20", "resnet56")),
         Claim(
