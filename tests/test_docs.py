@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 from slimbench import discover
 from slimbench.cli import main
+from slimbench.core import UserError
 from slimbench.store import Store
 
 README = (ROOT / "README.md").read_text()
@@ -78,6 +79,10 @@ def examples(monkeypatch):
 def test_commands_in_documents_are_real(path, tmp_path, monkeypatch, examples):
     """Options exist and take these values; methods, tasks, profiles and suites are there with these fields."""
     monkeypatch.chdir(tmp_path)
+    _are_real(path, tmp_path)
+
+
+def _are_real(path, tmp_path):
     for words in _commands(path):
         _give_what_is_named(words, tmp_path)
         command = COMMANDS.get(words[0])
@@ -104,8 +109,31 @@ def _specs_exist(context):
     assert suite is None or suite in USERS or discover.suite(suite)
 
 
-USERS = {"imagenet-suite", "mine"}  # names of the reader's own in the documents
+USERS = {"mine"}  # a name of the reader's own in the documents
 EXAMPLES = sorted((ROOT / "docs/examples").glob("*.py"))
+
+
+def test_a_command_that_is_not_real_is_found(tmp_path, examples):
+    """A wrong command, option, choice, method, field or suite."""
+    for line in (
+        "nothing",
+        "run quick --nope",
+        "run x --level best",
+        "run --method no",
+        "run --task 'digits(x=1)'",
+        "run no",
+    ):
+        path = tmp_path / "page.md"
+        path.write_text(f"```sh\nbench {line}\n```\n")
+        with pytest.raises((AssertionError, UserError, click.UsageError)):
+            _are_real(path, tmp_path)
+
+
+def test_records_that_are_named_are_there():
+    """Every id in a document is of a stored record or measurement."""
+    stored = {path.stem for part in ("records", "measurements") for path in (ROOT / "reports" / part).glob("*.json")}
+    for path in DOCUMENTS:
+        assert set(re.findall(r"\b[0-9a-f]{16}\b", path.read_text())) <= stored, path.name
 
 
 def test_every_example_is_shown():
