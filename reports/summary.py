@@ -71,20 +71,22 @@ def summaries(
 def _is_of(suite: Suite, record: Record) -> bool:
     """Whether a cell of the suite made it, whatever the version of task and method was (the tables say which)."""
     cell = record.cell
-    if cell.get("inner") or not any(_equal(identity.describe(task), cell["task"]) for task in suite.tasks):
+    if cell.get("inner") or not any(_describes(cell["task"], task) for task in suite.tasks):
         return False
     if cell["reference"]:
-        return _equal(identity.describe(suite.reference), cell["method"])
+        return _describes(cell["method"], suite.reference)
     return any(
-        any(_equal(identity.describe(budget), cell["budget"]) for budget in arm.budgets)
-        and any(_equal(identity.describe(method), cell["method"]) for method in arm.methods)
+        any(_describes(cell["budget"], budget) for budget in arm.budgets)
+        and any(_describes(cell["method"], method) for method in arm.methods)
         for arm in suite.arms
     )
 
 
-def _equal(spec: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
-    """Every field of the spec; a field that the record does not know yet had no say in it."""
-    return all(recorded.get(name, value) == value for name, value in spec.items())
+def _describes(recorded: Mapping[str, Any], spec: Any) -> bool:
+    """Whether a record's words are of this spec; a field that is newer than the record must have its default."""
+    changed = identity.describe(spec, defaults=False)
+    fields = identity.describe(spec).items()
+    return all(recorded[name] == value if name in recorded else name not in changed for name, value in fields)
 
 
 def tables(one: Summary) -> list[Table]:

@@ -138,6 +138,21 @@ def test_documents_are_up_to_date(path):
         assert one.heading in words
 
 
+def test_a_field_that_is_newer_than_a_record_must_have_its_default():
+    """Else an old record would pass for one that was made otherwise."""
+    old = dict(record(DCSS(), budget=HALF).cell["method"])
+    del old["penalty"]
+    assert summary._describes(old, DCSS())
+    assert not summary._describes(old, DCSS(penalty=1.0))
+    assert not summary._describes(old | {"penalty": 2.0}, DCSS())
+
+
+def test_no_picture_is_left_over():
+    """Each one that is committed stands in a document."""
+    shown = {picture for path in DOCUMENTS for picture, _ in documents.pictures(path.read_text(), path.parent)}
+    assert shown == set((ROOT / "docs/pictures").iterdir())
+
+
 def test_the_readme_shows_the_cross_evaluation_first():
     """Before any other heading, and of CIFAR-10 alone."""
     first = (ROOT / "README.md").read_text().partition("\n## ")[0]
