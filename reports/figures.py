@@ -100,7 +100,7 @@ def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -
         "control_ids": " ".join(record.id for record in control.records) if other and control else None,
         **_difference("control_difference", other),
         "refused": "; ".join(row.refused),
-        "fidelity": ", ".join(sorted(set(first.cell["method"].get("fidelity", {}).values()))),
+        "fidelity": ", ".join(row.fidelity),
         **_training(row),
         "claimed": _claimed(row),
         "status": _status(row),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from slimbench.core import Measurement, MeasurementRecord, Record
 
 
+FAMILIES = frozenset({"classification", "segmentation", "super resolution"})  # as tasks and cards name them
+
+
 @dataclass(frozen=True)
 class Column:
     """One way of timing on one machine: latencies of two of them never share a column."""
@@ -106,7 +109,14 @@ class Row:
     @property
     def is_control(self) -> bool:
         """Whether this is one of the methods that every other has to beat; the dense network is not."""
-        return not self.is_dense and "control" in self.first.cell["method"].get("fidelity", {}).values()
+        return not self.is_dense and "control" in self.fidelity
+
+    @property
+    def fidelity(self) -> tuple[str, ...]:
+        """What the code follows on this family of tasks; what a card says of the other families is left out."""
+        others = FAMILIES - {self.first.cell["task"]["family"]}
+        said: Mapping[str, str] = self.first.cell["method"].get("fidelity", {})
+        return tuple(sorted({kind for part, kind in said.items() if part not in others}))
 
     @property
     def method(self) -> str:

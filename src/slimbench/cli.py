@@ -292,7 +292,7 @@ def _layers(store: Store, record: Any, *, as_json: bool) -> str:
 @click.option(
     "--write",
     type=click.Path(exists=True, dir_okay=False),
-    help="Write the table or the cards of methods into this file.",
+    help="Write into this document what is generated between its markers: cards, files, results.",
 )
 @click.option(
     "--baseline", default=None, help="Compare the store's records with this file of `bench baseline` instead."
@@ -315,11 +315,11 @@ def check(
     With --baseline: whether the store's records are as they were; 1 where one got worse, 2 where that cannot be told.
     """
     from slimbench import checking
-    from slimbench.reports import cards
+    from slimbench.reports import documents
 
     prepare(data, plugin)
     if write:
-        click.echo(f"{write}: {'written' if cards.write(Path(write)) else 'is up to date'}")
+        click.echo(f"{write}: {'written' if documents.write(Path(write)) else 'is up to date'}")
         return
     if baseline:
         sys.exit(cli_nightly.compared(store, baseline, summary, junit))

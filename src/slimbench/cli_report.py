@@ -40,7 +40,7 @@ def report(what: str, store: str, kind: str | None, out: str | None, pictures: s
     (claimed against reproduced, and each paper's results), or the name of a suite (its tasks).
     `bench report site` writes pages, and has its own --help.
     """
-    from slimbench.reports import audit, render
+    from slimbench.reports import audit, render, terminal
 
     opened = Store(store, create=False)
     records, measurements = opened.records(), opened.measurements()
@@ -53,7 +53,9 @@ def report(what: str, store: str, kind: str | None, out: str | None, pictures: s
     if out is None and kind is None and sys.stdout.isatty():
         from rich.console import Console
 
-        render.terminal(tables, Console())
+        if not tables:
+            click.echo(render.NOTHING, nl=False)
+        terminal.terminal(tables, Console())
         return
     text = render.FORMATS[kind or "md"](tables)
     if out is None:
