@@ -183,7 +183,8 @@ def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
             budget = (line["resource"], line["keep_asked"], line["params_keep_asked"], line["epochs_asked"])
             points[line["group"], *budget][line["ids"]] = line
     for part in points.values():
-        scored = sorted((f for f in part.values() if f["mean"] is not None), key=lambda f: -f["mean"])
+        known = [f for f in part.values() if f["mean"] is not None]
+        scored = sorted(known, key=lambda f: f["mean"], reverse=not _less_is_better(known, by_id))
         for line in scored:
             if line["control"]:
                 yield from ((line, what) for what in _against_control(line, scored, by_id))
@@ -192,6 +193,12 @@ def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
         tiers = [f["tier"][0] for f in scored if f["tier"]]
         if tiers != sorted(tiers):
             yield scored[0], f"tiers {' '.join(tiers)} do not follow the means"
+
+
+def _less_is_better(found: Sequence[Facts], by_id: ById) -> bool:
+    """By the task of the records behind the lines."""
+    tasks = [(f["metric"], by_id[name].cell["task"]) for f in found for name in f["ids"].split() if name in by_id]
+    return any(metric in task.get("lower_is_better", ()) for metric, task in tasks)
 
 
 def _against_control(line: Facts, scored: Sequence[Facts], by_id: ById) -> Iterator[str]:
@@ -204,7 +211,8 @@ def _against_control(line: Facts, scored: Sequence[Facts], by_id: ById) -> Itera
     yield from _delta(line, "control_difference", _values(ours), _values(theirs))
     mean = _mean(list(_values(theirs).values()))
     rivals = [f for f in scored if "control" in f["fidelity"] and f["status"] == "ok" and f is not line]
-    if mean is not None and any(f["mean"] > mean + 1e-9 for f in rivals):
+    turn = -1 if _less_is_better([line], by_id) else 1
+    if mean is not None and any(turn * (f["mean"] - mean) > 1e-9 for f in rivals):
         yield f"a control in the table is better than {line['control']}"
 
 

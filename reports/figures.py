@@ -53,7 +53,8 @@ def lines(name: str, group: Sequence[Row]) -> list[Line]:
 
 def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
     """Rows that met their budget, with their letters, and which is better than all others; none below six seeds."""
-    values = {i: headline(row.counted) for i, row in enumerate(rows) if row.is_met and row.quality()}
+    known = {i: row for i, row in enumerate(rows) if row.is_met and row.quality()}
+    values = {i: {seed: row.sign * v for seed, v in headline(row.counted).items()} for i, row in known.items()}
     letters = tiers(values)
     first = [i for i, letter in letters.items() if letter.startswith("a")]
     return [(rows[i], letter, first == [i]) for i, letter in letters.items()]
@@ -62,7 +63,7 @@ def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
 def _best_control(rows: Sequence[Row]) -> Row | None:
     """Of those that met their budget, the one of the best mean. It is chosen on test: that favours the controls."""
     known = [row for row in rows if row.is_control and row.is_met and row.quality()]
-    return max(known, key=lambda row: (row.quality().mean, row.method), default=None)  # type: ignore[union-attr]
+    return max(known, key=lambda row: (row.sign * row.quality().mean, row.method), default=None)  # type: ignore[union-attr]
 
 
 def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -> dict[str, Any]:

@@ -63,11 +63,11 @@ def _label(line: Line) -> str:
     return f"{line.facts['method']} {_text.asked(line.facts)}".strip()
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, quality) those that no other reaches at equal or less cost, by cost."""
+def front(points: Sequence[tuple[float, float]], sign: int = 1) -> list[tuple[float, float]]:
+    """Of (cost, quality) those that no other reaches at equal or less cost, by cost; ``sign``: see ``Row``."""
     best: list[tuple[float, float]] = []
-    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or quality > best[-1][1]:
+    for cost, quality in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not best or sign * quality > sign * best[-1][1]:
             best.append((cost, quality))
     return best
 
@@ -99,8 +99,9 @@ def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]]) -> No
         look = _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
         mean, half = line.facts["mean"], _half(line)
         axes.errorbar(cost, mean, yerr=half, linestyle="", capsize=3, label=_named(line), **look)  # type: ignore[arg-type]
-    edge = front([(cost, line.facts["mean"]) for line, cost in points])
-    axes.step(*zip(*edge, strict=True), where="post", color="0.6", linewidth=1, zorder=0)
+    if points:
+        edge = front([(cost, line.facts["mean"]) for line, cost in points], points[0][0].row.sign)
+        axes.step(*zip(*edge, strict=True), where="post", color="0.6", linewidth=1, zorder=0)
     axes.grid(visible=True, alpha=0.3)
 
 

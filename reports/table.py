@@ -106,6 +106,7 @@ THEORETICAL = "theoretical speed-up"
 def _columns(found: Sequence[Line]) -> list[_Show]:
     """Every column but those of measured times; what is empty in every row is left out."""
     metric = next((line.facts["metric"] for line in found if line.facts["metric"]), "quality")
+    way = ", lower is better," if any(line.row.sign < 0 for line in found) else ""
     aligned = any(line.facts["round_to"] > 1 for line in found)
     return [
         _Show("method", lambda f: f["method"], compact=True),
@@ -115,7 +116,7 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
         _Show("MACs (kept)", lambda f: _text.count(f, "macs"), compact=True),
         _Show("params (kept)", lambda f: _text.count(f, "params"), compact=True),
         _Show("nonzero", lambda f: _text.big(f["nonzero"])),
-        _Show(f"{metric} mean ± sd (n)", _text.quality, compact=True),
+        _Show(f"{metric}{way} mean ± sd (n)", _text.quality, compact=True),
         _Show("tier", lambda f: f["tier"], compact=True),
         _Show("Δ dense", lambda f: _text.difference(f, "difference"), compact=True),
         _Show("Δ best control", lambda f: _text.difference(f, "control_difference"), compact=True),

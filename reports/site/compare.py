@@ -57,7 +57,7 @@ def _rows(task: str, found: Sequence[Line]) -> Iterator[tuple[Entry, ...]]:
                 _text.number(detectable(taken.sd, taken.n) if taken.n > 1 else None, ".2f"),
                 _text.number(a.facts["macs_kept"], ".3f"),
                 _text.number(b.facts["macs_kept"], ".3f"),
-                says(taken),
+                says(taken, a.row.sign),
             )
             yield tuple(map(Entry, texts))
 
@@ -72,12 +72,12 @@ def _interval(taken: Difference) -> str:
     return f"{taken.mean:+.2f}{interval} ({taken.n})"
 
 
-def says(taken: Difference) -> str:
-    """What a paired difference says; below six seeds nothing is decided."""
+def says(taken: Difference, sign: int = 1) -> str:
+    """What a paired difference says; below six seeds nothing is decided. ``sign``: see ``Row``."""
     if taken.n == 1:
         return "one seed: nothing"
     if taken.is_indicative:
         return f"indicative: {taken.n} seeds decide nothing"
     if taken.p >= ALPHA:
         return "cannot be told apart"
-    return "first is better" if taken.mean > 0 else "second is better"
+    return "first is better" if sign * taken.mean > 0 else "second is better"

@@ -50,7 +50,7 @@ def points(found: Sequence[Line]) -> dict[str, Any] | None:
 
 def _front(costs: Sequence[float | None], scored: Sequence[Line]) -> list[tuple[float, float]]:
     known = [(cost, line.facts["mean"]) for cost, line in zip(costs, scored, strict=True) if cost is not None]
-    return pictures.front(known)
+    return pictures.front(known, scored[0].row.sign)
 
 
 def _point(line: Line, costs: Sequence[float | None]) -> dict[str, Any]:

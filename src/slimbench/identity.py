@@ -217,7 +217,9 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     budget: Budget = cell.budget
     settings: Settings = cell.settings
     return {
-        "task": describe(task) | {"version": task.version, "label": task_label(task), "family": task.family},
+        "task": describe(task)
+        | {"version": task.version, "label": task_label(task), "family": task.family}
+        | _lower_is_better(task),
         "data": task.data_checksum(),
         "method": describe(method)
         | {"version": method.card.version, "label": label(method), "fidelity": dict(method.card.fidelity)},
@@ -227,6 +229,12 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
         "reference": cell.reference is None,
         "engine": ENGINE_VERSION,
     } | ({"inner": True} if cell.inner else {})
+
+
+def _lower_is_better(task: Task) -> dict[str, list[str]]:
+    """Metrics that are better when lower, where there are any: what reports know of it, whoever has the task."""
+    names = [metric.name for metric in task.metrics if not metric.higher_is_better]
+    return {"lower_is_better": names} if names else {}
 
 
 def measurement_id(
