@@ -121,6 +121,8 @@ def _line(line: Facts, by_id: ById, timed: Mapping[str, Sequence[MeasurementReco
     if not line["is_dense"]:
         dense = _values([by_id[r.reference] for r in counted if r.reference in by_id])
         yield from _delta(line, "difference", values, dense)
+    if line.get("area") is not None:
+        yield from _area(line, by_id)
     if line.get("measured_speedup") is not None:
         yield from _speed(line, [m for name in ids for m in timed.get(name, ())])
 
@@ -153,6 +155,26 @@ def _delta(line: Facts, name: str, ours: Mapping[int, float], theirs: Mapping[in
         mean = sum(pairs) / len(pairs)
         yield from _close(line, f"{name}_low", mean - half)
         yield from _close(line, f"{name}_high", mean + half)
+
+
+def _area(line: Facts, by_id: ById) -> Iterator[str]:
+    """The area under a curve, of each seed's records as a sum of strips, and its interval."""
+    curves: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for name in line["area_ids"].split():
+        if (record := by_id.get(name)) is None or not record.cost or not record.dense_cost:
+            yield f"the area under its curve has no record {name}"
+            return
+        kept = record.cost.macs / record.dense_cost.macs
+        curves[record.cell["seed"]].append((kept, next(iter(_values([record]).values()))))
+    means = []
+    for points in map(sorted, curves.values()):
+        strips = [(right - left, (a + b) / 2) for (left, a), (right, b) in zip(points, points[1:], strict=False)]
+        means.append(sum(width * height for width, height in strips) / sum(width for width, _ in strips))
+    yield from _close(line, "area", _mean(means))
+    if len(means) > 1:
+        half = student_t(len(means) - 1) * statistics.stdev(means) / math.sqrt(len(means))
+        yield from _close(line, "area_low", sum(means) / len(means) - half)
+        yield from _close(line, "area_high", sum(means) / len(means) + half)
 
 
 def _close(line: Facts, name: str, right: float | None) -> Iterator[str]:

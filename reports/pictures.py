@@ -88,9 +88,19 @@ def quality(heading: str, found: Sequence[Line]) -> Figure:
         timed = [(line, line.measured[c]["p50_ms"]) for line in found if c in line.measured]
         _scatter(axes, f"latency, ms: {title(c, ways)}", timed)
     panels[0].set_ylabel(f"{found[0].facts['metric']}, mean and 95 % Student-t interval over seeds")
-    drawn.suptitle(f"{heading}\nfewer than 6 seeds: indicative", fontsize=9)
+    under = "".join(f"\n{text}" for text in areas(found))
+    drawn.suptitle(f"{heading}\nfewer than 6 seeds: indicative{under}", fontsize=9)
     _legend(drawn, panels[0])
     return drawn
+
+
+def areas(found: Sequence[Line]) -> list[str]:
+    """The area under each method's curve in words, once a curve."""
+    curves = {line.facts["area_ids"]: line for line in found if line.facts["area"] is not None}
+    return [
+        f"area under the curve of {line.facts['method']}, {line.facts['epochs_asked']:g} epochs: {_text.area(line.facts)}"
+        for line in curves.values()
+    ]
 
 
 def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]]) -> None:
