@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimbench import discover
+from slimbench import discover, schema
 from slimbench.core import UserError
-from slimbench.store import SCHEMA, Store
+from slimbench.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def pack(store: Store, out: Path, *, with_networks: bool = False) -> dict[str, A
     content = {name: (store.root / name).read_bytes() for name in names}
     manifest = {
         "submission": VERSION,
-        "schema": SCHEMA,
+        "schema": schema.SCHEMA,
         "slimbench": metadata.version("slimbench"),
         "records": len(records),
         "measurements": len(measurements),
@@ -118,8 +118,8 @@ def unpacked(file: Path) -> Iterator[Path]:
 
 
 def _refuse_newer(manifest: Any, file: Path) -> None:
-    if manifest["submission"] > VERSION or manifest["schema"] > SCHEMA:
-        raise UserError(f"{file} was written by a newer SlimBench ({manifest['slimbench']}): update first.")
+    newer = schema.SCHEMA + 1 if manifest["submission"] > VERSION else manifest["schema"]
+    schema.refuse_newer(newer, str(file), manifest["slimbench"])
 
 
 def _extract(archive: zipfile.ZipFile, sums: dict[str, str], folder: Path, file: Path) -> None:
