@@ -1,4 +1,4 @@
-"""Rows of one heading go in; the area under each method's curve of quality against MACs comes out, with its interval."""
+"""Rows of one heading go in; the area under each method's curve of quality against MACs comes out."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import re
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import unpack
@@ -168,7 +169,7 @@ def _area(line: Facts, by_id: ById) -> Iterator[str]:
         curves[record.cell["seed"]].append((kept, next(iter(_values([record]).values()))))
     means = []
     for points in map(sorted, curves.values()):
-        strips = [(right - left, (a + b) / 2) for (left, a), (right, b) in zip(points, points[1:], strict=False)]
+        strips = [(right - left, (a + b) / 2) for (left, a), (right, b) in pairwise(points)]
         means.append(sum(width * height for width, height in strips) / sum(width for width, _ in strips))
     yield from _close(line, "area", _mean(means))
     if len(means) > 1:

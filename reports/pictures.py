@@ -98,8 +98,8 @@ def areas(found: Sequence[Line]) -> list[str]:
     """The area under each method's curve in words, once a curve."""
     curves = {line.facts["area_ids"]: line for line in found if line.facts["area"] is not None}
     return [
-        f"area under the curve of {line.facts['method']}, {line.facts['epochs_asked']:g} epochs: {_text.area(line.facts)}"
-        for line in curves.values()
+        f"area under the curve of {f['method']}, {f['epochs_asked']:g} epochs: {_text.area(f)}"
+        for f in (line.facts for line in curves.values())
     ]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from slimbench import schema
-from slimbench import store as storing
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError, pack
 from slimbench.store import Store, StoreFullError, size_bytes, whole_folder, write_whole
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench import discover, schema
 from slimbench.core import UserError
-from slimbench.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from slimbench.core import Record
+    from slimbench.store import Store
 
 VERSION = 1
 MANIFEST = "submission.json"
