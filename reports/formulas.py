@@ -80,8 +80,38 @@ FORMULAS = {
 
 FORMULAS |= {"gpp_grown": FORMULAS["gpp"], "sparse_scores": FORMULAS["dass"]}  # the same step, of other networks
 
-_TAGS = set("math mrow mi mn mo mfrac msub msup msubsup mover munder munderover msqrt mroot mtext mspace mstyle".split())
-_ATTRIBUTES = {"display", "stretchy", "mathvariant", "width", "fence", "form", "displaystyle", "accent", "movablelimits"}
+_TAGS = set(
+    [
+        "math",
+        "mrow",
+        "mi",
+        "mn",
+        "mo",
+        "mfrac",
+        "msub",
+        "msup",
+        "msubsup",
+        "mover",
+        "munder",
+        "munderover",
+        "msqrt",
+        "mroot",
+        "mtext",
+        "mspace",
+        "mstyle",
+    ]
+)
+_ATTRIBUTES = {
+    "display",
+    "stretchy",
+    "mathvariant",
+    "width",
+    "fence",
+    "form",
+    "displaystyle",
+    "accent",
+    "movablelimits",
+}
 
 
 def mathml(latex: str) -> str:

@@ -30,6 +30,7 @@ _AXES = {
     "alphas": ("weight of the shortcut beside a layer's convolution", "layers"),
     "kept": ("share of a layer's weights that is left", "layers"),
 }
+_OF_DIFFERENT_THINGS = {"kept for a backward pass"}  # three ways of computing: no histogram
 _LEAST_STEPS = 5  # of a series that is worth a curve
 _COURSES = {
     "power": "mean utility of\nthe K best neurons",
@@ -77,8 +78,8 @@ def _figure(name: str, parts: Mapping[str, Any], title: str) -> Figure | None:
         return _series(name, note, title)
     if isinstance(note, dict) and name == "gates" and all(isinstance(row, list) and row for row in note.values()):
         return _gates(note, title)
-    numbers = {when: _numbers(part) for when, part in parts.items()}
-    return _histogram(name, numbers, title) if all(numbers.values()) else None
+    numbers = {when: _numbers(part) for when, part in parts.items() if name not in _OF_DIFFERENT_THINGS}
+    return _histogram(name, numbers, title) if numbers and all(numbers.values()) else None
 
 
 def _histogram(name: str, numbers: dict[str, list[float]], title: str) -> Figure:

@@ -173,17 +173,19 @@ def _captions(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
     if any(line.facts["tier"] for line in found):
         yield "Tier: rows of one budget that share a letter cannot be told apart (paired t-tests, Holm, 5 %)."
     for name, head in (("difference", "Δ dense"), ("control_difference", "Δ best control")):
-        if told := [_interval(line.facts, name) for line in found if line.facts[f"{name}_indicative"]]:
+        few = [line.facts for line in found if line.facts[f"{name}_indicative"]]
+        if told := [_interval(facts, name) for facts in few if facts[f"{name}_low"] is not None]:
             yield f"{head} of fewer than 6 seeds, 95 % Student-t interval, which decides nothing: {'; '.join(told)}."
+        if alone := sum(facts[f"{name}_low"] is None for facts in few):
+            yield f"{head} of one seed has no interval ({alone} row{'s' * (alone > 1)})."
     known = [line for line in found if line.row.is_dense and line.row.first.published and line.facts["n"]]
     yield from dict.fromkeys(map(_published, known))
 
 
 def _interval(facts: Facts, name: str) -> str:
     low, high = facts[f"{name}_low"], facts[f"{name}_high"]
-    shown = "unknown of one seed" if low is None else f"[{low:+.2f}, {high:+.2f}]"
     against = f" against {facts['control']}" if name == "control_difference" else ""
-    return f"{facts['method']} {_text.asked(facts)}{against} {shown}"
+    return f"{facts['method']} {_text.asked(facts)}{against} [{low:+.2f}, {high:+.2f}]"
 
 
 def _published(line: Line) -> str:

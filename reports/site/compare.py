@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 _SIDES = ("first", "second")
 _HEADS = (
     *("task", "point", *_SIDES),
+    *("says", "first - second", "p", "detectable"),
     *(f"{side}: mean ± sd (n)" for side in _SIDES),
-    *("first - second", "p", "detectable"),
     *(f"{side}: MACs kept" for side in _SIDES),
-    "says",
 )
 
 
@@ -50,14 +49,14 @@ def _rows(task: str, found: Sequence[Line]) -> Iterator[tuple[Entry, ...]]:
                 f"{_text.asked(a.facts)}, {a.facts['epochs_asked']:g} epochs",
                 a.facts["method"],
                 b.facts["method"],
-                _quality(a),
-                _quality(b),
+                says(taken, a.row.sign),
                 _interval(taken),
                 _text.number(taken.p if taken.n > 1 else None, ".3f"),
                 _text.number(detectable(taken.sd, taken.n) if taken.n > 1 else None, ".2f"),
+                _quality(a),
+                _quality(b),
                 _text.number(a.facts["macs_kept"], ".3f"),
                 _text.number(b.facts["macs_kept"], ".3f"),
-                says(taken, a.row.sign),
             )
             yield tuple(map(Entry, texts))
 

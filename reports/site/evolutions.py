@@ -20,10 +20,8 @@ _CAPTIONS = (
 def values(name: str, course: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Of a course as ``bench evolve`` stores it; pictures are drawn into ``folder``/pictures."""
     drawn = evolution.draw(course, folder / "pictures" / f"evolution-{name}")
-    tasks = list(dict.fromkeys(trial["task"]["label"] for trial in course["trials"]))
     return {
         "name": name,
-        "tasks": tasks,
         "methods": sorted({trial["method"]["is"] for trial in course["trials"]}),
         "settings": course["settings"],
         "pictures": {path.stem: str(path.relative_to(folder)) for path in drawn},

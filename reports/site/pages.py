@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench.reports import across, papers, table
 from slimbench.reports.figures import lines
-from slimbench.reports.rows import rows
 from slimbench.reports.formulas import FORMULAS, mathml
+from slimbench.reports.rows import rows
 from slimbench.reports.site import cells, compare, curves, evolutions, speeds, widths, words
 
 if TYPE_CHECKING:
@@ -110,6 +110,12 @@ class Site:
         """Where an evolution's page lies."""
         return words.file_of("evolutions", name)
 
+    def course_title(self, name: str) -> str:
+        """What an evolution was of, and on which tasks."""
+        trials = self.collection.evolutions[name]["trials"]
+        methods, tasks = ({trial[part]: None for trial in map(_named, trials)} for part in ("method", "task"))
+        return f"Evolution of {', '.join(methods)} on {', '.join(tasks)} ({name})"
+
     @functools.cached_property
     def drawn(self) -> Mapping[str, cells.Drawn]:
         """What is drawn of each record: of a row the first seed's."""
@@ -180,6 +186,10 @@ class Site:
 
 def _is_of(row: Row, name: str) -> bool:
     return bool(row.first.cell["method"]["is"] == name)
+
+
+def _named(trial: Mapping[str, Any]) -> dict[str, str]:
+    return {"method": trial["method"]["is"], "task": trial["task"]["label"]}
 
 
 def _tries(course: Mapping[str, Any], name: str) -> bool:

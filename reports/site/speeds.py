@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def timed(found: Sequence[Line]) -> list[tuple[Column, str, list[Line]]]:
     """Every way of timing, what it is called, and the compressed networks that went through it."""
     ways = sorted({c for line in found for c in line.measured}, key=lambda c: c.place)
-    parts = [
-        (c, title(c, ways), [ln for ln in found if c in ln.measured and not ln.facts["is_dense"]]) for c in ways
-    ]
+    parts = [(c, title(c, ways), [ln for ln in found if c in ln.measured and not ln.facts["is_dense"]]) for c in ways]
     return [part for part in parts if part[2]]
 
 

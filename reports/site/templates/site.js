@@ -107,7 +107,9 @@ function drawSpeed(figure) {
   const low = Math.min(...ends), high = Math.max(...ends);
   const color = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
   const line = (y0, y1, dash) => ({ type: "line", x0: low, x1: high, y0, y1, layer: "below", line: { color, width: 1, dash } });
-  const axis = { type: "log", ticksuffix: "x", dtick: "D2", tickformat: "~g" };
+  const powers = [...Array(16).keys()].map((i) => 2 ** (i - 6)), pad = 0.04 * Math.log10(high / low) + 0.01;
+  const range = [Math.log10(low) - pad, Math.log10(high) + pad];
+  const axis = { type: "log", tickvals: powers, ticktext: powers.map((power) => `${power}x`), range };
   plot(
     figure, traces, names.length, { ...axis, title: "theoretical speed-up: dense MACs / MACs" },
     { ...axis, title: "measured speed-up" }, [line(low, high, "solid"), line(1, 1, "dot")],
@@ -122,7 +124,7 @@ function plot(figure, traces, many, x, y, shapes = []) {
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { t: 10, r: 10 },
     font: { color: style.getPropertyValue("--ink").trim() },
-    xaxis: axis(x), yaxis: axis(y), shapes, legend: below ? { orientation: "h", y: -0.15, yanchor: "top" } : {},
+    xaxis: axis(x), yaxis: axis(y), shapes, legend: below ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } : {},
   };
   const place = figure.querySelector(".plot");
   if (below) place.style.height = `${(narrow ? 20 : 28) + 1.5 * many}rem`;
