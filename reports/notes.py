@@ -43,7 +43,7 @@ def draw(record: Record, folder: Path) -> list[Path]:
     """Write a picture of each note that can be drawn, into ``folder``; the files, in the notes' order.
 
     Tables of numbers become histograms, one for two notes whose names differ in "before" and "after" alone; what is
-    logged along a search or a push becomes curves, gates a map of layers and candidates, genotypes graphs of their cells.
+    logged along a search or a push becomes curves, gates a map of layers and candidates, genotypes graphs of cells.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []

@@ -1,4 +1,4 @@
-"""Lines of all headings go in; of each way of timing, measured against theoretical speed-up comes out, a curve a method."""
+"""Lines of headings go in; measured against theoretical speed-up comes out, of each way of timing, a curve a method."""
 
 from __future__ import annotations
 
