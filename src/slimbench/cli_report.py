@@ -150,7 +150,8 @@ def made(what: str, records: list[Record], measurements: list[MeasurementRecord]
     known = discover.suites()
     if what not in known:
         near = discover.suggestion(what, (*WHAT, "site", *known))
-        raise UserError(f"Nothing is called {what!r}{near}: name {', '.join(WHAT)}, site or a suite (`bench list suites`).")
+        words = ", ".join((*WHAT, "site"))
+        raise UserError(f"Nothing is called {what!r}{near}: name {words} or a suite (`bench list suites`).")
     labels = {identity.task_label(task) for task in known[what].tasks}
     return table.tables([record for record in records if record.cell["task"]["label"] in labels], measurements)
 

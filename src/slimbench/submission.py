@@ -68,11 +68,11 @@ def pack(store: Store, out: Path, *, with_networks: bool = False) -> dict[str, A
 
 def may_be_passed_on(record: Record) -> bool:
     """Whether a network is ours to send: made of embedded data alone."""
-    return bool(record.artifact) and not record.published and record.cell["task"]["is"] in _embedded()
+    return bool(record.artifact) and not record.published and record.cell["task"]["is"] in embedded()
 
 
 @functools.cache
-def _embedded() -> frozenset[str]:
+def embedded() -> frozenset[str]:
     """Tasks whose data may be passed on, and so what is made of them: those of the embedded suite."""
     return frozenset(task.name for task in discover.suite("quick").tasks)
 
