@@ -70,6 +70,15 @@ def over(facts: Facts | None) -> str:
     return f"{difference(facts, 'difference')} ({facts['difference_n']})" if facts else ""
 
 
+def area(facts: Facts | None) -> str:
+    """Mean quality under the curve with its interval, seeds, and the range of MACs that it is of."""
+    if not facts or facts["area"] is None:
+        return ""
+    interval = "" if facts["area_low"] is None else f" [{facts['area_low']:.2f}, {facts['area_high']:.2f}]"
+    ends = f"{facts['area_from']:.3g} to {facts['area_to']:.3g}"
+    return f"{facts['area']:.2f}{interval} ({facts['area_n']}) over {ends}"
+
+
 def epochs(value: float | str | None) -> str:
     """Passes over train, or where the weights come from."""
     return value if isinstance(value, str) else number(value, ".1f")

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from slimbench.reports.rows import Column
 
 
+AREA = (
+    "Area under the curve: quality against the share of MACs kept, trapezoids from the least operating point to the "
+    "dense network divided by the width: a mean quality. 95 % Student-t interval over the seeds (n) that every "
+    "point has. Three points at least, the dense network is one. Areas over other ranges cannot be compared."
+)
+
+
 def by_profile(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
     """One table a hardware profile, level and machine: every network that it timed, on whatever task."""
     found = [line for name, group in rows(records, measurements).items() for line in lines(name, group)]
@@ -57,15 +64,21 @@ def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]
             if line.facts["difference_n"]:
                 point = f"{_text.asked(line.facts)}, {line.facts['epochs_asked']:g} epochs"
                 cells.setdefault((line.facts["method"], point), {})[name] = line.facts
+    curved = [name for name, found in headings.items() if any(line.facts["area"] is not None for line in found)]
     body = [
-        (Entry(method), Entry(point), *(Entry(_text.over(by_name.get(name))) for name in names))
+        (
+            *(Entry(method), Entry(point), *(Entry(_text.over(by_name.get(name))) for name in names)),
+            *(Entry(_text.area(by_name.get(name))) for name in curved),
+        )
         for (method, point), by_name in sorted(cells.items())
     ]
     captions = (
         "Δ dense (n): mean difference to the dense network over n seeds, in the task's unit; tasks are not averaged.",
         "Fewer than 6 seeds: indicative. Rows of one column share budget and recipe only where the points are equal.",
+        *([AREA] if curved else []),
         *(f"{short.partition(':')[0]}: {name}" for name, short in names.items()),
     )
     facts = tuple(f for by_name in cells.values() for f in by_name.values())
-    heads = ("method", "keep asked", *names.values())
+    areas = (f"{names[name].partition(':')[0]}: area under the curve" for name in curved)
+    heads = ("method", "keep asked", *names.values(), *areas)
     return [Table("Overall: Δ dense (n)", heads, tuple(body), captions, facts)] if body else []

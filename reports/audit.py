@@ -11,6 +11,7 @@ import re
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import unpack
@@ -121,6 +122,8 @@ def _line(line: Facts, by_id: ById, timed: Mapping[str, Sequence[MeasurementReco
     if not line["is_dense"]:
         dense = _values([by_id[r.reference] for r in counted if r.reference in by_id])
         yield from _delta(line, "difference", values, dense)
+    if line.get("area") is not None:
+        yield from _area(line, by_id)
     if line.get("measured_speedup") is not None:
         yield from _speed(line, [m for name in ids for m in timed.get(name, ())])
 
@@ -155,6 +158,26 @@ def _delta(line: Facts, name: str, ours: Mapping[int, float], theirs: Mapping[in
         yield from _close(line, f"{name}_high", mean + half)
 
 
+def _area(line: Facts, by_id: ById) -> Iterator[str]:
+    """The area under a curve, of each seed's records as a sum of strips, and its interval."""
+    curves: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for name in line["area_ids"].split():
+        if (record := by_id.get(name)) is None or not record.cost or not record.dense_cost:
+            yield f"the area under its curve has no record {name}"
+            return
+        kept = record.cost.macs / record.dense_cost.macs
+        curves[record.cell["seed"]].append((kept, next(iter(_values([record]).values()))))
+    means = []
+    for points in map(sorted, curves.values()):
+        strips = [(right - left, (a + b) / 2) for (left, a), (right, b) in pairwise(points)]
+        means.append(sum(width * height for width, height in strips) / sum(width for width, _ in strips))
+    yield from _close(line, "area", _mean(means))
+    if len(means) > 1:
+        half = student_t(len(means) - 1) * statistics.stdev(means) / math.sqrt(len(means))
+        yield from _close(line, "area_low", sum(means) / len(means) - half)
+        yield from _close(line, "area_high", sum(means) / len(means) + half)
+
+
 def _close(line: Facts, name: str, right: float | None) -> Iterator[str]:
     """As ``_same``, for differences, whose digits cancel."""
     said = line[name]
@@ -183,7 +206,8 @@ def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
             budget = (line["resource"], line["keep_asked"], line["params_keep_asked"], line["epochs_asked"])
             points[line["group"], *budget][line["ids"]] = line
     for part in points.values():
-        scored = sorted((f for f in part.values() if f["mean"] is not None), key=lambda f: -f["mean"])
+        known = [f for f in part.values() if f["mean"] is not None]
+        scored = sorted(known, key=lambda f: f["mean"], reverse=not _less_is_better(known, by_id))
         for line in scored:
             if line["control"]:
                 yield from ((line, what) for what in _against_control(line, scored, by_id))
@@ -192,6 +216,12 @@ def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
         tiers = [f["tier"][0] for f in scored if f["tier"]]
         if tiers != sorted(tiers):
             yield scored[0], f"tiers {' '.join(tiers)} do not follow the means"
+
+
+def _less_is_better(found: Sequence[Facts], by_id: ById) -> bool:
+    """By the task of the records behind the lines."""
+    tasks = [(f["metric"], by_id[name].cell["task"]) for f in found for name in f["ids"].split() if name in by_id]
+    return any(metric in task.get("lower_is_better", ()) for metric, task in tasks)
 
 
 def _against_control(line: Facts, scored: Sequence[Facts], by_id: ById) -> Iterator[str]:
@@ -204,7 +234,8 @@ def _against_control(line: Facts, scored: Sequence[Facts], by_id: ById) -> Itera
     yield from _delta(line, "control_difference", _values(ours), _values(theirs))
     mean = _mean(list(_values(theirs).values()))
     rivals = [f for f in scored if "control" in f["fidelity"] and f["status"] == "ok" and f is not line]
-    if mean is not None and any(f["mean"] > mean + 1e-9 for f in rivals):
+    turn = -1 if _less_is_better([line], by_id) else 1
+    if mean is not None and any(turn * (f["mean"] - mean) > 1e-9 for f in rivals):
         yield f"a control in the table is better than {line['control']}"
 
 

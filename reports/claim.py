@@ -61,8 +61,8 @@ class Claim:
         ours, theirs: the rows that are compared; of several of theirs the best. Without theirs the figure stands alone;
             without ours there is no suite for it, and ``criterion`` says why.
         within: what both have in common: the budget ("point"), task and network ("heading"), or task and recipe.
-        figure: what is compared. quality: differences in the metric's unit, paired by seed; removed: per cent of the
-            dense network's; speed, memory: theirs / ours, or dense / ours.
+        figure: what is compared. quality: how much better, in the metric's unit, paired by seed; removed: per cent of
+            the dense network's; speed, memory: theirs / ours, or dense / ours.
         slack_sd: so many deviations of the seeds are forgiven.
         claimed: the number of the paper, in the figure's unit; ``convention``: of what.
         place, epochs: the paper's tasks and networks, and its dense and compression epochs (our full suite's, where

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.reports import _scores
+from slimbench.reports.area import areas, curve_of
 from slimbench.reports.rows import headline
 from slimbench.statistics import ENOUGH_SEEDS, detectable, paired, tiers
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from slimbench.core import Measurement
+    from slimbench.reports.area import Area
     from slimbench.reports.rows import Column, Row
     from slimbench.statistics import Difference
 
@@ -41,10 +43,12 @@ def lines(name: str, group: Sequence[Row]) -> list[Line]:
             points[row.point].append(row)
     tier = {id(row): found for part in points.values() for row, *found in _tiers(part)}
     best = {point: _best_control(part) for point, part in points.items()}
+    under = areas(group)
     return [
         Line(
             row,
-            _facts(name, row, None if row.is_dense else best[row.point], *tier.get(id(row), ("", False))),
+            _facts(name, row, None if row.is_dense else best[row.point], *tier.get(id(row), ("", False)))
+            | _area(under.get(curve_of(row)) if row.is_met and not row.is_dense else None),
             {c: _measured(c, row.measured[c]) for c in sorted(row.measured, key=lambda c: c.place)},
         )
         for row in group
@@ -53,7 +57,8 @@ def lines(name: str, group: Sequence[Row]) -> list[Line]:
 
 def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
     """Rows that met their budget, with their letters, and which is better than all others; none below six seeds."""
-    values = {i: headline(row.counted) for i, row in enumerate(rows) if row.is_met and row.quality()}
+    known = {i: row for i, row in enumerate(rows) if row.is_met and row.quality()}
+    values = {i: {seed: row.sign * v for seed, v in headline(row.counted).items()} for i, row in known.items()}
     letters = tiers(values)
     first = [i for i, letter in letters.items() if letter.startswith("a")]
     return [(rows[i], letter, first == [i]) for i, letter in letters.items()]
@@ -62,7 +67,7 @@ def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
 def _best_control(rows: Sequence[Row]) -> Row | None:
     """Of those that met their budget, the one of the best mean. It is chosen on test: that favours the controls."""
     known = [row for row in rows if row.is_control and row.is_met and row.quality()]
-    return max(known, key=lambda row: (row.quality().mean, row.method), default=None)  # type: ignore[union-attr]
+    return max(known, key=lambda row: (row.sign * row.quality().mean, row.method), default=None)  # type: ignore[union-attr]
 
 
 def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -> dict[str, Any]:
@@ -118,6 +123,21 @@ def _difference(name: str, found: Difference | None) -> dict[str, Any]:
         f"{name}_high": found.high if found and many else None,
         f"{name}_n": found.n if found else 0,
         f"{name}_indicative": found.n < ENOUGH_SEEDS if found else None,
+    }
+
+
+def _area(found: Area | None) -> dict[str, Any]:
+    """Under the curve that a row is a point of."""
+    many = found and found.taken.n > 1
+    return {
+        "area": found.taken.mean if found else None,
+        "area_low": found.taken.low if found and many else None,
+        "area_high": found.taken.high if found and many else None,
+        "area_n": found.taken.n if found else 0,
+        "area_points": found.points if found else None,
+        "area_from": found.low if found else None,
+        "area_to": found.high if found else None,
+        "area_ids": " ".join(found.ids) if found else "",
     }
 
 

@@ -96,10 +96,15 @@ def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
         for c, estimate, rival in _timed(claim, row, rivals):
             yield Finding(claim, row, rival, estimate, _verdict(claim, estimate, c.level == "full"), reduced, c)
         return
-    rival = max(rivals, key=lambda other: statistics.fmean(headline(other.counted).values() or [0.0]), default=None)
+    rival = max(rivals, key=_mean, default=None)
     if (estimate_of_seeds := _over_seeds(claim, row, rival)) is not None:
         enough = estimate_of_seeds.n >= LEAST_SEEDS or claim.figure in _COUNTED
         yield Finding(claim, row, rival, estimate_of_seeds, _verdict(claim, estimate_of_seeds, enough), reduced)
+
+
+def _mean(row: Row) -> float:
+    """Of the headline metric, turned where less is better."""
+    return row.sign * statistics.fmean(headline(row.counted).values() or [0.0])
 
 
 def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
@@ -113,7 +118,8 @@ def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
     if claim.figure == "training memory":
         ratios = [theirs[seed] / ours[seed] for seed in sorted(ours.keys() & theirs.keys())]
         return student(ratios) if ratios else None
-    return paired(ours, theirs)
+    less_is_better = claim.figure == "quality" and row.sign < 0
+    return paired(theirs, ours) if less_is_better else paired(ours, theirs)
 
 
 def _by_seed(figure: Figure, row: Row) -> dict[int, float]:

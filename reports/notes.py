@@ -1,4 +1,4 @@
-"""A record goes in; pictures of its notes come out: histograms of tables of numbers, courses of pushes, found cells."""
+"""A record goes in; pictures of its notes come out: histograms, gates, courses of searches and pushes, found cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "before": {"histtype": "step", "color": "k", "linewidth": 1.6},
 }
 # what the numbers of a note are, and of what there are so many
-_AXES = {"utilities": ("utility: variance between classes / variance within", "neurons")}
+_AXES = {
+    "utilities": ("utility: variance between classes / variance within", "neurons"),
+    "scales": ("scale of a layer's residual convolution, which the penalty draws to 0", "layers"),
+    "alphas": ("weight of the shortcut beside a layer's convolution", "layers"),
+    "kept": ("share of a layer's weights that is left", "layers"),
+}
+_OF_DIFFERENT_THINGS = {"kept for a backward pass"}  # three ways of computing: no histogram
+_LEAST_STEPS = 5  # of a series that is worth a curve
 _COURSES = {
     "power": "mean utility of\nthe K best neurons",
     "correlation": "mean |correlation|\nof two neurons",
@@ -36,7 +43,7 @@ def draw(record: Record, folder: Path) -> list[Path]:
     """Write a picture of each note that can be drawn, into ``folder``; the files, in the notes' order.
 
     Tables of numbers become histograms, one for two notes whose names differ in "before" and "after" alone; what is
-    logged along a push becomes curves, genotypes graphs of their cells.
+    logged along a search or a push becomes curves, gates a map of layers and candidates, genotypes graphs of cells.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -67,8 +74,12 @@ def _figure(name: str, parts: Mapping[str, Any], title: str) -> Figure | None:
         return genotype.figure(note, title)
     if isinstance(note, dict) and note.keys() == _COURSES.keys():
         return _curves(name, note, title)
-    numbers = {when: _numbers(part) for when, part in parts.items()}
-    return _histogram(name, numbers, title) if all(numbers.values()) else None
+    if isinstance(note, list) and len(note) >= _LEAST_STEPS and all(map(_is_number, note)):
+        return _series(name, note, title)
+    if isinstance(note, dict) and name == "gates" and all(isinstance(row, list) and row for row in note.values()):
+        return _gates(note, title)
+    numbers = {when: _numbers(part) for when, part in parts.items() if name not in _OF_DIFFERENT_THINGS}
+    return _histogram(name, numbers, title) if numbers and all(numbers.values()) else None
 
 
 def _histogram(name: str, numbers: dict[str, list[float]], title: str) -> Figure:
@@ -118,8 +129,44 @@ def _curves(name: str, note: Mapping[str, list[float]], title: str) -> Figure:
     return drawn
 
 
+def _series(name: str, values: list[float], title: str) -> Figure:
+    """One course, from its first step to its last; what is over a target has a line at 1."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(7, 4), layout="constrained")
+    axes = drawn.add_subplot()
+    axes.plot([index / (len(values) - 1) for index in range(len(values))], values, marker=".")
+    if name.endswith("over target"):
+        axes.axhline(1, color="0.6", linestyle=":", linewidth=1, zorder=0)
+    axes.set_title(f"{title}: {name}", fontsize=9, wrap=True)
+    axes.set_xlabel("share of the steps that are done")
+    axes.set_ylabel(name)
+    return drawn
+
+
+def _gates(note: Mapping[str, list[float]], title: str) -> Figure:
+    """Where each width's gate ended: its probabilities over prefixes of its channels, from few to all."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    most = max(map(len, note.values()))
+    rows = [[*row, *[float("nan")] * (most - len(row))] for row in note.values()]
+    drawn = Figure(figsize=(7, 1.6 + 0.2 * len(rows)), layout="constrained")
+    axes = drawn.add_subplot()
+    shown = axes.imshow(np.array(rows, dtype=float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_yticks(range(len(rows)), list(note), fontsize=7)
+    axes.set_xticks(range(most), [str(place + 1) for place in range(most)])
+    axes.set_xlabel("candidate: prefixes of the channels, the last one is all of them")
+    axes.set_title(f"{title}: gates at the end of the search", fontsize=9, wrap=True)
+    drawn.colorbar(shown, ax=axes, label="probability")
+    return drawn
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _numbers(note: Any) -> list[float]:
     """What a table of numbers holds; nothing of other notes."""
     values = list(note.values()) if isinstance(note, dict) else []
-    are_numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    return values if are_numbers and len(values) > 1 else []
+    return values if len(values) > 1 and all(map(_is_number, values)) else []

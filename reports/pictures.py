@@ -6,7 +6,8 @@ The numbers are the tables' (``figures``). Same records, same bytes.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from slimbench.identity import digest
 from slimbench.reports import _text
@@ -56,18 +57,18 @@ def _figures(groups: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Figure]
     ways = sorted({c for line in every for c in line.measured}, key=lambda c: c.place)
     for c in ways:
         if timed := [line for line in every if c in line.measured and not line.facts["is_dense"]]:
-            yield f"speed-up-{title(c, ways)}-{c.machine}", _speed(c, timed)
+            yield f"speed-up-{title(c, ways)}-{c.machine}", speed(c, timed)
 
 
 def _label(line: Line) -> str:
     return f"{line.facts['method']} {_text.asked(line.facts)}".strip()
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, quality) those that no other reaches at equal or less cost, by cost."""
+def front(points: Sequence[tuple[float, float]], sign: int = 1) -> list[tuple[float, float]]:
+    """Of (cost, quality) those that no other reaches at equal or less cost, by cost; ``sign``: see ``Row``."""
     best: list[tuple[float, float]] = []
-    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or quality > best[-1][1]:
+    for cost, quality in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not best or sign * quality > sign * best[-1][1]:
             best.append((cost, quality))
     return best
 
@@ -88,9 +89,19 @@ def quality(heading: str, found: Sequence[Line]) -> Figure:
         timed = [(line, line.measured[c]["p50_ms"]) for line in found if c in line.measured]
         _scatter(axes, f"latency, ms: {title(c, ways)}", timed)
     panels[0].set_ylabel(f"{found[0].facts['metric']}, mean and 95 % Student-t interval over seeds")
-    drawn.suptitle(f"{heading}\nfewer than 6 seeds: indicative", fontsize=9)
+    under = "".join(f"\n{text}" for text in areas(found))
+    drawn.suptitle(f"{heading}\nfewer than 6 seeds: indicative{under}", fontsize=9)
     _legend(drawn, panels[0])
     return drawn
+
+
+def areas(found: Sequence[Line]) -> list[str]:
+    """The area under each method's curve in words, once a curve."""
+    curves = {line.facts["area_ids"]: line for line in found if line.facts["area"] is not None}
+    return [
+        f"area under the curve of {f['method']}, {f['epochs_asked']:g} epochs: {_text.area(f)}"
+        for f in (line.facts for line in curves.values())
+    ]
 
 
 def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]]) -> None:
@@ -99,8 +110,9 @@ def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]]) -> No
         look = _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
         mean, half = line.facts["mean"], _half(line)
         axes.errorbar(cost, mean, yerr=half, linestyle="", capsize=3, label=_named(line), **look)  # type: ignore[arg-type]
-    edge = front([(cost, line.facts["mean"]) for line, cost in points])
-    axes.step(*zip(*edge, strict=True), where="post", color="0.6", linewidth=1, zorder=0)
+    if points:
+        edge = front([(cost, line.facts["mean"]) for line, cost in points], points[0][0].row.sign)
+        axes.step(*zip(*edge, strict=True), where="post", color="0.6", linewidth=1, zorder=0)
     axes.grid(visible=True, alpha=0.3)
 
 
@@ -124,21 +136,29 @@ def _legend(drawn: Figure, axes: Axes) -> None:
 # ------------------------------------------------------------------------------------------------------- speed-up
 
 
-def _speed(c: Column, found: Sequence[Line]) -> Figure:
-    """Measured against theoretical: on the diagonal what was counted is what is gained."""
+def curve_name(line: Line) -> str:
+    """Whose curve a row is a point of: one method on one task, with one training."""
+    f = line.facts
+    return f"{f['group'].partition(':')[0]} {f['method']}, {f['epochs_asked']:g} epochs"
+
+
+def speed(c: Column, found: Sequence[Line]) -> Figure:
+    """Measured against theoretical, a curve a method: on the diagonal what was counted is what is gained."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(7, 7), layout="constrained")
     axes = drawn.add_subplot()
-    for i, line in enumerate(found):
-        m: Mapping[str, Any] = line.measured[c]
-        ratio = m["measured_speedup"]
-        bars = [[max(0.0, ratio - m["measured_low"])], [max(0.0, m["measured_high"] - ratio)]]
-        place = line.facts["theoretical_speedup"]
-        label = f"{line.facts['group'].partition(':')[0]} {_label(line)}"
-        axes.errorbar(
-            place, ratio, yerr=bars, marker="os^vD<>Ph"[i // 10 % 9], color=f"C{i % 10}", capsize=3, label=label
-        )
+    curves: dict[str, list[Line]] = defaultdict(list)
+    for line in sorted(found, key=lambda line: line.facts["theoretical_speedup"]):
+        curves[curve_name(line)].append(line)
+    for i, (name, part) in enumerate(curves.items()):
+        taken = [line.measured[c] for line in part]
+        ratios = [m["measured_speedup"] for m in taken]
+        below = [max(0.0, ratio - m["measured_low"]) for ratio, m in zip(ratios, taken, strict=True)]
+        above = [max(0.0, m["measured_high"] - ratio) for ratio, m in zip(ratios, taken, strict=True)]
+        places = [line.facts["theoretical_speedup"] for line in part]
+        look = {"marker": "os^vD<>Ph"[i // 10 % 9], "color": f"C{i % 10}", "linewidth": 1}
+        axes.errorbar(places, ratios, yerr=[below, above], capsize=3, label=name, **look)  # type: ignore[arg-type]
     ends = [line.facts["theoretical_speedup"] for line in found] + [
         line.measured[c]["measured_speedup"] for line in found
     ]

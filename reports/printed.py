@@ -92,6 +92,7 @@ _WORDS = {
     "tier",
     "control",
     "control_ids",
+    "area_ids",
     "profile",
     "machine",
     "status",

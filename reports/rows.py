@@ -101,6 +101,11 @@ class Row:
         """Paired to the dense network of the same seed."""
         return None if self.is_dense else paired(headline(self.counted), headline(self.dense.values()))
 
+    @functools.cached_property
+    def sign(self) -> int:
+        """1 where more of the headline metric is better, -1 where less is."""
+        return sign(self.first)
+
     @property
     def point(self) -> str:
         """What must be equal for two rows of one heading to be compared: the budget."""
@@ -130,6 +135,11 @@ def headline(records: Iterable[Record]) -> dict[int, float]:
     return {r.cell["seed"]: next(iter(r.quality.values())).value for r in records if r.quality}
 
 
+def sign(record: Record) -> int:
+    """1 where more of a record's headline metric is better, -1 where less is: its task's metric says so."""
+    return -1 if next(iter(record.quality), None) in record.cell["task"].get("lower_is_better", ()) else 1
+
+
 def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> dict[str, list[Row]]:
     """Rows by heading (task, network, training settings), dense first, then by resource, keep and method."""
     records = [record for record in records if not record.cell.get("inner")]  # a search's own, never scored on test
@@ -156,7 +166,7 @@ def _what(record: Record) -> tuple[Any, ...]:
     return tuple((name, digest_of_shared(part) if isinstance(part, dict) else str(part)) for name, part in parts)
 
 
-_COMMON = {"is", "network", "recipe", "weights", "version", "label", "family"}
+_COMMON = {"is", "network", "recipe", "weights", "version", "label", "family", "lower_is_better"}
 
 
 def heading(record: Record) -> str:

@@ -113,6 +113,7 @@ _MEASURED = 7
 def _columns(found: Sequence[Line]) -> list[_Show]:
     """Every column but those of measured times; what is empty in every row is left out."""
     metric = next((line.facts["metric"] for line in found if line.facts["metric"]), "quality")
+    way = ", lower is better," if any(line.row.sign < 0 for line in found) else ""
     aligned = any(line.facts["round_to"] > 1 for line in found)
     return [
         _Show("method", lambda f: f["method"], rank=1),
@@ -122,7 +123,7 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
         _Show("MACs (kept)", lambda f: _text.count(f, "macs"), rank=10),
         _Show("params (kept)", lambda f: _text.count(f, "params"), rank=11),
         _Show("nonzero", lambda f: _text.big(f["nonzero"])),
-        _Show(f"{metric} mean ± sd (n)", _text.quality, rank=3),
+        _Show(f"{metric}{way} mean ± sd (n)", _text.quality, rank=3),
         _Show("tier", lambda f: f["tier"], rank=6),
         _Show("Δ dense", lambda f: _text.difference(f, "difference"), rank=4),
         _Show("Δ best control", lambda f: _text.difference(f, "control_difference"), rank=9),
@@ -179,17 +180,19 @@ def _captions(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
     if any(line.facts["tier"] for line in found):
         yield "Tier: rows of one budget that share a letter cannot be told apart (paired t-tests, Holm, 5 %)."
     for name, head in (("difference", "Δ dense"), ("control_difference", "Δ best control")):
-        if told := [_interval(line.facts, name) for line in found if line.facts[f"{name}_indicative"]]:
+        few = [line.facts for line in found if line.facts[f"{name}_indicative"]]
+        if told := [_interval(facts, name) for facts in few if facts[f"{name}_low"] is not None]:
             yield f"{head} of fewer than 6 seeds, 95 % Student-t interval, which decides nothing: {'; '.join(told)}."
+        if alone := sum(facts[f"{name}_low"] is None for facts in few):
+            yield f"{head} of one seed has no interval ({alone} row{'s' * (alone > 1)})."
     known = [line for line in found if line.row.is_dense and line.row.first.published and line.facts["n"]]
     yield from dict.fromkeys(map(_published, known))
 
 
 def _interval(facts: Facts, name: str) -> str:
     low, high = facts[f"{name}_low"], facts[f"{name}_high"]
-    shown = "unknown of one seed" if low is None else f"[{low:+.2f}, {high:+.2f}]"
     against = f" against {facts['control']}" if name == "control_difference" else ""
-    return f"{facts['method']} {_text.asked(facts)}{against} {shown}"
+    return f"{facts['method']} {_text.asked(facts)}{against} [{low:+.2f}, {high:+.2f}]"
 
 
 def _published(line: Line) -> str:

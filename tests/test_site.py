@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -11,15 +14,17 @@ import pytest
 from click.testing import CliRunner
 
 from made import NOTHING, measured, record
+from slimbench import discover
 from slimbench.cli import main
-from slimbench.core import UserError
+from slimbench.core import Scores, UserError
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
-from slimbench.reports import rows
+from slimbench.reports import formulas, rows
 from slimbench.reports.site import build, collection, compare, curves, words
 from slimbench.statistics import paired
 from slimbench.store import Store
+from slimbench.tasks.photos import Photos
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,10 +143,12 @@ def test_without_plotly_matplotlib_draws(store, tmp_path, monkeypatch):
     """A picture with words for it, the same bytes twice, and no script that is not there."""
     monkeypatch.setattr(curves, "script", lambda: None)
     first, again = built(tmp_path / "a", store), built(tmp_path / "b", store)
-    (picture,) = (first / "pictures").glob("*.svg")
-    assert picture.read_bytes() == (again / "pictures" / picture.name).read_bytes()
     (task,) = (first / "tasks").glob("*.html")
-    assert f"../pictures/{picture.name}" in task.read_text()
+    pictures = sorted((first / "pictures").glob("*.svg"))
+    assert len(pictures) == 3, "quality, and the speed-up of all tasks and of this one"
+    assert all(picture.read_bytes() == (again / "pictures" / picture.name).read_bytes() for picture in pictures)
+    assert sum(f"../pictures/{picture.name}" in task.read_text() for picture in pictures) == 2
+    assert sum(f'"pictures/{picture.name}' in (first / "index.html").read_text() for picture in pictures) == 1
     assert not (first / "plotly.min.js").exists()
     pages(first)
 
@@ -254,3 +261,83 @@ def test_names_of_files():
     odd = {words.file_of("tasks", text) for text in ("../../etc", "..", "a/b", "a b", "")}
     assert len(odd) == 5
     assert all(name.count("/") == 1 and ".." not in name for name in odd)
+
+
+COURSE = {
+    "trials": [{"method": {"is": "etpf"}, "task": {"label": "digits/resnet20"}}],
+    "settings": {"population": 2, "generations": 1},
+    "generations": [[0, 1], [1, 2]],
+    "individuals": [
+        {"number": n, "expression": text, "born": int(n == 2), "parents": parents, "changed": [], "fitness": fitness,
+         "scores": {"digits/resnet20": fitness}}
+        for n, text, parents, fitness in ((0, "sum(P)", [], 60.0), (1, HOSTILE, [], 70.0), (2, "var(Q)", [1], 80.0))
+    ],
+}  # fmt: skip
+
+
+def test_an_evolution_has_a_page(store, tmp_path):
+    """Both pictures and every function, the best first; linked from the index. What is no course is told."""
+    folder = store.root / "evolutions"
+    folder.mkdir()
+    (folder / "00ff.json").write_text(json.dumps(COURSE))
+    (folder / "11ff.json").write_text('{"trials": []}')
+    site = built(tmp_path / "site", store)
+    text = (site / "evolutions" / "00ff.html").read_text()
+    assert HOSTILE not in text
+    assert text.index("var(Q)") < text.index("sum(P)")
+    assert {f"{stem}.png" for stem in ("fitness", "genealogy")} == {
+        f.name for f in site.glob("pictures/evolution-00ff/*")
+    }
+    index = (site / "index.html").read_text()
+    assert "Evolution of etpf on digits/resnet20 (00ff)" in index
+    assert "The evolution 11ff.json cannot be read" in index
+    pages(site)
+
+
+def test_formulas(store, tmp_path, monkeypatch):
+    """MathML without a script; LaTeX where latex2mathml is not installed, or where there is more than a formula."""
+    pytest.importorskip("latex2mathml")
+    text = (built(tmp_path / "site", store) / "methods" / "dcss.html").read_text()
+    assert text.count("<math ") == len(formulas.FORMULAS["dcss"].lines)
+    for latex in (r"\href{javascript:alert(1)}{x}", r"\left( x", r"\class{y}{x}"):
+        assert "script" not in formulas.mathml(latex)
+        assert "class" not in formulas.mathml(latex)
+    assert formulas.mathml(r"\text{<b>}").count("<b>") == 0
+    monkeypatch.setitem(sys.modules, "latex2mathml", None)
+    text = (built(tmp_path / "plain", store) / "methods" / "dcss.html").read_text()
+    assert "<math " not in text
+    assert "\\mathrm{softmax}" in text
+
+
+def test_every_method_has_its_formula():
+    """All that ship but the dense network, which leaves out nothing."""
+    names = {name for name, cls in discover.found("methods").items() if cls.__module__.startswith("slimbench.")}
+    assert names - set(formulas.FORMULAS) == {"dense"}
+
+
+def test_pictures_of_a_method(store, tmp_path):
+    """What its cells' notes hold is drawn on its page as on theirs; why samples are not shown is told."""
+    noted = record(L1Channels(), 0.5, notes={"scales": {"a": 0.1, "b": 0.2}})
+    super_resolution = record(L1Channels(), 0.5, task=Photos(), quality={"psnr_y photos": Scores(30.0, 60.0, 2.0)})
+    store.put(noted)
+    store.put(super_resolution)
+    site = built(tmp_path / "site", store)
+    name = f"../pictures/{noted.id}-scales.png"
+    assert name in (site / "methods" / "l1_channels.html").read_text()
+    assert name in (site / "cells" / f"{noted.id}.html").read_text()
+    text = (site / "cells" / f"{super_resolution.id}.html").read_text()
+    assert "No samples: samples are shown of embedded data" in text, "nothing says which network it is"
+
+
+def test_files_of_an_artifact(store, tmp_path):
+    """Names and sizes where the network is at hand; else that it is not."""
+    kept = replace(record(DCSS(), 0.5), artifact="0" * 64)
+    store.put(kept)
+    folder = store.artifact(kept.id)
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"input": [1, 8, 8]}')
+    text = (built(tmp_path / "a", store) / "cells" / f"{kept.id}.html").read_text()
+    assert "<dt>manifest.json</dt><dd>20 bytes</dd>" in text
+    assert "1 x 1 x 8 x 8" in text
+    shutil.rmtree(folder)
+    assert "not at hand" in (built(tmp_path / "b", store) / "cells" / f"{kept.id}.html").read_text()

@@ -6,6 +6,7 @@ for accessibility, plotly for curves. `make browser` fetches them all.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from importlib import util
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from slimbench.store import Store
-from test_site import CARDS, built, measured, records
+from test_site import CARDS, COURSE, built, measured, records
 
 _NAMES = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
 PROGRAM = os.environ.get("SLIMBENCH_CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
@@ -39,6 +40,8 @@ def site(tmp_path_factory):
     for one in (found := records()):
         store.put(one)
     store.put(measured(found[2]))
+    (store.root / "evolutions").mkdir()
+    (store.root / "evolutions" / "00ff.json").write_text(json.dumps(COURSE))
     return built(folder / "site", store)
 
 
@@ -76,7 +79,7 @@ def visit(browser, site):
 
 def kinds(site: Path) -> list[str]:
     """One page of each kind."""
-    folders = [next(iter(sorted((site / kind).iterdir()))) for kind in ("tasks", "methods", "cells")]
+    folders = [next(iter(sorted((site / kind).iterdir()))) for kind in ("tasks", "methods", "cells", "evolutions")]
     return ["index.html", "claims.html", "compare.html", *(str(page.relative_to(site)) for page in folders)]
 
 
@@ -145,6 +148,7 @@ def test_curves_are_drawn(visit, site):
     """Points of every method against each cost."""
     page = visit(kinds(site)[3])
     assert page.locator(".curve .plot .points path").count() == 3
+    assert page.locator(".speed .plot .points path").count() == 1
     page.locator(".curve select").select_option("2")  # latency: one was timed
     assert page.locator(".curve .plot .points path").count() == 1
 

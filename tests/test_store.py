@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from slimbench import store as storing
+from slimbench import schema
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError, pack
 from slimbench.store import Store, StoreFullError, size_bytes, whole_folder, write_whole
 
@@ -176,7 +176,7 @@ def test_a_newer_schema_is_refused_in_words(store):
     """It is not set aside: a newer SlimBench can read it."""
     store.put(RECORD)
     file = file_of(store, RECORD)
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema": storing.SCHEMA + 1}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema": schema.SCHEMA + 1}))
     with pytest.raises(UserError, match=r"written by a newer SlimBench \(schema \d+\): update first"):
         store.records()
     assert file.exists()

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from made import measured, record
-from slimbench import artifact, cost, submission, verifying
+from slimbench import artifact, cost, described, submission, verifying
 from slimbench.cli import main
 from slimbench.core import Scores, UserError, pack
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.reports.site import collection
 from slimbench.store import Store
+from slimbench.tasks.digits import Digits
+
+
+@functools.cache
+def counted():
+    """What the dense network of digits counts."""
+    task = Digits()
+    return cost.count(task.deploy(task.build()), task.example())
 
 
 @pytest.fixture
 def store(tmp_path):
     """A dense network and a smaller one that was timed."""
     made = Store(tmp_path / "store")
-    made.put(record(Dense(), top1=92.0))
-    made.put(small := record(DCSS(), 0.5, top1=91.0, macs=500))
+    dense = counted()
+    made.put(record(Dense(), top1=92.0, cost=dense, dense_cost=dense))
+    half = replace(dense, macs=dense.macs // 2)
+    made.put(small := record(DCSS(), 0.5, top1=91.0, cost=half, dense_cost=dense))
     made.put(measured(small))
     return made
 
@@ -66,7 +78,7 @@ def test_there_and_back(store, tmp_path):
     assert manifest["environments"] == [store.records()[0].environment]
     first = file.read_bytes()
     assert packed(store, tmp_path).read_bytes() == first
-    assert verifying.verify(file) == ("2 records, 1 measurements, 3 tables, 0 networks", [])
+    assert verifying.verify(file) == ("2 records, 1 measurements, 3 tables, 0 networks, 2 ids worked out again", [])
 
 
 def test_a_changed_file_is_refused(store, tmp_path):
@@ -141,8 +153,7 @@ def test_a_measurement_without_its_cell_is_found(store, tmp_path):
 def network(store):
     """A network in the store whose record counts it rightly."""
     model, example = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU()).eval(), torch.zeros(1, 1, 8, 8)
-    counted = cost.count(model, example)
-    made = record(DCSS(), 0.3, cost=counted, dense_cost=counted)
+    made = record(DCSS(), 0.3, cost=cost.count(model, example), dense_cost=counted())
     store.put(made := replace(made, artifact=artifact.save(model, example, store.artifact(made.id))))
     return made
 
@@ -150,7 +161,7 @@ def network(store):
 def test_networks_are_counted_again(store, network, tmp_path):
     """What the record says agrees with its network; one parameter more or another network is found."""
     looked, findings = verifying.verify(packed(store, tmp_path, with_networks=True))
-    assert looked.endswith("1 networks")
+    assert "1 networks" in looked
     assert findings == []
     store.put(replace(network, cost=replace(network.cost, macs=network.cost.macs - 1)))
     _, findings = verifying.verify(packed(store, tmp_path, with_networks=True))
@@ -174,7 +185,7 @@ def test_what_is_not_ours_stays_here(store, network, tmp_path):
     task = network.cell["task"] | {"is": "camvid"}
     assert not submission.may_be_passed_on(replace(network, cell={**network.cell, "task": task}))
     store.put(replace(network, published={"claimed": 92.0, "source": "s", "note": "n"}))
-    assert verifying.verify(packed(store, tmp_path, with_networks=True))[0].endswith("0 networks")
+    assert verifying.verify(packed(store, tmp_path, with_networks=True))[0].count(", 0 networks") == 1
 
 
 def test_the_commands(store, tmp_path):
@@ -193,3 +204,53 @@ def test_the_commands(store, tmp_path):
     assert (done.exit_code, "cannot be written" in done.output) == (2, True)
     done = run(main, ["submit", "--store", str(Store(tmp_path / "empty").root), "--out", str(file)])
     assert (done.exit_code, "nothing to submit" in done.output) == (2, True)
+
+
+def test_ids_are_worked_out_again(store, tmp_path):
+    """A cell that is another than its id says is found: its seed, its budget, a hyper-parameter, its dense network."""
+    assert verifying.verify(packed(store, tmp_path))[0].endswith("2 ids worked out again")
+    (small,) = (found for found in store.records() if found.reference)
+    budget = small.cell["budget"]
+    changes = (
+        {"cell": {**small.cell, "seed": 7}},
+        {"cell": {**small.cell, "budget": {**budget, "keep": 0.75}}},
+        {"cell": {**small.cell, "method": {**small.cell["method"], "search_lr": 9.0}}},
+        {"cell": {**small.cell, "data": "0" * 64}},
+        {"reference": "0" * 16},
+    )
+    for change in changes:
+        store.put(replace(small, **change))
+        _, findings = verifying.verify(packed(store, tmp_path))
+        assert any(f"{small.id}: its cell gives the id" in finding for finding in findings), change
+
+
+def test_ids_that_cannot_be_known_here_are_told(store, tmp_path):
+    """Another version and a plug-in that is not installed are no faults; a cell without sense is one."""
+    (small,) = (found for found in store.records() if found.reference)
+    for change, why in (
+        ({"method": {**small.cell["method"], "version": 99}}, "version 99 of its method"),
+        ({"method": {**small.cell["method"], "is": "elsewhere"}}, "'elsewhere' is not installed here"),
+    ):
+        store.put(replace(small, cell={**small.cell, **change}))
+        looked, findings = verifying.verify(packed(store, tmp_path))
+        assert "1 ids worked out again; 1 not: " in looked
+        assert why in looked
+        assert not any("gives the id" in finding for finding in findings)
+    store.put(replace(small, cell={**small.cell, "settings": []}))
+    assert any("no description" in finding for finding in verifying.verify(packed(store, tmp_path))[1])
+
+
+def test_the_dense_network_is_counted_again(store, tmp_path):
+    """Built anew from the record's task; one parameter more is found, in whatever record says so."""
+    dense, params = next(found for found in store.records() if not found.reference), counted().params
+    store.put(replace(dense, dense_cost=replace(counted(), params=params + 1)))
+    (finding,) = verifying.verify(packed(store, tmp_path))[1]
+    assert finding.endswith(f"{params + 1} params of the dense network in the record, {params} when it is built")
+
+
+def test_every_committed_record_has_the_id_that_follows_from_its_cell():
+    """The project's own store."""
+    found = Store(Path(__file__).parents[1] / "reports", create=False, keeps_corrupt=True).records()
+    checksums = described.data_of(found)
+    assert found
+    assert [record.id for record in found if described.cell_id(record, checksums) != record.id] == []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,8 @@ class Collection:
     Attributes:
         origins: by id of a record or measurement: the name of the first source that had it.
         logs: by id of a record, where its source kept one.
+        networks: by id of a record, the folder of its artifact; those of archives are not kept.
+        evolutions: courses by name.
         clashes: ids of which a later source holds other contents: the first one's count.
         warnings: what the stores set aside.
 
@@ -31,9 +36,19 @@ class Collection:
     measurements: tuple[MeasurementRecord, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, Path] = field(default_factory=dict)
+    evolutions: Mapping[str, Any] = field(default_factory=dict)
     clashes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def timings(self) -> Mapping[str, Sequence[MeasurementRecord]]:
+        """Measurements by the id of their cell."""
+        found: dict[str, list[MeasurementRecord]] = defaultdict(list)
+        for m in self.measurements:
+            found[m.cell_id].append(m)
+        return found
 
     @property
     def names(self) -> str:
@@ -47,6 +62,8 @@ def gather(paths: Sequence[Path]) -> Collection:
     measurements: dict[str, Any] = {}
     owner: dict[str, str] = {}
     logs: dict[str, str] = {}
+    networks: dict[str, Path] = {}
+    evolutions: dict[str, Any] = {}
     clashes: list[str] = []
     warnings: list[str] = []
     for source, path in zip(sources := _names(paths), paths, strict=True):
@@ -60,16 +77,33 @@ def gather(paths: Sequence[Path]) -> Collection:
             for name in records:
                 if owner[name] == source and store.log(name).is_file():
                     logs[name] = store.log(name).read_text(errors="replace")
-            warnings += store.warnings
+                if owner[name] == source and not path.is_file() and store.artifact(name).is_dir():
+                    networks[name] = store.artifact(name)
+            warnings += [*store.warnings, *_evolutions(store, evolutions)]
     return Collection(
         tuple(records[name] for name in sorted(records)),
         tuple(measurements[name] for name in sorted(measurements)),
         owner,
         logs,
+        networks,
+        dict(sorted(evolutions.items())),
         tuple(sorted(set(clashes))),
         sources,
         tuple(warnings),
     )
+
+
+def _evolutions(store: Store, into: dict[str, Any]) -> Iterator[str]:
+    """Take a store's courses; what is no course is left out, in words."""
+    for file in sorted(store.root.glob("evolutions/*.json")):
+        try:
+            course = json.loads(file.read_text())
+            if not (course["individuals"] and course["generations"] and course["trials"] and course["settings"]):
+                raise ValueError("it is empty")
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            yield f"The evolution {file.name} cannot be read ({error}): left out."
+        else:
+            into.setdefault(file.stem, course)
 
 
 def _names(paths: Sequence[Path]) -> tuple[str, ...]:

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 _SIDES = ("first", "second")
 _HEADS = (
     *("task", "point", *_SIDES),
+    *("says", "first - second", "p", "detectable"),
     *(f"{side}: mean ± sd (n)" for side in _SIDES),
-    *("first - second", "p", "detectable"),
     *(f"{side}: MACs kept" for side in _SIDES),
-    "says",
 )
 
 
@@ -50,14 +49,14 @@ def _rows(task: str, found: Sequence[Line]) -> Iterator[tuple[Entry, ...]]:
                 f"{_text.asked(a.facts)}, {a.facts['epochs_asked']:g} epochs",
                 a.facts["method"],
                 b.facts["method"],
-                _quality(a),
-                _quality(b),
+                says(taken, a.row.sign),
                 _interval(taken),
                 _text.number(taken.p if taken.n > 1 else None, ".3f"),
                 _text.number(detectable(taken.sd, taken.n) if taken.n > 1 else None, ".2f"),
+                _quality(a),
+                _quality(b),
                 _text.number(a.facts["macs_kept"], ".3f"),
                 _text.number(b.facts["macs_kept"], ".3f"),
-                says(taken),
             )
             yield tuple(map(Entry, texts))
 
@@ -72,12 +71,12 @@ def _interval(taken: Difference) -> str:
     return f"{taken.mean:+.2f}{interval} ({taken.n})"
 
 
-def says(taken: Difference) -> str:
-    """What a paired difference says; below six seeds nothing is decided."""
+def says(taken: Difference, sign: int = 1) -> str:
+    """What a paired difference says; below six seeds nothing is decided. ``sign``: see ``Row``."""
     if taken.n == 1:
         return "one seed: nothing"
     if taken.is_indicative:
         return f"indicative: {taken.n} seeds decide nothing"
     if taken.p >= ALPHA:
         return "cannot be told apart"
-    return "first is better" if taken.mean > 0 else "second is better"
+    return "first is better" if sign * taken.mean > 0 else "second is better"

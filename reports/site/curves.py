@@ -14,6 +14,8 @@ from slimbench.statistics import student
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.figure import Figure
+
     from slimbench.reports.figures import Line
 
 _COUNTED = {"MACs kept": "macs_kept", "params kept": "params_kept"}
@@ -42,6 +44,7 @@ def points(found: Sequence[Line]) -> dict[str, Any] | None:
         axes[f"latency, ms: {title(c, ways)}"] = [line.measured.get(c, {}).get("p50_ms") for line in scored]
     return {
         "metric": scored[0].facts["metric"],
+        "areas": pictures.areas(scored),
         "axes": list(axes),
         "fronts": [_front(costs, scored) for costs in axes.values()],
         "points": [_point(line, [costs[i] for costs in axes.values()]) for i, line in enumerate(scored)],
@@ -50,7 +53,7 @@ def points(found: Sequence[Line]) -> dict[str, Any] | None:
 
 def _front(costs: Sequence[float | None], scored: Sequence[Line]) -> list[tuple[float, float]]:
     known = [(cost, line.facts["mean"]) for cost, line in zip(costs, scored, strict=True) if cost is not None]
-    return pictures.front(known)
+    return pictures.front(known, scored[0].row.sign)
 
 
 def _point(line: Line, costs: Sequence[float | None]) -> dict[str, Any]:
@@ -68,12 +71,17 @@ def _point(line: Line, costs: Sequence[float | None]) -> dict[str, Any]:
 
 def picture(heading: str, found: Sequence[Line], file: Path) -> bool:
     """Write the same as an SVG; whether there was anything to draw."""
-    import matplotlib as mpl
-
     scored = [line for line in found if line.facts["mean"] is not None]
     if len(scored) < 2:
         return False
+    save(pictures.quality(heading, scored), file)
+    return True
+
+
+def save(drawn: Figure, file: Path) -> None:
+    """Write a figure as an SVG: the same figure, the same bytes."""
+    import matplotlib as mpl
+
     file.parent.mkdir(exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "slimbench"}):
-        pictures.quality(heading, scored).savefig(file, metadata={"Date": None})
-    return True
+        drawn.savefig(file, metadata={"Date": None})

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from slimbench.reports import across, notes, papers, table
+from slimbench.reports import across, papers, table
 from slimbench.reports.figures import lines
+from slimbench.reports.formulas import FORMULAS, mathml
 from slimbench.reports.rows import rows
-from slimbench.reports.site import compare, curves, widths, words
+from slimbench.reports.site import cells, compare, curves, evolutions, speeds, widths, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from slimbench.core import Card, MeasurementRecord, Record
+    from slimbench.core import Card, Record
     from slimbench.reports.figures import Line
     from slimbench.reports.rows import Row
     from slimbench.reports.site.collection import Collection
     from slimbench.reports.table import Table
 
 Page = tuple[str, str, dict[str, Any]]
+_MOST_SHOWN = 6  # rows whose pictures a method's page shows; each cell's page has its own
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,15 @@ class Grid:
 
     table: Table
     records: tuple[tuple[Record, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured against theoretical speed-up of one way of timing: points to draw, or a file."""
+
+    title: str
+    curve: Mapping[str, Any] | None
+    picture: str
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,6 @@ class Site:
         groups = rows(collection.records, collection.measurements)
         self.headings = [self._heading(name, group) for name, group in groups.items()]
         self.rows = [row for group in groups.values() for row in group]
-        self.measured: dict[str, list[MeasurementRecord]] = defaultdict(list)
-        for m in collection.measurements:
-            self.measured[m.cell_id].append(m)
         self.tasks = sorted({heading.task for heading in self.headings})
         self.methods = sorted({row.first.cell["method"]["is"] for row in self.rows} | set(cards))
         self.links = {row.method: words.file_of("methods", row.first.cell["method"]["is"]) for row in self.rows}
@@ -75,6 +84,16 @@ class Site:
             picture = f"pictures/{anchor}.svg"
         return Heading(name, task, anchor, found, grids, curves.points(found) if self.script else None, picture)
 
+    def _speeds(self, headings: Sequence[Heading], name: str) -> list[Speed]:
+        """Of each way of timing that compressed networks of these tables went through. ``name``: of files."""
+        found = []
+        for c, way, lines_of in speeds.timed([line for heading in headings for line in heading.found]):
+            picture = "" if self.script else f"pictures/{words.slug(f'{name} {way} {c.machine}')}.svg"
+            if picture:
+                speeds.picture(c, lines_of, self.folder / picture)
+            found.append(Speed(way, speeds.points(c, way, lines_of) if self.script else None, picture))
+        return found
+
     def cell(self, record_id: str) -> str:
         """Where a cell's page lies; empty where the collection lacks it."""
         return words.file_of("cells", record_id) if record_id in self.by_id else ""
@@ -87,24 +106,45 @@ class Site:
         """Where a method's page lies."""
         return words.file_of("methods", name)
 
+    def evolution(self, name: str) -> str:
+        """Where an evolution's page lies."""
+        return words.file_of("evolutions", name)
+
+    def course_title(self, name: str) -> str:
+        """What an evolution was of, and on which tasks."""
+        trials = self.collection.evolutions[name]["trials"]
+        methods, tasks = ({trial[part]: None for trial in map(_named, trials)} for part in ("method", "task"))
+        return f"Evolution of {', '.join(methods)} on {', '.join(tasks)} ({name})"
+
+    @functools.cached_property
+    def drawn(self) -> Mapping[str, cells.Drawn]:
+        """What is drawn of each record: of a row the first seed's."""
+        found: dict[str, cells.Drawn] = defaultdict(cells.Drawn)
+        for row in self.rows:
+            found[row.first.id] = cells.drawn(row.first, self.collection, self.folder)
+        return found
+
     def pages(self) -> Iterator[Page]:
         """Every page."""
         collection = self.collection
         overall = across.overall(collection.records, collection.measurements)
         timed = across.by_profile(collection.records, collection.measurements)
-        yield "index.html", "index.html", {"overall": overall, "timed": timed}
+        courses = list(collection.evolutions)
+        values = {"overall": overall, "timed": timed, "speeds": self._speeds(self.headings, "all"), "courses": courses}
+        yield "index.html", "index.html", values
         yield "claims.html", "claims.html", {"papers": self._papers()}
         pairs = compare.table({heading.name: heading.found for heading in self.headings})
         names = sorted({row[i].text for row in pairs.body for i in (2, 3)})
         yield "compare.html", "compare.html", {"pairs": pairs, "names": names}
         for label in self.tasks:
             here = [heading for heading in self.headings if heading.task == label]
-            yield self.task(label), "task.html", {"label": label, "headings": here}
+            yield self.task(label), "task.html", {"label": label, "headings": here, "speeds": self._speeds(here, label)}
         for name in self.methods:
             yield self.method(name), "method.html", self._method(name)
-        pictured = {row.first.id for row in self.rows}
+        for name, course in collection.evolutions.items():
+            yield self.evolution(name), "evolution.html", evolutions.values(name, course, self.folder)
         for record in collection.records:
-            yield self.cell(record.id), "cell.html", self._cell(record, is_pictured=record.id in pictured)
+            yield self.cell(record.id), "cell.html", cells.values(record, collection, self.drawn[record.id])
 
     def _papers(self) -> list[tuple[str, str, list[Table]]]:
         """Of each paper its claims with verdicts, and the evidence."""
@@ -125,22 +165,22 @@ class Site:
             if any(_is_of(heading.found[i].row, name) for i in kept):
                 results.append((heading, _only(heading.grids[0], kept)))
         first = [row.first for row in self.rows if _is_of(row, name)]
-        drawn = [(record, drawings) for record in first if (drawings := widths.bars(record))]
+        bars = [(record, drawings) for record in first if (drawings := widths.bars(record))]
+        pictured = [(record, self.drawn[record.id]) for record in first if self.drawn[record.id].is_any]
         said: Mapping[str, str] = next((record.cell["method"].get("fidelity", {}) for record in first), {})
         card = self.cards.get(name)
-        return {"name": name, "card": card, "results": results, "drawn": drawn[:6], "fidelity": said}
-
-    def _cell(self, record: Record, *, is_pictured: bool) -> dict[str, Any]:
-        pictures = notes.draw(record, self.folder / "pictures") if is_pictured and record.notes else []
+        formula = FORMULAS.get(name)
+        courses = [one for one, course in self.collection.evolutions.items() if _tries(course, name)]
         return {
-            "record": record,
-            "costs": _costs(record),
-            "bars": widths.bars(record),
-            "pictures": [f"pictures/{picture.name}" for picture in pictures],
-            "measurements": [asdict(m) for m in self.measured[record.id]],
-            "log": words.tail(self.collection.logs.get(record.id, "")),
-            "spent": asdict(record.spent),
-            "notes": {name: note for name, note in record.notes.items() if name != "widths"},
+            "name": name,
+            "card": card,
+            "formula": formula,
+            "lines": [(latex, mathml(latex)) for latex in formula.lines] if formula else [],
+            "results": results,
+            "bars": bars[:_MOST_SHOWN],
+            "pictured": pictured[:_MOST_SHOWN],
+            "fidelity": said,
+            "courses": courses,
         }
 
 
@@ -148,14 +188,14 @@ def _is_of(row: Row, name: str) -> bool:
     return bool(row.first.cell["method"]["is"] == name)
 
 
+def _named(trial: Mapping[str, Any]) -> dict[str, str]:
+    return {"method": trial["method"]["is"], "task": trial["task"]["label"]}
+
+
+def _tries(course: Mapping[str, Any], name: str) -> bool:
+    return any(trial["method"]["is"] == name for trial in course["trials"])
+
+
 def _only(grid: Grid, kept: Sequence[int]) -> Grid:
     """Some rows of a table; captions, tiers and controls are of the whole."""
     return Grid(replace(grid.table, body=tuple(grid.table.body[i] for i in kept)), tuple(grid.records[i] for i in kept))
-
-
-def _costs(record: Record) -> Iterable[tuple[str, int, int | None]]:
-    """Counted figures: of this network, and of the dense one."""
-    if not record.cost:
-        return []
-    dense = asdict(record.dense_cost) if record.dense_cost else {}
-    return [(name, value, dense.get(name)) for name, value in asdict(record.cost).items() if name != "uncounted"]

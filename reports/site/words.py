@@ -54,6 +54,11 @@ def file_of(kind: str, name: str) -> str:
     return f"{kind}/{name if re.fullmatch(r'[a-z0-9_]{1,60}', name) else slug(name)}.html"
 
 
+def said_by(stem: str, record_id: str) -> str:
+    """What a picture of a note shows, by the name of its file."""
+    return stem.removeprefix(f"{record_id}-").replace("-", " ")
+
+
 def tail(log: str, lines: int = 60) -> str:
     """The last lines of a log, without colours and lines that were written over."""
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", log)

@@ -10,7 +10,7 @@ import click
 
 from slimbench import discover
 from slimbench.cli_options import options, warn
-from slimbench.cli_site import WithSite
+from slimbench.cli_site import site
 from slimbench.core import UserError
 from slimbench.store import Store
 
@@ -18,28 +18,80 @@ if TYPE_CHECKING:
     from slimbench.core import MeasurementRecord, Record
     from slimbench.reports.table import Table
 
-WHAT = ("tasks", "profiles", "overall", "papers")
+WHAT = {
+    "tasks": "A table a task: methods at their operating points. This is what no word at all gives.",
+    "profiles": "A table a hardware profile, level and machine.",
+    "overall": "One table: methods x tasks.",
+    "papers": "Claimed against reproduced, and each paper's results.",
+}
 
 
-@click.command(cls=WithSite)
-@click.argument("what", required=False, default="tasks")
-@options("store")
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["md", "latex", "html", "csv", "json"]),
-    default=None,
-    help="Else a compact table in colours in a terminal, and Markdown elsewhere.",
-)
-@click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write instead of the terminal.")
-@click.option("--pictures", type=click.Path(file_okay=False), default=None, help="Folder for pictures as well.")
-def report(what: str, store: str, kind: str | None, out: str | None, pictures: str | None) -> None:
+class _Report(click.Group):
+    """A group whose word may stand before, between or behind its options; without one it is ``tasks``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the word first."""
+        place = self._word(args)
+        if place is not None:
+            return super().parse_args(ctx, [args[place], *args[:place], *args[place + 1 :]])
+        return super().parse_args(ctx, args if {"-h", "--help"} & set(args) else ["tasks", *args])
+
+    def _word(self, args: list[str]) -> int | None:
+        """Where the first word stands that is neither an option nor an option's value."""
+        found = [p for command in self.commands.values() for p in command.params if isinstance(p, click.Option)]
+        with_value = {name for option in found if not option.is_flag for name in option.opts}
+        is_value = False
+        for place, text in enumerate(args):
+            if not is_value and not text.startswith("-"):
+                return place
+            is_value = not is_value and text in with_value
+        return None
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One that is listed, or the tables of a suite."""
+        return super().get_command(ctx, cmd_name) or _tables(cmd_name, f"The tables of {cmd_name}'s tasks.")
+
+
+def _options(function: Any) -> Any:
+    """What all tables take."""
+    kinds = click.Choice(["md", "latex", "html", "csv", "json"])
+    how = "Else a compact table in colours in a terminal, and Markdown elsewhere."
+    for option in (
+        click.option("--pictures", type=click.Path(file_okay=False), default=None, help="Folder for pictures as well."),
+        click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write, not the terminal."),
+        click.option("--format", "kind", type=kinds, default=None, help=how),
+        options("store"),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(cls=_Report, subcommand_metavar="[WHAT]")
+@_options
+def report(**_: str | None) -> None:
     """Make tables from the records, once an audit finds nothing wrong in them.
 
-    WHAT is tasks (a table each: the default), profiles (one a hardware profile), overall (methods x tasks), papers
-    (claimed against reproduced, and each paper's results), or the name of a suite (its tasks).
-    `bench report site` writes pages, and has its own --help.
+    WHAT is one of the words below, or the name of a suite (the tables of its tasks). Options may stand on either side
+    of it; those of `site`, which writes pages, are its own.
     """
+
+
+def _tables(what: str, says: str) -> click.Command:
+    @click.command(what, help=says)
+    @_options
+    def command(store: str, kind: str | None, out: str | None, pictures: str | None) -> None:
+        tell(what, store, kind, out, pictures)
+
+    return command
+
+
+for _what, _says in WHAT.items():
+    report.add_command(_tables(_what, _says))
+report.add_command(site)
+
+
+def tell(what: str, store: str, kind: str | None, out: str | None, pictures: str | None) -> None:
+    """Print or write the tables of one kind, or of a suite. Raises: UserError."""
     from slimbench.reports import audit, render, terminal
 
     opened = Store(store, create=False)
@@ -99,8 +151,9 @@ def made(what: str, records: list[Record], measurements: list[MeasurementRecord]
         return list(kinds[what](records, measurements))
     known = discover.suites()
     if what not in known:
-        near = discover.suggestion(what, (*WHAT, *known))
-        raise UserError(f"Nothing is called {what!r}{near}: name {', '.join(WHAT)} or a suite (`bench list suites`).")
+        near = discover.suggestion(what, (*WHAT, "site", *known))
+        words = ", ".join((*WHAT, "site"))
+        raise UserError(f"Nothing is called {what!r}{near}: name {words} or a suite (`bench list suites`).")
     labels = {identity.task_label(task) for task in known[what].tasks}
     return table.tables([record for record in records if record.cell["task"]["label"] in labels], measurements)
 

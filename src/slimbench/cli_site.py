@@ -12,16 +12,6 @@ from slimbench.cli_options import options, warn
 from slimbench.store import Store
 
 
-class WithSite(click.Command):
-    """A command that hands over to ``site`` where that is its first word."""
-
-    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
-        """The context of whichever command it is."""
-        if args[:1] == ["site"]:
-            return site.make_context(f"{info_name} site", args[1:], *more, **extra)
-        return super().make_context(info_name, args, *more, **extra)
-
-
 @click.command()
 @click.option(
     "--store",
@@ -35,7 +25,7 @@ class WithSite(click.Command):
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 def site(stores: tuple[Path, ...], out: Path) -> None:
-    """Write a site of the records: a folder that opens from disk and works offline."""
+    """Write pages of the records that open from disk."""
     from slimbench import discover
     from slimbench.reports.site import build, collection
 

@@ -126,6 +126,14 @@ def cell_id(cell: Cell) -> str:
     return _id(cell, _around(cell), cell_id(cell.reference) if cell.reference else None)
 
 
+def id_by(cell: Cell, *, reference: str | None, data: str, foreign: list[list[Any]]) -> str:
+    """``cell_id`` where the data are not at hand: by their checksum, and those of the method's own tasks.
+
+    ``foreign``: of each of them its version and checksum. ``reference``: id of the dense cell; ``cell`` holds none.
+    """
+    return _id(cell, _around(cell, data, foreign), reference)
+
+
 def by_id(cells: Iterable[Cell]) -> dict[str, Cell]:
     """Cells by ``cell_id``, in their order; what they share as objects is described once."""
     arounds: dict[tuple[int, ...], tuple[str, str]] = {}
@@ -149,22 +157,23 @@ def _id(cell: Cell, around: tuple[str, str], reference: str | None) -> str:
     return _hashed(f'{before},"reference":{_text_of(reference)},"seed":{_text_of(cell.seed)},{after}')
 
 
-def _around(cell: Cell) -> tuple[str, str]:
+def _around(cell: Cell, data: str = "", foreign: list[list[Any]] | None = None) -> tuple[str, str]:
     """The JSON of what decides a cell's result besides seed and reference: what comes before them, and what after."""
     published = cell.task.published()
     content = {
         "engine": ENGINE_VERSION,
         "task": describe(cell.task, defaults=False) | {"version": cell.task.version},
-        "data": cell.task.data_checksum(),
+        "data": data or cell.task.data_checksum(),
         "weights": published.sha256 if published else None,
         "method": describe(cell.method, defaults=False) | {"version": cell.method.card.version},
         "budget": describe(cell.budget, defaults=False),
         # written out: a change of these defaults changes results
         "settings": describe(cell.settings),
     }
-    content |= {"sources": foreign} if (foreign := _of_other_tasks(cell)) else {}
+    others = _of_other_tasks(cell) if foreign is None else foreign
+    content |= {"sources": others} if others else {}
     content |= {"inner": True} if cell.inner else {}
-    content |= {"user": users} if (users := _of_the_user(cell)) else {}
+    content |= {"user": users} if (users := of_the_user(cell)) else {}
     before = {name: value for name, value in content.items() if name < "reference"}
     after = {name: value for name, value in content.items() if name > "seed"}
     return _text_of(before).removesuffix("}"), _text_of(after).removeprefix("{")
@@ -201,7 +210,7 @@ def users_source(module: str) -> str:
     return source_hash(Path(spec.origin).read_text())
 
 
-def _of_the_user(cell: Cell) -> dict[str, str]:
+def of_the_user(cell: Cell) -> dict[str, str]:
     """Hashes of the user's own files that decide a cell's result: plug-ins, and a network's module:function."""
     tasks = (cell.task, *sources(cell.method))
     modules = {type(part).__module__ for part in (*tasks, cell.method)}
@@ -217,7 +226,9 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     budget: Budget = cell.budget
     settings: Settings = cell.settings
     return {
-        "task": describe(task) | {"version": task.version, "label": task_label(task), "family": task.family},
+        "task": describe(task)
+        | {"version": task.version, "label": task_label(task), "family": task.family}
+        | _lower_is_better(task),
         "data": task.data_checksum(),
         "method": describe(method)
         | {"version": method.card.version, "label": label(method), "fidelity": dict(method.card.fidelity)},
@@ -227,6 +238,12 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
         "reference": cell.reference is None,
         "engine": ENGINE_VERSION,
     } | ({"inner": True} if cell.inner else {})
+
+
+def _lower_is_better(task: Task) -> dict[str, list[str]]:
+    """Metrics that are better when lower, where there are any: what reports know of it, whoever has the task."""
+    names = [metric.name for metric in task.metrics if not metric.higher_is_better]
+    return {"lower_is_better": names} if names else {}
 
 
 def measurement_id(

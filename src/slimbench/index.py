@@ -14,13 +14,14 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slimbench.identity import digest
+from slimbench.schema import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _PATIENCE_S = 2.0  # with another run that writes it
-_VERSION = 1  # of what is kept; another one's index is made anew
+_VERSION = 1000 * SCHEMA + 1  # of what is kept; another one's index is made anew
 _SHARED = ("environment", "profile", "splits", "published")
 _SHARED_OF_CELL = ("task", "method", "budget", "settings", "data")
 _TABLES = f"""

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from slimbench import schema
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError
 from slimbench.identity import digest
 from slimbench.index import Index
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from slimbench.index import Standing
     from slimbench.leases import Leases
 
-SCHEMA = 1
 T = TypeVar("T")
 _FRESH_S = 600.0  # a part that is younger may be another runner's
 _FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside", "leases", "runners")
@@ -82,7 +82,7 @@ class Store:
     def put(self, record: Record | MeasurementRecord) -> None:
         """Store a record, replacing one of the same id. Raises: StoreFullError."""
         body = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=False))
-        document = {"schema": SCHEMA, "body": body, "checksum": digest(body)}
+        document = {"schema": schema.SCHEMA, "body": body, "checksum": digest(body)}
         write_whole(self._file(_kind(record), record.id), json.dumps(document, indent=1) + "\n")
 
     def record(self, cell_id: str) -> Record | None:
@@ -179,11 +179,10 @@ class Store:
         try:
             document = json.loads(path.read_text())
             body: dict[str, Any] = document["body"]
-            if document["schema"] > SCHEMA:
-                raise UserError(f"{path} was written by a newer SlimBench (schema {document['schema']}): update first.")
+            schema.refuse_newer(document["schema"], str(path))
             if digest(body) != document["checksum"] or body["id"] != path.stem:
                 raise ValueError("its checksum does not match")
-            return parse(body)
+            return parse(schema.current(_of_folder(path), document["schema"], body, str(path)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -199,6 +198,10 @@ class Store:
         with contextlib.suppress(OSError):  # a read-only store still reports the rest
             aside.parent.mkdir(exist_ok=True)
             path.replace(aside)
+
+
+def _of_folder(path: Path) -> schema.Kind:
+    return "records" if path.parent.name == "records" else "measurements"
 
 
 def _kind(record: Record | MeasurementRecord) -> str:

@@ -15,14 +15,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimbench import discover
+from slimbench import discover, schema
 from slimbench.core import UserError
-from slimbench.store import SCHEMA, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from slimbench.core import Record
+    from slimbench.store import Store
 
 VERSION = 1
 MANIFEST = "submission.json"
@@ -50,7 +50,7 @@ def pack(store: Store, out: Path, *, with_networks: bool = False) -> dict[str, A
     content = {name: (store.root / name).read_bytes() for name in names}
     manifest = {
         "submission": VERSION,
-        "schema": SCHEMA,
+        "schema": schema.SCHEMA,
         "slimbench": metadata.version("slimbench"),
         "records": len(records),
         "measurements": len(measurements),
@@ -68,11 +68,11 @@ def pack(store: Store, out: Path, *, with_networks: bool = False) -> dict[str, A
 
 def may_be_passed_on(record: Record) -> bool:
     """Whether a network is ours to send: made of embedded data alone."""
-    return bool(record.artifact) and not record.published and record.cell["task"]["is"] in _embedded()
+    return bool(record.artifact) and not record.published and record.cell["task"]["is"] in embedded()
 
 
 @functools.cache
-def _embedded() -> frozenset[str]:
+def embedded() -> frozenset[str]:
     """Tasks whose data may be passed on, and so what is made of them: those of the embedded suite."""
     return frozenset(task.name for task in discover.suite("quick").tasks)
 
@@ -118,8 +118,8 @@ def unpacked(file: Path) -> Iterator[Path]:
 
 
 def _refuse_newer(manifest: Any, file: Path) -> None:
-    if manifest["submission"] > VERSION or manifest["schema"] > SCHEMA:
-        raise UserError(f"{file} was written by a newer SlimBench ({manifest['slimbench']}): update first.")
+    newer = schema.SCHEMA + 1 if manifest["submission"] > VERSION else manifest["schema"]
+    schema.refuse_newer(newer, str(file), manifest["slimbench"])
 
 
 def _extract(archive: zipfile.ZipFile, sums: dict[str, str], folder: Path, file: Path) -> None:

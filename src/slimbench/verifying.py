@@ -1,19 +1,23 @@
-"""An archive goes in; what does not hold in it comes out: schema, checksums, arithmetic, counts of networks."""
+"""An archive goes in; what does not hold in it comes out: schema, checksums, ids, arithmetic, counts of networks."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from slimbench import submission
 from slimbench.core import UserError
+from slimbench.identity import digest
 from slimbench.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from slimbench.core import Record
+    from slimbench.core import Cost, Record
     from slimbench.reports.table import Table
+
+_NO_SENSE = (LookupError, TypeError, AttributeError, ValueError)  # what records of somebody's own making end in
 
 
 def verify(file: Path) -> tuple[str, list[str]]:
@@ -29,7 +33,7 @@ def verify(file: Path) -> tuple[str, list[str]]:
             findings += map(str, audit.records(records))
             tables = [*table.tables(records, measurements), *across.by_profile(records, measurements)]
             findings += map(str, audit.tables(tables, records, measurements))
-        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, AssertionError) as error:
+        except (*_NO_SENSE, ArithmeticError, AssertionError) as error:
             findings.append(f"no tables can be made of its records ({type(error).__name__}: {error})")
         ids = {record.id for record in records}
         findings += [
@@ -37,10 +41,57 @@ def verify(file: Path) -> tuple[str, list[str]]:
             for m in measurements
             if m.cell_id not in ids
         ]
+        told, wrong = _ids(records)
+        findings += [*wrong, *_dense_counts(records)]
         kept = [record for record in records if store.artifact(record.id).is_dir()]
         findings += [what for record in kept for what in _recounted(store, record)]
     looked = f"{len(records)} records, {len(measurements)} measurements, {len(tables)} tables, {len(kept)} networks"
+    looked += f", {told}"
     return looked, list(dict.fromkeys(findings))
+
+
+def _ids(records: Sequence[Record]) -> tuple[str, list[str]]:
+    """How many ids were worked out again, in words with why others were not, and each that does not follow."""
+    from slimbench import described
+
+    try:
+        checksums = described.data_of(records)
+    except _NO_SENSE:
+        checksums = {}
+    wrong, unknown = [], Counter[str]()
+    for record in records:
+        try:
+            right = described.cell_id(record, checksums)
+        except UserError as why:
+            unknown[str(why)] += 1
+        except _NO_SENSE as error:
+            wrong.append(f"{record.id}: its cell is no description ({type(error).__name__}: {error})")
+        else:
+            if right != record.id:
+                wrong.append(f"{record.id}: its cell gives the id {right}")
+    known = len(records) - sum(unknown.values())
+    return "; ".join([f"{known} ids worked out again", *(f"{n} not: {why}" for why, n in unknown.items())]), wrong
+
+
+def _dense_counts(records: Sequence[Record]) -> Iterator[str]:
+    """What the dense network of each task counts, built anew, against what every record of the task says of it."""
+    from slimbench import cost, described
+
+    counted: dict[str, Cost | None] = {}
+    for record in records:
+        if not record.dense_cost:
+            continue
+        try:
+            key = digest(record.cell["task"])
+            if key not in counted:
+                task = described.spec(record.cell["task"])
+                counted[key] = cost.count(task.deploy(task.build()), task.example())
+        except (UserError, cost.CannotCountError, ImportError, *_NO_SENSE):
+            counted[key] = None
+        if ours := counted[key]:
+            for name in ("macs", "params", "activations", "bytes"):
+                if (said := getattr(record.dense_cost, name)) != (right := getattr(ours, name)):
+                    yield f"{record.id}: {said} {name} of the dense network in the record, {right} when it is built"
 
 
 def _recounted(store: Store, record: Record) -> Iterator[str]:

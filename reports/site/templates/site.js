@@ -1,6 +1,7 @@
 // Sorting, filtering, comparing, curves and the theme. Without it every page still shows everything.
 "use strict";
 
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "pentagon"];
 const SCALE = { k: 1e3, M: 1e6, G: 1e9 };
 
 function number(text) {
@@ -65,9 +66,8 @@ function filter(place) {
 
 function draw(figure) {
   const made = JSON.parse(figure.querySelector("script").textContent), at = Number(figure.querySelector("select").value);
-  const style = getComputedStyle(document.documentElement), ink = style.getPropertyValue("--ink").trim();
+  const style = getComputedStyle(document.documentElement);
   const names = [...new Set(made.points.map((point) => point.method))];
-  const symbols = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "pentagon"];
   const traces = names.map((name, i) => {
     const own = made.points.filter((point) => point.method === name && point.costs[at] !== null);
     return {
@@ -75,7 +75,7 @@ function draw(figure) {
       x: own.map((point) => point.costs[at]), y: own.map((point) => point.mean),
       error_y: { type: "data", array: own.map((point) => point.half), visible: true },
       text: own.map((point) => `${point.asked || "dense"}, ${point.n} seeds`),
-      marker: { size: own.some((point) => point.dense) ? 13 : 9, symbol: own.some((point) => point.dense) ? "star" : symbols[i % symbols.length] },
+      marker: { size: own.some((point) => point.dense) ? 13 : 9, symbol: own.some((point) => point.dense) ? "star" : SYMBOLS[i % SYMBOLS.length] },
     };
   });
   const front = made.fronts[at];
@@ -83,17 +83,52 @@ function draw(figure) {
     type: "scatter", mode: "lines", name: "Pareto front", x: front.map((p) => p[0]), y: front.map((p) => p[1]),
     line: { shape: "hv", color: style.getPropertyValue("--soft").trim(), width: 1 }, hoverinfo: "skip",
   });
-  const grid = style.getPropertyValue("--line").trim();
+  plot(figure, traces, names.length, { title: made.axes[at] }, { title: made.metric });
+}
+
+// Measured against theoretical speed-up, both on logarithmic axes.
+function drawSpeed(figure) {
+  const made = JSON.parse(figure.querySelector("script").textContent);
+  const names = [...new Set(made.points.map((point) => point.curve))];
+  const traces = names.map((name, i) => {
+    const own = made.points.filter((point) => point.curve === name);
+    return {
+      type: "scatter", mode: "lines+markers", name, line: { width: 1 },
+      x: own.map((point) => point.counted), y: own.map((point) => point.ratio),
+      error_y: {
+        type: "data", symmetric: false, visible: true,
+        array: own.map((point) => Math.max(0, point.high - point.ratio)),
+        arrayminus: own.map((point) => Math.max(0, point.ratio - point.low)),
+      },
+      text: own.map((point) => point.asked), marker: { size: 8, symbol: SYMBOLS[i % SYMBOLS.length] },
+    };
+  });
+  const ends = made.points.flatMap((point) => [point.counted, point.ratio, 1]);
+  const low = Math.min(...ends), high = Math.max(...ends);
+  const color = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
+  const line = (y0, y1, dash) => ({ type: "line", x0: low, x1: high, y0, y1, layer: "below", line: { color, width: 1, dash } });
+  const powers = [...Array(16).keys()].map((i) => 2 ** (i - 6)), pad = 0.04 * Math.log10(high / low) + 0.01;
+  const range = [Math.log10(low) - pad, Math.log10(high) + pad];
+  const axis = { type: "log", tickvals: powers, ticktext: powers.map((power) => `${power}x`), range };
+  plot(
+    figure, traces, names.length, { ...axis, title: "theoretical speed-up: dense MACs / MACs" },
+    { ...axis, title: "measured speed-up" }, [line(low, high, "solid"), line(1, 1, "dot")],
+  );
+}
+
+function plot(figure, traces, many, x, y, shapes = []) {
+  const style = getComputedStyle(document.documentElement);
   const narrow = window.matchMedia("(max-width: 40rem)").matches;
+  const below = narrow || traces.some((trace) => trace.name.length > 40);
+  const axis = ({ title, ...rest }) => ({ title: { text: title }, gridcolor: style.getPropertyValue("--line").trim(), zeroline: false, ...rest });
   const layout = {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink }, margin: { t: 10, r: 10 },
-    xaxis: { title: { text: made.axes[at] }, gridcolor: grid, zeroline: false },
-    yaxis: { title: { text: made.metric }, gridcolor: grid, zeroline: false },
-    legend: narrow ? { orientation: "h", y: -0.25 } : {},
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { t: 10, r: 10 },
+    font: { color: style.getPropertyValue("--ink").trim() },
+    xaxis: axis(x), yaxis: axis(y), shapes, legend: below ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } : {},
   };
-  const plot = figure.querySelector(".plot");
-  if (narrow) plot.style.height = `${20 + 1.4 * names.length}rem`;
-  Plotly.react(plot, traces, layout, { responsive: true, displaylogo: false });
+  const place = figure.querySelector(".plot");
+  if (below) place.style.height = `${(narrow ? 20 : 28) + 1.5 * many}rem`;
+  Plotly.react(place, traces, layout, { responsive: true, displaylogo: false });
 }
 
 function curves() {
@@ -101,6 +136,7 @@ function curves() {
     draw(figure);
     figure.querySelector("select").addEventListener("change", () => draw(figure));
   }
+  document.querySelectorAll(".speed").forEach(drawSpeed);
 }
 
 function theme() {
@@ -110,7 +146,9 @@ function theme() {
   button.addEventListener("click", () => {
     root.dataset.theme = (root.dataset.theme || system) === "dark" ? "light" : "dark";
     try { localStorage.setItem("theme", root.dataset.theme); } catch { /* not kept, then */ }
-    if (window.Plotly) document.querySelectorAll(".curve").forEach(draw);
+    if (!window.Plotly) return;
+    document.querySelectorAll(".curve").forEach(draw);
+    document.querySelectorAll(".speed").forEach(drawSpeed);
   });
 }
 
