@@ -18,8 +18,9 @@ from conftest import HERE, fakes
 from slimbench import executors, identity, logs
 from slimbench.apart import Apart
 from slimbench.core import Settings, UserError
-from slimbench.execute import Job, Local
+from slimbench.execute import Job
 from slimbench.leases import Claims, Leases
+from slimbench.local import Local
 from slimbench.on_ray import OnRay
 from slimbench.plan import plan
 from slimbench.run import Options, run

@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from conftest import fakes
-from slimbench import discover, execute, identity, logs
+from slimbench import discover, identity, local, logs
 from slimbench.core import Budget, Cell
-from slimbench.execute import Event, Job, Local, Queue, Retry
+from slimbench.execute import Event, Job, Queue
 from slimbench.leases import Claims, Leases
+from slimbench.local import Local, Retry
 from slimbench.methods.dense import Dense
 from slimbench.plan import Filter, plan
 from slimbench.run import Options, StoppedError, run
@@ -131,7 +132,7 @@ def test_what_failed_with_another_runner_counts_and_is_not_tried_here(dense):
 
 def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
     """It stood still for too long: the cell is the other's, whose record it takes."""
-    monkeypatch.setattr(execute, "_LOOK_S", 0.1)
+    monkeypatch.setattr(local, "_LOOK_S", 0.1)
     cell = plan(suite_of(fakes.Misbehaves("hangs")), SETTINGS)[1]
     work = {"do": "compress", "cell": cell, "store": dense.root}
     job = Job(identity.cell_id(cell), "hangs", work, dense.log("it"))
@@ -186,7 +187,7 @@ def test_what_ran_out_of_memory_alone_has_failed(dense, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("left", "at_once"), [(2**60, 2), (10, 1)], ids=["enough", "too little"])
 def test_no_more_start_than_the_memory_is_for(store, monkeypatch, left, at_once):
     """By what jobs like them took; one always runs."""
-    monkeypatch.setattr(execute.memory, "available_bytes", lambda: left)
+    monkeypatch.setattr(local.memory, "available_bytes", lambda: left)
     work = {"do": "check", "task": TASK, "store": store.root}
     jobs = [Job(f"check-{n}", "check", work, store.log("check"), memory_bytes=2**20) for n in range(3)]
     under_way = most = 0

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slimbench import discover
-from slimbench.execute import Event, Job, Local, Queue
+from slimbench.execute import Event, Job, Queue
 from slimbench.leases import Claims, Leases
+from slimbench.local import Local
 from slimbench.store import Store
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from slimbench.core import UserError
-from slimbench.execute import Local
+from slimbench.local import Local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

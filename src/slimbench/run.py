@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from slimbench import identity
 from slimbench.core import Level, Record, Settings, Suite, UserError, sources
 from slimbench.environment import environment
-from slimbench.execute import Event, Executor, Job, Local
+from slimbench.execute import Event, Executor, Job
 from slimbench.leases import Claims, Leases
+from slimbench.local import Local
 from slimbench.measure import empty_record, measurement_id
 from slimbench.plan import FINAL, estimate, expected_bytes, plan
 
