@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -53,6 +54,28 @@ def loop(task: Task, epochs: float = 0.0) -> Loop:
 def store(tmp_path: Path) -> Store:
     """An empty store."""
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store in which one runner made the module's ``CELLS``, a suite."""
+    from test_run import go
+
+    store = Store(tmp_path_factory.mktemp("finished") / "store")
+    go(request.module.CELLS, store)
+    return store
+
+
+@pytest.fixture
+def dense(finished: Store, tmp_path: Path) -> Store:
+    """A copy of the finished store that holds the dense networks alone."""
+    shutil.copytree(finished.root, tmp_path / "dense")
+    store = Store(tmp_path / "dense")
+    for record in store.records():
+        if record.reference:
+            (store.root / "records" / f"{record.id}.json").unlink()
+            store.log(record.id).unlink()
+    return store
 
 
 @pytest.fixture

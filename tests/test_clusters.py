@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -25,30 +26,12 @@ from slimbench.on_ray import OnRay
 from slimbench.plan import plan
 from slimbench.run import Options, run
 from slimbench.slurm import Slurm
-from slimbench.store import Store
 from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 
-MIXED = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))
+if TYPE_CHECKING:
+    from slimbench.store import Store
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A store in which the suite was run here: one cell failed."""
-    store = Store(tmp_path_factory.mktemp("finished") / "store")
-    go(MIXED, store)
-    return store
-
-
-@pytest.fixture
-def dense(finished, tmp_path) -> Store:
-    """A store with the dense network alone."""
-    shutil.copytree(finished.root, tmp_path / "dense")
-    store = Store(tmp_path / "dense")
-    for record in store.records():
-        if record.reference:
-            (store.root / "records" / f"{record.id}.json").unlink()
-            store.log(record.id).unlink()
-    return store
+CELLS = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))  # one of them fails
 
 
 @pytest.fixture
@@ -81,7 +64,7 @@ def until(condition) -> None:
 
 def test_a_job_apart_is_done_with_its_own_lease(finished, dense):
     """Pickled and called elsewhere: the record is stored there, once, and nothing stays leased."""
-    cell = plan(MIXED, SETTINGS)[1]
+    cell = plan(CELLS, SETTINGS)[1]
     name = identity.cell_id(cell)
     job = Job(name, identity.cell_label(cell), {"do": "compress", "cell": cell, "store": dense.root}, dense.log(name))
     with Leases(dense.root) as leases:
@@ -133,7 +116,7 @@ def arrays_of(store: Store) -> Slurm:
 
 def test_slurm_makes_the_same_records(finished, store, nodes_find_the_tests):
     """Heirs after their dense networks; failures are recorded on the nodes, and the others go on."""
-    outcome, view = go(MIXED, store, executor=arrays_of(store))
+    outcome, view = go(CELLS, store, executor=arrays_of(store))
     assert (outcome.failed, len(view.labels("started")), len(view.labels("done"))) == (1, 3, 3)
     assert timeless(store) == timeless(finished)
     assert not list((store.root / "leases").iterdir())
@@ -171,7 +154,7 @@ def test_without_sbatch_slurm_is_refused(store, monkeypatch):
     pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="this machine cannot submit"):
-        go(MIXED, store, executor=Slurm(store.root / "submitted"))
+        go(CELLS, store, executor=Slurm(store.root / "submitted"))
 
 
 def test_a_real_slurm(finished, store, nodes_find_the_tests):
@@ -179,7 +162,7 @@ def test_a_real_slurm(finished, store, nodes_find_the_tests):
     pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
     if not shutil.which("sinfo") or subprocess.run(["sinfo", "-h"], capture_output=True).returncode:
         pytest.skip("needs a Slurm cluster: sinfo does not answer")
-    assert go(MIXED, store, executor=Slurm(store.root / "submitted", minutes=60))[0].failed == 1
+    assert go(CELLS, store, executor=Slurm(store.root / "submitted", minutes=60))[0].failed == 1
     assert {r.id: r.artifact for r in store.records()} == {r.id: r.artifact for r in finished.records()}
 
 
@@ -212,7 +195,7 @@ def ray_cluster():
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_ray_makes_the_same_records(finished, store, ray_cluster):
     """On the node that has processors."""
-    assert go(MIXED, store, executor=OnRay(ray_cluster.address))[0].failed == 1
+    assert go(CELLS, store, executor=OnRay(ray_cluster.address))[0].failed == 1
     assert timeless(store) == timeless(finished)
     assert not list((store.root / "leases").iterdir())
 
@@ -243,6 +226,6 @@ def test_a_ray_node_that_is_killed_costs_one_cell_its_last_minute(dense, ray_clu
 def test_no_ray_cluster_is_one_sentence(store):
     """Nothing answers there."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'slimbench[ray]'")
-    script = f"from test_clusters import *; go(MIXED, Store({str(store.root)!r}), executor=OnRay('127.0.0.1:1'))"
+    script = f"from test_clusters import *; go(CELLS, Store({str(store.root)!r}), executor=OnRay('127.0.0.1:1'))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
     assert "UserError: No Ray cluster answers at 127.0.0.1:1" in done.stderr

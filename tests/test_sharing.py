@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -28,25 +30,6 @@ from test_run import COMMAND, PLUGINS, SETTINGS, SUITE, TASK, alive, go, hanging
 CELLS = replace(SUITE, profiles=())  # two seeds, without measuring
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A store in which one runner made the two seeds' cells."""
-    store = Store(tmp_path_factory.mktemp("finished") / "store")
-    go(CELLS, store)
-    return store
-
-
-@pytest.fixture
-def dense(finished, tmp_path) -> Store:
-    """A store with the dense networks alone."""
-    shutil.copytree(finished.root, tmp_path / "dense")
-    store = Store(tmp_path / "dense")
-    for record in store.records():
-        if record.reference:
-            (store.root / "records" / f"{record.id}.json").unlink()
-    return store
-
-
 def starts(store: Store) -> dict[str, int]:
     """How often each job was started, by its log."""
     return {p.stem: sum(f["event"] == "started" for f in logs.lines(p)) for p in (store.root / "logs").glob("*.log")}
@@ -54,6 +37,12 @@ def starts(store: Store) -> dict[str, int]:
 
 def leased(store: Store) -> list[Path]:
     return [*(store.root / "leases").iterdir(), *(store.root / "runners").iterdir()]
+
+
+def job_of(method, dense: Store, name: str = "job") -> Job:
+    """A cell of a method on the store's dense network, as a job that is not known by the cell's id."""
+    cell = replace(plan(suite_of(method), SETTINGS)[1], budget=Budget(0.5, epochs=1))
+    return Job(name, method.how, {"do": "compress", "cell": cell, "store": dense.root}, dense.log(name))
 
 
 # ---------------------------------------------------------------------------------------------------- several runners
@@ -133,9 +122,7 @@ def test_what_failed_with_another_runner_counts_and_is_not_tried_here(dense):
 def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
     """It stood still for too long: the cell is the other's, whose record it takes."""
     monkeypatch.setattr(local, "_LOOK_S", 0.1)
-    cell = plan(suite_of(fakes.Misbehaves("hangs")), SETTINGS)[1]
-    work = {"do": "compress", "cell": cell, "store": dense.root}
-    job = Job(identity.cell_id(cell), "hangs", work, dense.log("it"))
+    job = job_of(fakes.Misbehaves("hangs"), dense)
     with Leases(dense.root, beat_s=0.1) as mine, Leases(dense.root) as other:
         events = Local().run([job], PLUGINS, Claims(mine, dense.record, {}))
         assert next(events).kind == "started"
@@ -146,7 +133,56 @@ def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
         other.drop(job.id)
         (last,) = events
     assert (last.kind, last.value.label) == ("done", "the other's")
-    assert logs.last(dense.log("it"))["event"] == "lost"
+    assert logs.last(dense.log("job"))["event"] == "lost"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_ended_goes_on_at_the_very_step(dense, tmp_path, monkeypatch, number, status):
+    """No checkpoint was due: the worker saves as it ends. All steps are made once, to the bits of one run."""
+    slow = Filter((TASK,), (more_fakes.Disturbs("trains_slowly"),), (1.0,), (0,)).of(discover.suite("quick"))
+    suite = replace(slow, profiles=())
+    shutil.copytree(dense.root, tmp_path / "straight")
+    straight, steps = Store(tmp_path / "straight"), tmp_path / "steps"
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    assert go(suite, straight)[0].failed == 0
+    steps.unlink()
+
+    command = ["disturbs(how='trains_slowly')" if part == "fake" else part for part in COMMAND]
+    command += ["--plugin", PLUGINS[1], "--store", str(dense.root)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as runner:
+        while not (steps.exists() and len(steps.read_text().split()) > 4):
+            assert runner.poll() is None, runner.stderr.read()
+            time.sleep(0.01)
+        runner.send_signal(number)
+        _, said = runner.communicate()
+    assert (runner.returncode, said.count("\n")) == (status, 1)
+    before = steps.read_text().split()
+    assert 4 < len(before) < 48
+    assert leased(dense) == []
+    assert go(suite, dense)[0].failed == 0
+    assert steps.read_text().split() == [str(index) for index in range(48)]
+    assert timeless(dense) == {i: r for i, r in timeless(straight).items() if i in timeless(dense)}
+
+
+def test_what_does_not_train_ends_at_once(dense):
+    """Nobody waits for a step that never comes; the test's own time limit would end it."""
+    events = Local(grace_s=3600.0).run([job_of(more_fakes.Disturbs("trains_and_hangs"), dense)], PLUGINS)
+    assert [next(events).kind for _ in range(2)] == ["started", "progress"]
+    events.close()
+    assert logs.last(dense.log("job"))["event"] == "stopped"
+
+
+# ---------------------------------------------------------------------------------------------------------------- GPUs
+
+
+def test_processes_share_the_gpus_evenly(dense, tmp_path, monkeypatch):
+    """One sees one GPU, that which fewest use; none is left out, and no id depends on which it was."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    jobs = [job_of(more_fakes.Disturbs("sees_a_gpu"), dense, name=f"job-{n}") for n in range(4)]
+    assert {event.kind for event in Local(4, gpus=("2", "5")).run(jobs, PLUGINS)} == {"started", "progress", "done"}
+    assert sorted((tmp_path / "seen").read_text().split()) == ["2", "2", "5", "5"]
+    told = [next(iter(logs.lines(job.log)))["gpu"] for job in jobs]
+    assert told == ["2", "5", "2", "5"]
 
 
 # -------------------------------------------------------------------------------------------------------------- memory

@@ -29,12 +29,14 @@ class Ending:
 
     @contextlib.contextmanager
     def awaited(self) -> Iterator[None]:
-        """Training looks at ``asked`` after each step."""
+        """Training looks at ``asked`` after each step, and leaves nothing unsaved. Raises: EndedError."""
         self.training += 1
         try:
             yield
         finally:
             self.training -= 1
+        if self.asked:  # since the last look: in this order one of the two threads sees what the other did
+            raise EndedError
 
     def ask(self) -> bool:
         """Ask for the end; whether there is training that will see it."""

@@ -211,8 +211,8 @@ class Loop:
                     self._save(fit, step, kept)
                 if ends:
                     raise EndedError
-        if self._saved.get(fit) != total:
-            self._save(fit, step, kept)
+            if self._saved.get(fit) != total:
+                self._save(fit, step, kept)
         return model.eval()
 
     # -------------------------------------------------------------------------------------------------- one step
