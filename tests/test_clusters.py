@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import torch
 
 from conftest import HERE, fakes
-from slimbench import executors, identity, logs
+from slimbench import environment, executors, identity, logs
 from slimbench.apart import Apart
 from slimbench.core import Settings, UserError
 from slimbench.execute import Job
@@ -87,14 +88,14 @@ def test_a_job_apart_is_done_with_its_own_lease(finished, dense):
 )
 def test_bad_options_are_one_sentence(given, words):
     """Before anything is submitted."""
-    options = {"jobs": None, "here": 1, "memory_gb": None, "address": "auto", "slurm": ()} | given
+    options = {"jobs": None, "memory_gb": None, "address": "auto", "slurm": ()} | given
     with pytest.raises(UserError, match=words):
         executors.executor(options.pop("name"), SETTINGS, Path("scripts"), **options)
 
 
 def test_options_reach_the_executor():
     """Of sbatch as they are; a GPU where cells are trained on one; memory as this machine's limit."""
-    common = {"jobs": None, "here": 3, "memory_gb": 2.0, "address": "auto"}
+    common = {"jobs": None, "memory_gb": 2.0, "address": "auto"}
     cuda = Settings("bf16", "cuda", 4)
     told = ["minutes=30", "partition=gpu", "ntasks-per-node=1"]
     slurm = executors.executor("slurm", cuda, Path("scripts"), **common, slurm=told)
@@ -102,7 +103,32 @@ def test_options_reach_the_executor():
     assert slurm.extra == {"partition": "gpu", "ntasks_per_node": "1"}
     ray = executors.executor("ray", SETTINGS, Path("scripts"), **common | {"jobs": 7, "address": "head:1"}, slurm=())
     assert (ray.address, ray.at_once, ray.gpus) == ("head:1", 7, 0)
-    assert executors.executor("local", SETTINGS, Path("scripts"), **common, slurm=()) == Local(3, 2 * 2**30)
+    here = executors.executor("local", SETTINGS, Path("scripts"), **common | {"jobs": 3}, slurm=())
+    assert here == Local(3, 2 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "jobs", "expected"),
+    [
+        (None, 3, None, Local(3, gpus=("0", "1", "2"))),
+        (None, 2, 4, Local(4, gpus=("0", "1"))),
+        ("4, 6", 2, None, Local(2, gpus=("4", "6"))),
+        ("GPU-a1,GPU-b2,GPU-c3", 2, 1, Local(1, gpus=("GPU-a1", "GPU-b2"))),  # the driver knows no third
+    ],
+)
+def test_one_process_a_gpu(monkeypatch, visible, count, jobs, expected):
+    """By the names under which the user left them visible; several share one where more are asked for."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert executors.local(Settings("bf16", "cuda", 1), jobs) == expected
+
+
+def test_one_process_for_as_many_cores_as_a_cell_has_threads(monkeypatch):
+    """No GPU is asked for."""
+    monkeypatch.setattr(environment, "physical_cores", lambda: 8)
+    assert [executors.local(Settings(threads=n), None) for n in (1, 3, 16)] == [Local(8), Local(2), Local(1)]
 
 
 # --------------------------------------------------------------------------------------------------------------- Slurm
@@ -223,9 +249,9 @@ def test_a_ray_node_that_is_killed_costs_one_cell_its_last_minute(dense, ray_clu
     assert not list((dense.root / "leases").iterdir())
 
 
-def test_no_ray_cluster_is_one_sentence(store):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_no_ray_cluster_is_one_sentence(store, address):
     """Nothing answers there."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'slimbench[ray]'")
-    script = f"from test_clusters import *; go(CELLS, Store({str(store.root)!r}), executor=OnRay('127.0.0.1:1'))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
-    assert "UserError: No Ray cluster answers at 127.0.0.1:1" in done.stderr
+    with pytest.raises(UserError, match=f"No Ray cluster answers at {address}: see --address"):
+        go(CELLS, store, executor=OnRay(address))

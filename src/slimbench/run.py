@@ -39,7 +39,7 @@ class Options:
     """How to run, none of it part of a result.
 
     Attributes:
-        jobs: cells that are compressed at once.
+        jobs: cells that are compressed at once, where no executor says.
         limit: at most so many cells this time; None: all.
         time_limit_s: overrides the suite's.
         executor: where cells are compressed; None: here.
