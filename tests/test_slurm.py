@@ -1,0 +1,139 @@
+"""Slurm itself: a controller and a node are started here, and cells go through its queue."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import HERE, fakes
+from slimbench import identity, logs
+from slimbench.apart import Apart
+from slimbench.execute import Job
+from slimbench.local import Local
+from slimbench.plan import plan
+from slimbench.run import Options, run
+from slimbench.slurm import Slurm
+from test_clusters import started, steps_of, until
+from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
+
+CELLS = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))  # one of them fails
+
+CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+PluginDir={plugins}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def answers() -> bool:
+    """Whether the controller knows a node that waits for work."""
+    done = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True)
+    return done.stdout.strip() == "idle"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A controller and one node, on ports of their own, without munge: whoever asks is believed."""
+    pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
+    missing = [name for name in ("slurmctld", "slurmd", "sbatch", "srun") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"needs Slurm, e.g. Debian's slurm-wlm: {', '.join(missing)} not on PATH")
+    folder = tmp_path_factory.mktemp("slurm")
+    root = Path(shutil.which("slurmctld")).parents[1]
+    plugins = next((file.parent for file in root.glob("lib/**/auth_none.so")), None)
+    if plugins is None:
+        pytest.skip(f"needs Slurm's plug-in auth/none: none below {root / 'lib'}")
+    (folder / "state").mkdir()
+    (folder / "spool").mkdir()
+    facts = {"host": platform.node(), "user": getpass.getuser(), "ports": free_ports(2)}
+    (folder / "slurm.conf").write_text(CONF.format(**facts, plugins=plugins, folder=folder))
+    stepd = Path(shutil.which("slurmd")).with_name("slurmstepd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *filter(None, sys.path)]))
+        commands = [["slurmctld", "-D", "-c"], ["slurmd", "-D", "-d", str(stepd)]]
+        daemons = []
+        try:
+            for command in commands:
+                with (folder / f"{command[0]}.log").open("w") as log:
+                    daemons.append(subprocess.Popen(command, stdout=log, stderr=log))
+            while not answers():
+                for command, daemon in zip(commands, daemons, strict=True):
+                    if daemon.poll() is not None:
+                        said = (folder / f"{command[0]}.log").read_text().strip().splitlines()
+                        pytest.skip(f"Slurm does not start here: {command[0]}: {said[-1] if said else 'no word'}")
+                time.sleep(0.2)
+            yield folder
+        finally:
+            subprocess.run(["scancel", "--user", getpass.getuser()], capture_output=True)
+            for daemon in reversed(daemons):
+                daemon.terminate()
+                daemon.wait()
+
+
+def arrays_of(store, **more) -> Slurm:
+    return Slurm(store.root / "submitted", **{"minutes": 60} | more)
+
+
+def test_the_queue_makes_the_same_records(finished, store, cluster):
+    """Heirs after their dense networks; a failure is recorded on the node, and the others go on."""
+    outcome, view = go(CELLS, store, executor=arrays_of(store))
+    assert (outcome.failed, len(view.labels("started")), len(view.labels("done"))) == (1, 3, 3)
+    assert timeless(store) == timeless(finished)
+    assert not list((store.root / "leases").iterdir())
+
+
+def test_a_cell_whose_time_is_over_is_put_back_and_goes_on_at_the_very_step(dense, cluster, tmp_path, monkeypatch):
+    """The signal goes to every process of the job, as Slurm sends it: saved, requeued, continued, each step once."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    suite = suite_of(more_fakes.Disturbs("trains_slowly"))
+
+    class Signals(more_fakes.Recorder):
+        def show(self, event):
+            super().show(event)
+            if event.kind == "started":
+                until(lambda: len(steps_of(tmp_path)) > 4)
+                subprocess.run(["scancel", "--signal=USR2", "--user", getpass.getuser()], check=True)
+
+    run(suite, SETTINGS, Options(plugins=PLUGINS, executor=arrays_of(dense)), dense, Signals())
+    print(steps_of(tmp_path))
