@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from slimbench import artifact, discover
-from slimbench.core import Settings, Task
+from slimbench.core import Record, Settings, Task
 from slimbench.store import Store
 from slimbench.train import Loop
 
@@ -76,6 +76,22 @@ def dense(finished: Store, tmp_path: Path) -> Store:
             (store.root / "records" / f"{record.id}.json").unlink()
             store.log(record.id).unlink()
     return store
+
+
+@pytest.fixture(scope="module")
+def straight(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """The record of the slow cell, trained in one go."""
+    from slow import SLOW, STEPS, steps_of
+    from test_run import go, timeless
+
+    folder = tmp_path_factory.mktemp("straight")
+    shutil.copytree(finished.root, folder / "store")
+    store = Store(folder / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_MARKS", str(folder))
+        go(SLOW, store)
+    assert steps_of(folder) == STEPS
+    return next(record for record in timeless(store).values() if "trains_slowly" in record.label)
 
 
 @pytest.fixture

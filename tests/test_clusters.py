@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +24,7 @@ from slimbench.on_ray import OnRay
 from slimbench.plan import plan
 from slimbench.run import Options, run
 from slimbench.slurm import Slurm
+from slow import SLOW, STEPS, AtStep, steps_of, until
 from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 
 if TYPE_CHECKING:
@@ -52,18 +50,6 @@ def started(store: Store, job: Job) -> int:
     """How often a job was started, by its log."""
     path = store.log(job.id)
     return sum(fact["event"] == "started" for fact in logs.lines(path)) if path.exists() else 0
-
-
-def until(condition) -> None:
-    """Wait for what another process does; the test's own time limit ends it."""
-    while not condition():
-        time.sleep(0.1)
-
-
-def steps_of(folder: Path) -> list[int]:
-    """What ``trains_slowly`` wrote down."""
-    file = folder / "steps"
-    return [int(word) for word in file.read_text().split()] if file.exists() else []
 
 
 # --------------------------------------------------------------------------------------------------- a job on a node
@@ -244,6 +230,29 @@ def test_a_ray_node_that_is_killed_costs_one_cell_its_last_minute(dense, ray_clu
     assert record.status == "off_budget"
     assert sum(fact["event"] == "started" for fact in logs.lines(dense.log(record.id))) == 2
     assert not list((dense.root / "leases").iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_what_ray_cancels_goes_on_at_the_very_step(dense, ray_cluster, straight, tmp_path, monkeypatch):
+    """Whoever sent it ends: so does the task, which saves first; here the next run completes it."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            SLOW,
+            SETTINGS,
+            Options(plugins=PLUGINS, executor=OnRay(ray_cluster.address)),
+            dense,
+            AtStep(tmp_path, interrupt),
+        )
+    until(lambda: not list((dense.root / "leases").iterdir()))
+    assert 4 < len(steps_of(tmp_path)) < len(STEPS)
+    assert go(SLOW, dense)[0].failed == 0
+    assert steps_of(tmp_path) == STEPS
+    assert timeless(dense)[straight.id] == straight
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from slimbench.methods.dense import Dense
 from slimbench.plan import Filter, plan
 from slimbench.run import Options, StoppedError, run
 from slimbench.store import Store
+from slow import SLOW, STEPS, steps_of, until
 from test_run import COMMAND, PLUGINS, SETTINGS, SUITE, TASK, alive, go, hanging, more_fakes, of, suite_of, timeless
 
 CELLS = replace(SUITE, profiles=())  # two seeds, without measuring
@@ -137,31 +137,21 @@ def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_ended_goes_on_at_the_very_step(dense, tmp_path, monkeypatch, number, status):
+def test_a_run_that_is_ended_goes_on_at_the_very_step(dense, straight, tmp_path, monkeypatch, number, status):
     """No checkpoint was due: the worker saves as it ends. All steps are made once, to the bits of one run."""
-    slow = Filter((TASK,), (more_fakes.Disturbs("trains_slowly"),), (1.0,), (0,)).of(discover.suite("quick"))
-    suite = replace(slow, profiles=())
-    shutil.copytree(dense.root, tmp_path / "straight")
-    straight, steps = Store(tmp_path / "straight"), tmp_path / "steps"
     monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
-    assert go(suite, straight)[0].failed == 0
-    steps.unlink()
-
     command = ["disturbs(how='trains_slowly')" if part == "fake" else part for part in COMMAND]
     command += ["--plugin", PLUGINS[1], "--store", str(dense.root)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as runner:
-        while not (steps.exists() and len(steps.read_text().split()) > 4):
-            assert runner.poll() is None, runner.stderr.read()
-            time.sleep(0.01)
+        until(lambda: len(steps_of(tmp_path)) > 4 or runner.poll() is not None)
         runner.send_signal(number)
         _, said = runner.communicate()
-    assert (runner.returncode, said.count("\n")) == (status, 1)
-    before = steps.read_text().split()
-    assert 4 < len(before) < 48
+    assert (runner.returncode, said.count("\n")) == (status, 1), said
+    assert 4 < len(steps_of(tmp_path)) < len(STEPS)
     assert leased(dense) == []
-    assert go(suite, dense)[0].failed == 0
-    assert steps.read_text().split() == [str(index) for index in range(48)]
-    assert timeless(dense) == {i: r for i, r in timeless(straight).items() if i in timeless(dense)}
+    assert go(SLOW, dense)[0].failed == 0
+    assert steps_of(tmp_path) == STEPS
+    assert timeless(dense)[straight.id] == straight
 
 
 def test_what_does_not_train_ends_at_once(dense):

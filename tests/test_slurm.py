@@ -6,7 +6,6 @@ import getpass
 import os
 import platform
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,15 +15,11 @@ from pathlib import Path
 import pytest
 
 from conftest import HERE, fakes
-from slimbench import identity, logs
-from slimbench.apart import Apart
-from slimbench.execute import Job
-from slimbench.local import Local
-from slimbench.plan import plan
+from slimbench import logs
 from slimbench.run import Options, run
 from slimbench.slurm import Slurm
-from test_clusters import started, steps_of, until
-from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
+from slow import SLOW, STEPS, AtStep, steps_of, until
+from test_run import PLUGINS, SETTINGS, go, suite_of, timeless
 
 CELLS = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))  # one of them fails
 
@@ -123,17 +118,34 @@ def test_the_queue_makes_the_same_records(finished, store, cluster):
     assert not list((store.root / "leases").iterdir())
 
 
-def test_a_cell_whose_time_is_over_is_put_back_and_goes_on_at_the_very_step(dense, cluster, tmp_path, monkeypatch):
-    """The signal goes to every process of the job, as Slurm sends it: saved, requeued, continued, each step once."""
+def test_a_cell_whose_time_is_over_is_put_back_and_goes_on_at_the_very_step(
+    dense, cluster, straight, tmp_path, monkeypatch
+):
+    """The signal goes to every process of the job, as before the end of an allocation: no step is made twice."""
     monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
-    suite = suite_of(more_fakes.Disturbs("trains_slowly"))
+    view = AtStep(
+        tmp_path, lambda: subprocess.run(["scancel", "--signal=USR2", "--user", getpass.getuser()], check=True)
+    )
+    outcome = run(SLOW, SETTINGS, Options(plugins=PLUGINS, executor=arrays_of(dense)), dense, view)
+    assert outcome.failed == 0
+    assert steps_of(tmp_path) == STEPS
+    assert timeless(dense)[straight.id] == straight
+    assert sum(fact["event"] == "started" for fact in logs.lines(dense.log(straight.id))) == 2
+    assert not list((dense.root / "leases").iterdir())
 
-    class Signals(more_fakes.Recorder):
-        def show(self, event):
-            super().show(event)
-            if event.kind == "started":
-                until(lambda: len(steps_of(tmp_path)) > 4)
-                subprocess.run(["scancel", "--signal=USR2", "--user", getpass.getuser()], check=True)
 
-    run(suite, SETTINGS, Options(plugins=PLUGINS, executor=arrays_of(dense)), dense, Signals())
-    print(steps_of(tmp_path))
+def test_what_is_cancelled_goes_on_at_the_very_step(dense, cluster, straight, tmp_path, monkeypatch):
+    """Whoever submitted ends: so do the jobs, which save first; here the next run completes them."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        options = Options(plugins=PLUGINS, executor=arrays_of(dense))
+        run(SLOW, SETTINGS, options, dense, AtStep(tmp_path, interrupt))
+    until(lambda: not list((dense.root / "leases").iterdir()))
+    assert 4 < len(steps_of(tmp_path)) < len(STEPS)
+    assert go(SLOW, dense)[0].failed == 0
+    assert steps_of(tmp_path) == STEPS
+    assert timeless(dense)[straight.id] == straight
