@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slimbench.core import Arm, Budget
 from test_run import more_fakes, suite_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STEPS = list(range(48))
 SLOW = replace(suite_of(), arms=(Arm((more_fakes.Disturbs("trains_slowly"),), (Budget(1.0, epochs=8),)),))

@@ -60,10 +60,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def answers() -> bool:
-    """Whether the controller knows a node that waits for work."""
-    done = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True)
-    return done.stdout.strip() == "idle"
+def told(*command: str) -> str:
+    """What a command of Slurm says."""
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,7 @@ def cluster(tmp_path_factory):
             for command in commands:
                 with (folder / f"{command[0]}.log").open("w") as log:
                     daemons.append(subprocess.Popen(command, stdout=log, stderr=log))
-            while not answers():
+            while told("sinfo", "--noheader", "--format=%T") != "idle":  # a node that waits for work
                 for command, daemon in zip(commands, daemons, strict=True):
                     if daemon.poll() is not None:
                         said = (folder / f"{command[0]}.log").read_text().strip().splitlines()
@@ -100,7 +99,7 @@ def cluster(tmp_path_factory):
                 time.sleep(0.2)
             yield folder
         finally:
-            subprocess.run(["scancel", "--user", getpass.getuser()], capture_output=True)
+            told("scancel", "--user", getpass.getuser())
             for daemon in reversed(daemons):
                 daemon.terminate()
                 daemon.wait()
@@ -123,9 +122,14 @@ def test_a_cell_whose_time_is_over_is_put_back_and_goes_on_at_the_very_step(
 ):
     """The signal goes to every process of the job, as before the end of an allocation: no step is made twice."""
     monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
-    view = AtStep(
-        tmp_path, lambda: subprocess.run(["scancel", "--signal=USR2", "--user", getpass.getuser()], check=True)
-    )
+
+    def time_is_over():
+        told("scancel", "--signal=USR2", "--user", getpass.getuser())
+        until(lambda: told("squeue", "--noheader", "--format=%T") == "PENDING")
+        job = told("squeue", "--noheader", "--array", "--format=%i")
+        told("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait for two minutes
+
+    view = AtStep(tmp_path, time_is_over)
     outcome = run(SLOW, SETTINGS, Options(plugins=PLUGINS, executor=arrays_of(dense)), dense, view)
     assert outcome.failed == 0
     assert steps_of(tmp_path) == STEPS
