@@ -24,7 +24,7 @@ import pytest
 import torch
 
 from conftest import FAKES, HERE, fakes
-from slimbench import artifact, discover, execute, identity, worker
+from slimbench import artifact, discover, identity, process, worker
 from slimbench.compress import compress
 from slimbench.core import Arm, Budget, Cell, Cost, Published, Record, Settings, Suite
 from slimbench.methods.dense import Dense
@@ -511,7 +511,7 @@ def test_an_interrupt_waits_until_a_worker_has_started(number):
     seen = []
     before = signal.signal(number, lambda *received: seen.append("handled"))
     try:
-        with execute._undisturbed():
+        with process.undisturbed():
             signal.raise_signal(number)
             seen.append("started")
         assert seen == ["started", "handled"]

@@ -14,7 +14,7 @@ from slimbench.cli_options import options, prepare, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.store import Store
 
-__all__ = ["jobs_of", "main", "options", "prepare"]
+__all__ = ["main", "options", "prepare"]
 
 _KINDS = {"methods": "methods", "tasks": "tasks", "profiles": "hardware_profiles"}
 
@@ -207,17 +207,10 @@ def run(
 
     prepare(data, plugin)
     settings = environment.resolve(precision, device, threads, elsewhere=measure_only)
-    here = jobs_of(jobs, threads, device)
     scripts = Path(store).expanduser().absolute() / "submitted"
-    where = executors.executor(
-        executor, settings, scripts, jobs=jobs, here=here, memory_gb=memory, address=address, slurm=slurm
-    )
-    how = Options(here, level, limit, fail_fast, time_limit, tuple(plugin), where, measure_only)
+    where = executors.executor(executor, settings, scripts, jobs=jobs, memory_gb=memory, address=address, slurm=slurm)
+    how = Options(1, level, limit, fail_fast, time_limit, tuple(plugin), where, measure_only)
     sys.exit(_run(_suite(**part), settings, how, store, as_json=as_json))
-
-
-def jobs_of(jobs: int | None, threads: int, device: str) -> int:
-    return jobs or (1 if device != "cpu" else max(1, environment.physical_cores() // threads))
 
 
 def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_json: bool) -> int:

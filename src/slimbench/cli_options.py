@@ -33,7 +33,7 @@ def options(*names: str) -> Callable[[Any], Any]:
             "--threads", default=1, show_default=True, help="Training threads of a cell; part of its id."
         ),
         "jobs": click.option(
-            "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else cores / threads)."
+            "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else one a GPU, or cores / threads)."
         ),
         "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for machines."),
     }

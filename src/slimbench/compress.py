@@ -15,6 +15,7 @@ import torch
 from slimbench import artifact, identity, seeding
 from slimbench.core import Cell, Cost, Record, Settings, Split, UserError, sources
 from slimbench.cost import Layer, count, layers
+from slimbench.ending import Ending
 from slimbench.environment import environment
 from slimbench.sealed import SealedTask
 from slimbench.train import Loop
@@ -29,10 +30,16 @@ if TYPE_CHECKING:
     from slimbench.store import Store
 
 
-def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = lambda message: None) -> Record:
+def compress(
+    cell: Cell,
+    store: Store,
+    say: Callable[[dict[str, Any]], None] = lambda message: None,
+    ending: Ending | None = None,
+) -> Record:
     """Run a cell to its record, which is stored. Its reference, where it has one, must be in the store.
 
-    Raises: whatever the method raises; the runner turns that into a ``failed`` record.
+    Raises: whatever the method raises; the runner turns that into a ``failed`` record. EndedError where the end was
+    asked for.
     """
     started = time.monotonic()
     blank = empty_record(cell)
@@ -48,7 +55,8 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         model = start(cell, store)
         dense_layers = layers(model, cell.task.example())
         sealed: Any = SealedTask(cell.task)
-        loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store))
+        work, asked = store.work(blank.id), ending or Ending()
+        loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), work, say, teacher(cell, store), ending=asked)
         with strided_gradients():
             smaller = with_sealed_sources(cell.method).compress(model, sealed, cell.budget, loop).cpu().eval()
 

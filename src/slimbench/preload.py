@@ -6,6 +6,7 @@ Nothing may ask for CUDA meanwhile: PyTorch then refuses it to every fork.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -18,6 +19,8 @@ from slimbench import artifact, cost, worker
 
 __all__ = ["worker"]
 
+for _number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # a cluster sends them to everybody; the server ends
+    signal.signal(_number, signal.SIG_IGN)  # with its runner, which decides what they mean
 torch.set_num_threads(1)  # a thread pool would not survive the fork
 _network, _example = torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)
 with mock.patch("torch.cuda.is_available", return_value=False), tempfile.TemporaryDirectory() as _folder:

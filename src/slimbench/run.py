@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from slimbench import identity
 from slimbench.core import Level, Record, Settings, Suite, UserError, sources
 from slimbench.environment import environment
-from slimbench.execute import Event, Executor, Job, Local
+from slimbench.execute import Event, Executor, Job
 from slimbench.leases import Claims, Leases
+from slimbench.local import Local
 from slimbench.measure import device_of, empty_record, measurement_id
 from slimbench.plan import FINAL, estimate, expected_bytes, plan
 
@@ -38,7 +39,7 @@ class Options:
     """How to run, none of it part of a result.
 
     Attributes:
-        jobs: cells that are compressed at once.
+        jobs: cells that are compressed at once, where no executor says.
         limit: at most so many cells this time; None: all.
         time_limit_s: overrides the suite's.
         executor: where cells are compressed; None: here.
