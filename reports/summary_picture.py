@@ -97,7 +97,7 @@ def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:
     for method, look in looks.items():
         mine = [line for line in _of(one, method) if line.facts["resource"] == resource]
         _draw(axes, mine, [100 * line.facts["kept"] for line in mine], method, look)
-    _dense(axes, one)
+    _dense(axes, one, [line for line in one.compressed if line.facts["resource"] == resource])
     axes.set_xscale("log")
     axes.set_xlim(1.15 * max(asked), min(asked) / 1.15)
     axes.set_xticks(sorted(asked), [f"{share:g}" for share in sorted(asked)])
@@ -110,7 +110,7 @@ def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:
     for method, look in looks.items():
         mine = [line for line in _of(one, method) if way in line.measured]
         _draw(axes, mine, [line.measured[way]["measured_speedup"] for line in mine], method, look)
-    _dense(axes, one)
+    _dense(axes, one, [line for line in one.compressed if way in line.measured])
     axes.axvline(1, color="0.6", linestyle=":", linewidth=1)
     axes.set_xlabel(f"measured speed-up, {title(way, [way])}: right of 1 is faster")
 
@@ -133,7 +133,12 @@ def _half(line: Line) -> float:
     return (found.high - found.low) / 2 if found.n > 1 else 0.0
 
 
-def _dense(axes: Axes, one: Summary) -> None:
+def _dense(axes: Axes, one: Summary, beside: Sequence[Line]) -> None:
+    """The dense network's line, and a frame for all means: an interval of two seeds may leave it."""
     axes.grid(visible=True, alpha=0.3)
+    means = [line.facts["mean"] for line in (one.dense, *beside) if line and line.facts["mean"] is not None]
     if one.dense and one.dense.facts["mean"] is not None:
         axes.axhline(one.dense.facts["mean"], color="k", linestyle="--", linewidth=1, label="dense")
+    if len(set(means)) > 1:
+        room = 0.08 * (max(means) - min(means))
+        axes.set_ylim(min(means) - room, max(means) + room)
