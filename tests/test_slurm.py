@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from conftest import HERE, fakes
-from slimbench import logs
+from slimbench import logs, slurm
 from slimbench.run import Options, run
 from slimbench.slurm import Slurm
 from slow import SLOW, STEPS, AtStep, steps_of, until
-from test_run import PLUGINS, SETTINGS, go, suite_of, timeless
+from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 
 CELLS = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))  # one of them fails
 
@@ -136,6 +136,16 @@ def test_a_cell_whose_time_is_over_is_put_back_and_goes_on_at_the_very_step(
     assert timeless(dense)[straight.id] == straight
     assert sum(fact["event"] == "started" for fact in logs.lines(dense.log(straight.id))) == 2
     assert not list((dense.root / "leases").iterdir())
+
+
+def test_a_job_that_dies_without_a_word_is_a_failure(dense, cluster, tmp_path, monkeypatch):
+    """Slurm keeps no accounts here: what has left the queue is known to be over; the next run completes."""
+    monkeypatch.setattr(slurm, "_QUEUE_S", 1.0)
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    suite = suite_of(more_fakes.Disturbs("kills_its_runner_once"))
+    assert go(suite, dense, executor=arrays_of(dense))[0].failed == 1
+    assert "left the queue without a result" in of(dense, "disturbs(how=kills_its_runner_once)").reason
+    assert go(suite, dense)[0].failed == 0
 
 
 def test_what_is_cancelled_goes_on_at_the_very_step(dense, cluster, straight, tmp_path, monkeypatch):
