@@ -5,6 +5,7 @@ Only of embedded data and networks that were made of them here: other licences d
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import UserError
@@ -58,6 +59,14 @@ def _network(folder: Path | None, checksum: str) -> nn.Module:
         raise UserError("the stored networks are not at hand")
     if artifact.sha256(folder / "manifest.json") != checksum:
         raise UserError("the stored networks are not those of the record")
+    return _loaded(folder, checksum)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(folder: Path, checksum: str) -> nn.Module:
+    """By its checksum: many records share a dense network."""
+    from slimbench import artifact
+
     return artifact.load(folder).module(check_guards=False)
 
 

@@ -205,6 +205,14 @@ def test_two_methods_compared():
     assert compare.says(noisy) == "cannot be told apart"
 
 
+def test_small_p_values_are_not_zero():
+    """Below what three digits show it is less than that; of one seed there is none."""
+    apart = paired({s: 2.0 + 0.001 * s for s in range(6)}, dict.fromkeys(range(6), 1.0))
+    assert compare._p(apart) == "< 0.001"
+    assert compare._p(paired({0: 2.0}, {0: 1.0})) == ""
+    assert float(compare._p(paired({0: 2.0, 1: 3.0}, {0: 1.0, 1: 1.5}))) > 0.05
+
+
 def test_the_compared_rows(store, tmp_path):
     """One of each pair of a budget, and each beside its dense network: with the tables' numbers."""
     text = (built(tmp_path / "site", store) / "compare.html").read_text()

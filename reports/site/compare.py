@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slimbench.reports.figures import Line
     from slimbench.statistics import Difference
 
+_LEAST_P = 0.001  # that is printed with three digits
 _SIDES = ("first", "second")
 _HEADS = (
     *("task", "point", *_SIDES),
@@ -51,7 +52,7 @@ def _rows(task: str, found: Sequence[Line]) -> Iterator[tuple[Entry, ...]]:
                 b.facts["method"],
                 says(taken, a.row.sign),
                 _interval(taken),
-                _text.number(taken.p if taken.n > 1 else None, ".3f"),
+                _p(taken),
                 _text.number(detectable(taken.sd, taken.n) if taken.n > 1 else None, ".2f"),
                 _quality(a),
                 _quality(b),
@@ -69,6 +70,12 @@ def _quality(line: Line) -> str:
 def _interval(taken: Difference) -> str:
     interval = f" [{taken.low:+.2f}, {taken.high:+.2f}]" if taken.n > 1 else ""
     return f"{taken.mean:+.2f}{interval} ({taken.n})"
+
+
+def _p(taken: Difference) -> str:
+    if taken.n == 1:
+        return ""
+    return f"{taken.p:.3f}" if taken.p >= _LEAST_P else f"< {_LEAST_P:g}"
 
 
 def says(taken: Difference, sign: int = 1) -> str:

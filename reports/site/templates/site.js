@@ -5,7 +5,7 @@ const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", 
 const SCALE = { k: 1e3, M: 1e6, G: 1e9 };
 
 function number(text) {
-  const found = /^([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s?([kMG])?(?![\w])/.exec(text.trim());
+  const found = /^(?:< )?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s?([kMG])?(?![\w])/.exec(text.trim());
   return found ? Number(found[1]) * (SCALE[found[2]] || 1) : NaN;
 }
 
