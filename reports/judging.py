@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from slimbench.identity import digest
-from slimbench.reports.rows import headline
 from slimbench.statistics import ENOUGH_SEEDS, Difference, paired, student, student_t
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
         for c, estimate, rival in _timed(claim, row, rivals):
             yield Finding(claim, row, rival, estimate, _verdict(claim, estimate, c.level == "full"), reduced, c)
         return
-    rival = max(rivals, key=lambda other: statistics.fmean(headline(other.counted).values() or [0.0]), default=None)
+    rival = max(rivals, key=lambda other: statistics.fmean(other.scores.values() or [0.0]), default=None)
     if (estimate_of_seeds := _over_seeds(claim, row, rival)) is not None:
         enough = estimate_of_seeds.n >= LEAST_SEEDS or claim.figure in _COUNTED
         yield Finding(claim, row, rival, estimate_of_seeds, _verdict(claim, estimate_of_seeds, enough), reduced)
@@ -118,7 +117,7 @@ def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
 
 def _by_seed(figure: Figure, row: Row) -> dict[int, float]:
     if figure == "quality":
-        return headline(row.counted)
+        return row.scores
     if figure == "training memory":
         return {r.cell["seed"]: float(r.spent.peak_bytes) for r in row.counted if r.spent.peak_bytes}
     name = figure.partition(" ")[0]

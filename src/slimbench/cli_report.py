@@ -43,7 +43,8 @@ def report(what: str, store: str, kind: str | None, out: str | None, pictures: s
     from slimbench.reports import audit, render
 
     opened = Store(store, create=False)
-    records, measurements = opened.records(), opened.measurements()
+    records = opened.records() if pictures else opened.summaries()  # pictures show notes
+    measurements = opened.timings()
     warn(opened)
     tables = made(what, records, measurements)
     if problems := audit.tables(tables, records, measurements):
@@ -124,7 +125,7 @@ def audit(file: str | None, store: str) -> None:
 
     if file and (ours := printed.ours(Path(file))):
         opened = Store(store, create=False)
-        problems = auditing.against(ours, opened.records(), opened.measurements())
+        problems = auditing.against(ours, opened.summaries(), opened.timings())
         warn(opened)
         what = f"{len(ours)} rows of {file}, against {opened.root}"
     elif file:
@@ -132,10 +133,11 @@ def audit(file: str | None, store: str) -> None:
         what = f"{rows} rows of {file}"
     else:
         opened = Store(store, create=False)
-        records, measurements = opened.records(), opened.measurements()
+        inside = auditing.records(opened.each_record())  # whole, one after another; then without their samples
+        records, measurements = opened.summaries(), opened.timings()
         warn(opened)
         tables = [table for kind in WHAT for table in made(kind, records, measurements)]
-        problems = [*auditing.records(records), *auditing.tables(tables, records, measurements)]
+        problems = [*inside, *auditing.tables(tables, records, measurements)]
         what = f"{len(records)} records and {len(tables)} tables of {opened.root}"
     for problem in problems:
         click.echo(f"WRONG  {problem}")

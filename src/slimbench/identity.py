@@ -146,7 +146,7 @@ def by_id(cells: Iterable[Cell]) -> dict[str, Cell]:
 
 def _id(cell: Cell, around: tuple[str, str], reference: str | None) -> str:
     before, after = around
-    return _hashed(f'{before},"reference":{_text_of(reference)},"seed":{_text_of(cell.seed)},{after}')
+    return _hashed(f'{before},"reference":{_text_of(reference)},"seed":{cell.seed:d},{after}')
 
 
 def _around(cell: Cell) -> tuple[str, str]:

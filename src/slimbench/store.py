@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import fcntl
 import functools
+import gc
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError
-from slimbench.identity import digest
+from slimbench.identity import digest, remembered
 from slimbench.index import Index
 
 if TYPE_CHECKING:
@@ -95,19 +96,25 @@ class Store:
 
     def records(self) -> list[Record]:
         """Every readable record, by id."""
+        return list(self.each_record())
+
+    def each_record(self) -> Iterator[Record]:
+        """What ``records`` gives, one after another: a hundred thousand of them are gigabytes."""
         return self._all("records", record_from)
 
     def measurements(self) -> list[MeasurementRecord]:
         """Every readable measurement, by id."""
-        return self._all("measurements", measurement_from)
+        return list(self._all("measurements", measurement_from))
 
     def summaries(self) -> list[Record]:
         """What ``records`` gives, fast: without notes and samples' scores; parts that are shared are read only."""
-        return [record_from(body) for body in self._index.bodies("records")]
+        with _uncollected():
+            return [record_from(body) for body in self._index.bodies("records")]
 
     def timings(self) -> list[MeasurementRecord]:
         """What ``measurements`` gives, fast; parts that are shared are read only."""
-        return [measurement_from(body) for body in self._index.bodies("measurements")]
+        with _uncollected():
+            return [measurement_from(body) for body in self._index.bodies("measurements")]
 
     def standings(self) -> dict[str, Standing]:
         """How every readable record ended, by id, without loading any."""
@@ -170,9 +177,9 @@ class Store:
     def _file(self, kind: str, name: str) -> Path:
         return self.root / kind / f"{name}.json"
 
-    def _all(self, kind: str, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+    def _all(self, kind: str, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
         found = (self._read(path, parse) for path in sorted((self.root / kind).glob("*.json")))
-        return [record for record in found if record is not None]
+        return (record for record in found if record is not None)
 
     def _read(self, path: Path, parse: Callable[[dict[str, Any]], T]) -> T | None:
         """What a record file holds; a corrupt one is moved to ``aside/`` and named in ``warnings``."""
@@ -199,6 +206,18 @@ class Store:
         with contextlib.suppress(OSError):  # a read-only store still reports the rest
             aside.parent.mkdir(exist_ok=True)
             path.replace(aside)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would look again and again through all that is loaded: no cycles are."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _kind(record: Record | MeasurementRecord) -> str:
@@ -274,8 +293,8 @@ def record_from(body: dict[str, Any]) -> Record:
             "quality": {name: Scores(**s) for name, s in body["quality"].items()},
             "val_quality": {name: Scores(**s) for name, s in body["val_quality"].items()},
             "cost": cost_from(body["cost"]),
-            "dense_cost": cost_from(body["dense_cost"]),
-            "unpruned_cost": cost_from(body.get("unpruned_cost")),
+            "dense_cost": _shared_cost_from(body["dense_cost"]),
+            "unpruned_cost": _shared_cost_from(body.get("unpruned_cost")),
             "spent": Spent(**body["spent"]),
         }
     )
@@ -286,6 +305,9 @@ def cost_from(body: dict[str, Any] | None) -> Cost | None:
     return (
         None if body is None else Cost(**body | {"uncounted": tuple((str(n), float(s)) for n, s in body["uncounted"])})
     )
+
+
+_shared_cost_from = remembered(cost_from)
 
 
 def measurement_from(body: dict[str, Any]) -> MeasurementRecord:
