@@ -12,7 +12,7 @@ from slimbench import discover
 from slimbench.cli_options import options, warn
 from slimbench.cli_site import WithSite
 from slimbench.core import UserError
-from slimbench.store import Store
+from slimbench.store import Store, uncollected
 
 if TYPE_CHECKING:
     from slimbench.core import MeasurementRecord, Record
@@ -33,6 +33,7 @@ WHAT = ("tasks", "profiles", "overall", "papers")
 )
 @click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write instead of the terminal.")
 @click.option("--pictures", type=click.Path(file_okay=False), default=None, help="Folder for pictures as well.")
+@uncollected()
 def report(what: str, store: str, kind: str | None, out: str | None, pictures: str | None) -> None:
     """Make tables from the records, once an audit finds nothing wrong in them.
 
@@ -113,6 +114,7 @@ def _fidelity(method: str) -> str:
 @click.command()
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
 @options("store")
+@uncollected()
 def audit(file: str | None, store: str) -> None:
     """Check tables against their own arithmetic: those of a store, or a published one in Markdown or CSV.
 

@@ -109,6 +109,9 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+label_of_shared = remembered(label)
+
+
 def task_label(task: Task) -> str:
     """``task/network``."""
     return f"{task.name}/{task.network}"
@@ -118,7 +121,7 @@ def cell_label(cell: Cell) -> str:
     """``task/network method keep resource seed``."""
     second = "" if cell.budget.params_keep is None else f" {cell.budget.params_keep:g} params"
     point = f"{cell.budget.keep:g} {cell.budget.resource}{second}" if cell.reference else "dense"
-    return f"{task_label(cell.task)} {label(cell.method)} {point} seed {cell.seed}"
+    return f"{task_label(cell.task)} {label_of_shared(cell.method)} {point} seed {cell.seed}"
 
 
 def cell_id(cell: Cell) -> str:

@@ -172,7 +172,8 @@ def _compress(
     todo: dict[str, Cell], limit_s: float, options: Options, store: Store, view: View, *, claims: Claims
 ) -> int:
     chosen = dict(list(todo.items())[: options.limit])
-    memory = expected_bytes(chosen, store.summaries())
+    done = store.summaries()
+    memory = expected_bytes(chosen, done)
     jobs = [
         Job(
             cell_id,
@@ -185,7 +186,7 @@ def _compress(
         )
         for cell_id, cell in chosen.items()
     ]
-    view.begin("compress", len(jobs), estimate(todo.values(), store).seconds)
+    view.begin("compress", len(jobs), estimate(todo.values(), done, store).seconds)
     failed = 0
     with contextlib.closing(options.where.run(jobs, options.plugins, claims)) as events:
         for event in events:

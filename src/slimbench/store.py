@@ -108,12 +108,12 @@ class Store:
 
     def summaries(self) -> list[Record]:
         """What ``records`` gives, fast: without notes and samples' scores; parts that are shared are read only."""
-        with _uncollected():
+        with uncollected():
             return [record_from(body) for body in self._index.bodies("records")]
 
     def timings(self) -> list[MeasurementRecord]:
         """What ``measurements`` gives, fast; parts that are shared are read only."""
-        with _uncollected():
+        with uncollected():
             return [measurement_from(body) for body in self._index.bodies("measurements")]
 
     def standings(self) -> dict[str, Standing]:
@@ -209,8 +209,8 @@ class Store:
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would look again and again through all that is loaded: no cycles are."""
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would go again and again through all that is loaded: it has no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
