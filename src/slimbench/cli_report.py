@@ -12,7 +12,8 @@ from slimbench import discover
 from slimbench.cli_options import options, warn
 from slimbench.cli_site import WithSite
 from slimbench.core import UserError
-from slimbench.store import Store, uncollected
+from slimbench.remote import open_store
+from slimbench.store import uncollected
 
 if TYPE_CHECKING:
     from slimbench.core import MeasurementRecord, Record
@@ -43,7 +44,7 @@ def report(what: str, store: str, kind: str | None, out: str | None, pictures: s
     """
     from slimbench.reports import audit, render
 
-    opened = Store(store, create=False)
+    opened = open_store(store, create=False)
     records = opened.records() if pictures else opened.summaries()  # pictures show notes
     measurements = opened.timings()
     warn(opened)
@@ -126,7 +127,7 @@ def audit(file: str | None, store: str) -> None:
     from slimbench.reports import printed, published
 
     if file and (ours := printed.ours(Path(file))):
-        opened = Store(store, create=False)
+        opened = open_store(store, create=False)
         problems = auditing.against(ours, opened.summaries(), opened.timings())
         warn(opened)
         what = f"{len(ours)} rows of {file}, against {opened.root}"
@@ -134,7 +135,7 @@ def audit(file: str | None, store: str) -> None:
         rows, problems = published.audit(Path(file))
         what = f"{rows} rows of {file}"
     else:
-        opened = Store(store, create=False)
+        opened = open_store(store, create=False)
         inside = auditing.records(opened.each_record())  # whole, one after another; then without their samples
         records, measurements = opened.summaries(), opened.timings()
         warn(opened)

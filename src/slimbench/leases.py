@@ -56,7 +56,8 @@ class Leases:
             self._write()
         except OSError as error:
             raise full(error, self.runners / self.name) from error
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
         return self
 
     def _write(self) -> None:
@@ -74,12 +75,15 @@ class Leases:
         self._over.set()
         for job in tuple(self.held):
             self.drop(job)
-        (self.runners / self.name).unlink(missing_ok=True)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._forget(self.name)
         self._file.close()
 
     def _beat(self) -> None:
         while not self._over.wait(self.beat_s):
-            with contextlib.suppress(OSError):  # a file system that is away for a moment
+            with contextlib.suppress(OSError, UserError):  # a store that is away for a moment
                 self._touch()
 
     def _touch(self) -> None:
@@ -123,14 +127,20 @@ class Leases:
     def others(self) -> list[str]:
         """Every other runner that lives, or may; the files of those that are dead are removed."""
         living = []
-        for file in self.runners.glob("[!.]*"):
-            if file.name == self.name:
+        for name in self._names():
+            if name == self.name:
                 continue
-            if self.is_dead(file.name):
-                file.unlink(missing_ok=True)  # absent is dead too
+            if self.is_dead(name):
+                self._forget(name)  # absent is dead too
             else:
-                living.append(file.name)
+                living.append(name)
         return sorted(living)
+
+    def _names(self) -> list[str]:
+        return [file.name for file in self.runners.glob("[!.]*")]
+
+    def _forget(self, name: str) -> None:
+        (self.runners / name).unlink(missing_ok=True)
 
     def is_dead(self, name: str) -> bool:
         """Whether a runner is known to be dead; one that was never seen before is watched first."""

@@ -47,6 +47,10 @@ class Store:
 
         Raises: UserError where it cannot be written, or does not exist.
         """
+        if "://" in str(root):
+            raise UserError(
+                f"{root} is no folder, which this command needs: `bench merge {root} --into FOLDER` makes one."
+            )
         self.keeps_corrupt = keeps_corrupt
         self.root = Path(root).expanduser().absolute()
         self.warnings: list[str] = []
@@ -77,6 +81,33 @@ class Store:
     def log(self, cell_id: str) -> Path:
         """What a job did, said and printed, one JSON object a line."""
         return self.root / "logs" / f"{cell_id}.log"
+
+    # ---------------------------------------------------------------- what an object store has to do (``remote.py``)
+
+    @property
+    def place(self) -> str:
+        """Where the records are, for people."""
+        return str(self.root)
+
+    def leases(self, what: str) -> Leases:
+        """Those of a new runner."""
+        from slimbench.leases import Leases
+
+        return Leases(self.root, what)
+
+    def has_network(self, cell_id: str) -> bool:
+        """Whether a cell's network is there, whole."""
+        return os.path.isfile(f"{self.root}/artifacts/{cell_id}/manifest.json")  # noqa: PTH113  a Path takes ten times as long
+
+    def latest(self, name: str) -> Record | MeasurementRecord | None:
+        """A cell's record, or a measurement, as any runner left it."""
+        return self.record(name) or self.measurement(name)
+
+    def bring(self, *cell_ids: str) -> None:
+        """Have these cells' networks in the folder, for a worker that starts from them."""
+
+    def publish(self, name: str) -> None:
+        """Show others what a worker has put here: a cell with its network and log, or a measurement."""
 
     # -------------------------------------------------------------------------------------------------- records
 
