@@ -224,11 +224,18 @@ def test_a_record_that_was_removed_there_is_gone_here(url, tmp_path):
     assert RemoteStore(url, folder=tmp_path / "two").statuses() == {nights.record(0).id: "failed"}
 
 
+def test_a_record_whose_network_is_lost_is_not_published(url):
+    """Others would take its cell for done."""
+    opened = RemoteStore(url)
+    opened.put(nights.record(0, artifact="ab" * 32))
+    assert Objects(url).stamps("records") == {}
+
+
 def test_a_network_that_is_gone_is_said(url, tmp_path):
     """With what to do."""
     opened = RemoteStore(url)
     opened.put(nights.record(0, artifact="ab" * 32))
-    with pytest.raises(UserError, match="gone from .* made again"):
+    with pytest.raises(UserError, match=r"gone from .* made again"):
         opened.bring(nights.record(0).id)
 
 

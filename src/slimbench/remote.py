@@ -104,6 +104,8 @@ class RemoteStore(Store):
             record = self.record(name)
             self._note(record)
             if record and record.artifact:
+                if not super().has_network(name):
+                    continue  # a record without its network would be taken for done
                 self._publish_network(record)
             self._publish_log(name)
             self.objects.write(f"{kind}/{name}.json", text)
