@@ -9,7 +9,6 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from slimbench.reports import _text
-from slimbench.reports.rows import headline
 from slimbench.reports.summary import LEFT
 from slimbench.reports.table import title
 from slimbench.statistics import student
@@ -129,7 +128,7 @@ def _draw(axes: Axes, mine: Sequence[Line], places: Sequence[float], method: str
 
 def _half(line: Line) -> float:
     """Half of the interval of the mean; 0 of one seed, which has none."""
-    found = student(list(headline(line.row.counted).values()))
+    found = student(list(line.row.scores.values()))
     return (found.high - found.low) / 2 if found.n > 1 else 0.0
 
 

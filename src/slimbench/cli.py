@@ -12,6 +12,7 @@ import click
 from slimbench import __version__, cli_nightly, cli_report, cli_runs, cli_site, discover, environment
 from slimbench.cli_options import options, prepare, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
+from slimbench.remote import open_store
 from slimbench.store import Store
 
 __all__ = ["main", "options", "prepare"]
@@ -140,7 +141,7 @@ def plan(
     from slimbench import listing
 
     prepare(data, plugin)
-    known = Store(store, create=False) if (Path(store) / "records").is_dir() else None
+    known = open_store(store, create=False) if "://" in store or (Path(store) / "records").is_dir() else None
     settings = environment.resolve(precision, device, threads)
     text = listing.planned(_suite(**part), settings, known, as_json=as_json)
     warn(known)
@@ -207,6 +208,8 @@ def run(
 
     prepare(data, plugin)
     settings = environment.resolve(precision, device, threads, elsewhere=measure_only)
+    if "://" in store and executor != "local":
+        raise UserError(f"--executor {executor} wants a folder that all nodes see, and {store} is none.")
     scripts = Path(store).expanduser().absolute() / "submitted"
     where = executors.executor(executor, settings, scripts, jobs=jobs, memory_gb=memory, address=address, slurm=slurm)
     how = Options(1, level, limit, fail_fast, time_limit, tuple(plugin), where, measure_only)
@@ -219,7 +222,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
     from slimbench.reports import render, table
     from slimbench.run import run as run_suite
 
-    store = Store(store_path)
+    store = open_store(store_path)
     shown = view(as_json=as_json)
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -233,7 +236,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
         click.echo("\n" + render.markdown(table.tables(records, taken)))
         if took := [f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1]:
             click.echo(f"Took {', '.join(took)}.")
-        click.echo(f"Records are in {store.root}; `bench show ID` tells all about one, `bench report` makes tables.")
+        click.echo(f"Records are in {store.place}; `bench show ID` tells all about one, `bench report` makes tables.")
     return 1 if outcome.failed else 0
 
 
@@ -251,7 +254,7 @@ def show(id: str, store: str, *, as_json: bool, pictures: str | None, layers: bo
     from slimbench import listing
     from slimbench.reports import notes
 
-    opened = Store(store, create=False)
+    opened = open_store(store, create=False)
     record = opened.find(id)
     if layers:
         click.echo(_layers(opened, record, as_json=as_json))
