@@ -129,7 +129,14 @@ BUDGET = {"keep": 0.5, "resource": "macs", "params_keep": None, "epochs": 3.0, "
 
 def full(record):
     """With all that a table asks of a cell."""
-    task = {"is": "digits", "label": "digits/resnet14", "network": "resnet14", "version": 1, "recipe": {"epochs": 6.0}}
+    task = {
+        "is": "digits",
+        "family": "classification",
+        "label": "digits/resnet14",
+        "network": "resnet14",
+        "version": 1,
+        "recipe": {"epochs": 6.0},
+    }
     method = {"is": "l1_channels", "label": record.label.rpartition(" seed")[0], "version": 1, "fidelity": {}}
     cell = {"task": task, "method": method, "budget": BUDGET, "data": "digits", "engine": 1}
     settings = {"precision": "fp32", "device": "cpu", "threads": 1}
