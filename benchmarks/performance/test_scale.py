@@ -20,7 +20,7 @@ import pytest
 from slimbench import discover, environment, identity
 from slimbench.core import Cost, Record, Scores, Spent, pack
 from slimbench.plan import Filter, plan
-from slimbench.store import SCHEMA
+from slimbench.schema import SCHEMA
 
 if TYPE_CHECKING:
     from pathlib import Path
