@@ -76,6 +76,7 @@ def test_a_job_apart_is_done_with_its_own_lease(finished, dense):
         ({"name": "slurm", "slurm": ["partition"]}, "write NAME=VALUE"),
         ({"name": "slurm", "slurm": ["minutes=soon"]}, "minutes=soon is impossible"),
         ({"name": "slurm", "slurm": ["minutes=-1"]}, "minutes=-1 is impossible"),
+        ({"name": "slurm", "slurm": ["minutes=4"]}, "the whole minutes of one allocation, 5 or more"),
     ],
 )
 def test_bad_options_are_one_sentence(given, words):

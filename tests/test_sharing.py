@@ -41,9 +41,9 @@ def leased(store: Store) -> list[Path]:
     return [*(store.root / "leases").iterdir(), *(store.root / "runners").iterdir()]
 
 
-def job_of(method, dense: Store, name: str = "job") -> Job:
+def job_of(method, dense: Store, name: str = "job", keep: float = 0.5) -> Job:
     """A cell of a method on the store's dense network, as a job that is not known by the cell's id."""
-    cell = replace(plan(suite_of(method), SETTINGS)[1], budget=Budget(0.5, epochs=1))
+    cell = replace(plan(suite_of(method), SETTINGS)[1], budget=Budget(keep, epochs=1))
     return Job(name, method.how, {"do": "compress", "cell": cell, "store": dense.root}, dense.log(name))
 
 
@@ -170,7 +170,7 @@ def test_what_does_not_train_ends_at_once(dense):
 def test_processes_share_the_gpus_evenly(dense, tmp_path, monkeypatch):
     """One sees one GPU, that which fewest use; none is left out, and no id depends on which it was."""
     monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
-    jobs = [job_of(more_fakes.Disturbs("sees_a_gpu"), dense, name=f"job-{n}") for n in range(4)]
+    jobs = [job_of(more_fakes.Disturbs("sees_a_gpu"), dense, f"job-{n}", keep=0.5 + n / 10) for n in range(4)]
     assert {event.kind for event in Local(4, gpus=("2", "5")).run(jobs, PLUGINS)} == {"started", "progress", "done"}
     assert sorted((tmp_path / "seen").read_text().split()) == ["2", "2", "5", "5"]
     told = [next(iter(logs.lines(job.log)))["gpu"] for job in jobs]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slimbench.execute import Executor
 
 NAMES = ("local", "slurm", "ray")
+LEAST_MINUTES = 5  # Slurm tells of the end 1.5 to 2.5 minutes before it; less, and nothing would get on
 
 
 def executor(
@@ -77,6 +78,8 @@ def options_of(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _minutes(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--slurm minutes={text} is impossible: give the whole minutes of one allocation.")
+    if not text.isdecimal() or int(text) < LEAST_MINUTES:
+        raise UserError(
+            f"--slurm minutes={text} is impossible: give the whole minutes of one allocation, {LEAST_MINUTES} or more."
+        )
     return int(text)

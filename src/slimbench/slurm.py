@@ -68,11 +68,7 @@ class Slurm:
         if self.memory_gb:
             executor.update_parameters(mem_gb=self.memory_gb)
         if self.cluster == "slurm":
-            executor.update_parameters(
-                slurm_array_parallelism=self.at_once,
-                slurm_signal_delay_s=min(90, 20 * self.minutes),  # to save before the end
-                slurm_additional_parameters={**self.extra},
-            )
+            executor.update_parameters(slurm_array_parallelism=self.at_once, slurm_additional_parameters={**self.extra})
         return executor
 
     def _requeues(self) -> dict[str, int]:
