@@ -266,7 +266,6 @@ def test_the_command(store, tmp_path):
 def test_the_caption_of_a_curve_tells_its_area(store, tmp_path):
     """Where plotly draws, as the picture's title does; names keep their capitals."""
     pytest.importorskip("plotly")
-    store.put(record(DCSS(), 0.25, 0, 85.0, 250, task=Digits(network="resnet14")))
     for one in (record(DCSS(), keep, 0, 85.0, int(1000 * keep)) for keep in (0.25, 0.125)):
         store.put(one)
     (task,) = (f for f in (built(tmp_path / "site", store) / "tasks").iterdir() if "resnet20" in f.name)
