@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: bench test env lint types performance nightly night baseline speed clean
+.PHONY: bench test env lint types docs browser performance nightly night baseline speed clean
 
 bench: env
 	$(BIN)/bench run --all
@@ -17,6 +17,16 @@ lint: env
 
 types: env
 	$(BIN)/mypy
+
+docs: env
+	$(PIP) --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+# the site in a headless Chromium, which playwright fetches unless SLIMBENCH_CHROMIUM names one
+browser: env
+	$(PIP) --editable '.[browser]'
+	test -n "$$SLIMBENCH_CHROMIUM" || $(BIN)/python -m playwright install --with-deps chromium
+	SLIMBENCH_CHROMIUM="$${SLIMBENCH_CHROMIUM:-$$($(BIN)/python tests/chromium.py)}" $(BIN)/python -m pytest tests/test_site_browser.py
 
 performance: env
 	$(BIN)/python -m pytest benchmarks/performance --benchmark-only

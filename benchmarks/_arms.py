@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from slimbench.core import Arm, Budget
+from slimbench.core import Arm, Budget, HardwareProfile, Suite, Task
 from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
@@ -44,3 +44,16 @@ def arms(epochs: float, cells: DASS = DASS()) -> tuple[Arm, ...]:
         # layers of few weights keep one more than their share, which at 1 % of a small network is some per cent
         Arm((cells,), tuple(replace(budget, tolerance=0.1) for budget in sparse)),
     )
+
+
+def suite(
+    name: str,
+    title: str,
+    tasks: tuple[Task, ...],
+    epochs: float,
+    *,
+    profiles: tuple[HardwareProfile, ...],
+    cells: DASS = DASS(),
+) -> Suite:
+    """All arms on these tasks, three seeds."""
+    return Suite(name, title, tasks, REFERENCE, arms(epochs, cells), (0, 1, 2), profiles)

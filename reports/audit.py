@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from slimbench.core import unpack
 from slimbench.reports._text import BOLD, PLAIN
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     Facts = Mapping[str, Any]
     ById = Mapping[str, Record]
+    Timed = Mapping[str, Sequence[MeasurementRecord]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Problem:
 # ------------------------------------------------------------------------------------------------------ records
 
 
-def records(found: Sequence[Record]) -> list[Problem]:
+def records(found: Iterable[Record]) -> list[Problem]:
     """What is wrong inside single records: scores that are not what was divided, counts that cannot be."""
     return [Problem(record.id, what) for record in found for what in _record(record)]
 
@@ -81,18 +83,27 @@ def tables(
     """What does not follow from the records, or is not printed as it is."""
     every = list(found)
     printed = [Problem(table.title, what) for table in every for what in _printed(table)]
-    return [p for table in every for p in against(table.facts, records, measurements)] + printed
+    known = _known(records, measurements)
+    return [p for table in every for p in _against(table.facts, *known)] + printed
 
 
 def against(
     facts: Sequence[Facts], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
 ) -> list[Problem]:
     """What of the figures of one table does not follow from the records: of results, and of findings about claims."""
-    by_id = {record.id: record for record in records}
+    return _against(facts, *_known(records, measurements))
+
+
+def _known(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> tuple[ById, Timed]:
+    """Records by id, and by the cell's id what was timed of it."""
     timed: dict[str, list[MeasurementRecord]] = defaultdict(list)
     for m in measurements:
         if m.measurement:
             timed[m.cell_id].append(m)
+    return {record.id: record for record in records}, timed
+
+
+def _against(facts: Sequence[Facts], by_id: ById, timed: Timed) -> list[Problem]:
     results = [line for line in facts if line.get("group")]
     found = [Problem(_where(line), what) for line in results for what in _line(line, by_id, timed)]
     found += [Problem(_where(line), what) for line, what in _ranks(results, by_id)]
@@ -103,7 +114,7 @@ def _where(line: Facts) -> str:
     return f"{str(line['group']).partition(':')[0]} {line['method']} {line['keep_asked']:g} {line['resource']}"
 
 
-def _line(line: Facts, by_id: ById, timed: Mapping[str, Sequence[MeasurementRecord]]) -> Iterator[str]:
+def _line(line: Facts, by_id: ById, timed: Timed) -> Iterator[str]:
     ids = line["ids"].split()
     if missing := [name for name in ids if name not in by_id]:
         yield f"no record {', '.join(missing)}"
@@ -111,8 +122,9 @@ def _line(line: Facts, by_id: ById, timed: Mapping[str, Sequence[MeasurementReco
     counted = _counted(by_id[name] for name in ids)
     values = _values(counted)
     yield from _same(line, "n", len(values))
-    yield from _same(line, "mean", statistics.fmean(values.values()) if values else None)
-    yield from _same(line, "sd", statistics.stdev(values.values()) if len(values) > 1 else None)
+    scores = np.array(list(values.values()))
+    yield from _same(line, "mean", float(scores.mean()) if len(scores) else None)
+    yield from _same(line, "sd", float(scores.std(ddof=1)) if len(scores) > 1 else None)
     for name in ("macs", "params", "nonzero"):
         yield from _same(line, name, _mean([getattr(r.cost, name) for r in counted]))
     for name in ("macs", "params"):
@@ -152,7 +164,7 @@ def _delta(line: Facts, name: str, ours: Mapping[int, float], theirs: Mapping[in
     pairs = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     yield from _close(line, name, _mean(pairs))
     if len(pairs) > 1:
-        half = student_t(len(pairs) - 1) * statistics.stdev(pairs) / math.sqrt(len(pairs))
+        half = student_t(len(pairs) - 1) * float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
         mean = sum(pairs) / len(pairs)
         yield from _close(line, f"{name}_low", mean - half)
         yield from _close(line, f"{name}_high", mean + half)
@@ -173,7 +185,7 @@ def _area(line: Facts, by_id: ById) -> Iterator[str]:
         means.append(sum(width * height for width, height in strips) / sum(width for width, _ in strips))
     yield from _close(line, "area", _mean(means))
     if len(means) > 1:
-        half = student_t(len(means) - 1) * statistics.stdev(means) / math.sqrt(len(means))
+        half = student_t(len(means) - 1) * float(np.std(means, ddof=1)) / math.sqrt(len(means))
         yield from _close(line, "area_low", sum(means) / len(means) - half)
         yield from _close(line, "area_high", sum(means) / len(means) + half)
 

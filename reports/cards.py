@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tabulate import tabulate
 
 from slimbench import discover
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-_BLOCK = re.compile(
-    r"(<!-- (methods|cards): written by `bench check --write` -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL
-)
 
 
 def methods_table() -> str:
@@ -50,20 +42,3 @@ def _title(card: Any) -> str:
 
 def _fidelity(card: Any) -> str:
     return ", ".join(f"{part}: {kind}" for part, kind in card.fidelity.items())
-
-
-def written_into(text: str) -> str:
-    """``text`` with table or cards between their markers. Raises: ValueError where there are no markers."""
-    kinds = {"methods": methods_table, "cards": methods_cards}
-    new, count = _BLOCK.subn(lambda block: f"{block[1]}{kinds[block[2]]()}{block[3]}", text)
-    if not count:
-        raise ValueError("the text lacks the markers of what is written into it")
-    return new
-
-
-def write(document: Path) -> bool:
-    """Write the blocks of a document; whether anything changed."""
-    old = document.read_text()
-    new = written_into(old)
-    document.write_text(new)
-    return old != new

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.reports import _scores
 from slimbench.reports.area import areas, curve_of
-from slimbench.reports.rows import headline
 from slimbench.statistics import ENOUGH_SEEDS, detectable, paired, tiers
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ def lines(name: str, group: Sequence[Row]) -> list[Line]:
 
 def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
     """Rows that met their budget, with their letters, and which is better than all others; none below six seeds."""
-    known = {i: row for i, row in enumerate(rows) if row.is_met and row.quality()}
-    values = {i: {seed: row.sign * v for seed, v in headline(row.counted).items()} for i, row in known.items()}
+    known = {i: row for i, row in enumerate(rows) if row.is_met and row.scores}
+    values = {i: {seed: row.sign * value for seed, value in row.scores.items()} for i, row in known.items()}
     letters = tiers(values)
     first = [i for i, letter in letters.items() if letter.startswith("a")]
     return [(rows[i], letter, first == [i]) for i, letter in letters.items()]
@@ -66,15 +65,15 @@ def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
 
 def _best_control(rows: Sequence[Row]) -> Row | None:
     """Of those that met their budget, the one of the best mean. It is chosen on test: that favours the controls."""
-    known = [row for row in rows if row.is_control and row.is_met and row.quality()]
-    return max(known, key=lambda row: (row.sign * row.quality().mean, row.method), default=None)  # type: ignore[union-attr]
+    known = [row for row in rows if row.is_control and row.is_met and row.quality]
+    return max(known, key=lambda row: (row.sign * row.quality.mean, row.method), default=None)  # type: ignore[union-attr]
 
 
 def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -> dict[str, Any]:
     first = row.first
-    budget, quality = first.cell["budget"], row.quality()
-    dense = row.difference()
-    other = paired(headline(row.counted), headline(control.counted)) if control and control is not row else None
+    budget, quality = first.cell["budget"], row.quality
+    dense = row.difference
+    other = paired(row.scores, control.scores) if control and control is not row else None
     return {
         "group": name,
         "method": row.method,
@@ -105,7 +104,7 @@ def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -
         "control_ids": " ".join(record.id for record in control.records) if other and control else None,
         **_difference("control_difference", other),
         "refused": "; ".join(row.refused),
-        "fidelity": ", ".join(sorted(set(first.cell["method"].get("fidelity", {}).values()))),
+        "fidelity": ", ".join(row.fidelity),
         **_training(row),
         "claimed": _claimed(row),
         "status": _status(row),

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from slimbench.identity import digest
-from slimbench.reports.rows import headline
 from slimbench.statistics import ENOUGH_SEEDS, Difference, paired, student, student_t
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
 
 def _mean(row: Row) -> float:
     """Of the headline metric, turned where less is better."""
-    return row.sign * statistics.fmean(headline(row.counted).values() or [0.0])
+    return row.sign * statistics.fmean(row.scores.values() or [0.0])
 
 
 def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
@@ -124,7 +123,7 @@ def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
 
 def _by_seed(figure: Figure, row: Row) -> dict[int, float]:
     if figure == "quality":
-        return headline(row.counted)
+        return row.scores
     if figure == "training memory":
         return {r.cell["seed"]: float(r.spent.peak_bytes) for r in row.counted if r.spent.peak_bytes}
     name = figure.partition(" ")[0]

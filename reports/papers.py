@@ -78,13 +78,13 @@ def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fi
         "A verdict needs the whole 95 % interval on one side of the criterion, and three seeds; below six: indicative.",
         "It is of our runs: where fidelity says re-derived, a gap says nothing about the authors' numbers.",
     )
-    return Table(f"{paper.title}: claimed against reproduced", heads, tuple(body), captions, tuple(facts))
+    compact = ("claim", "verdict", "claimed", "passes when", "source", "fidelity")
+    title = f"{paper.title}: claimed against reproduced"
+    return Table(title, heads, tuple(body), captions, tuple(facts), compact=compact)
 
 
 def _fidelity(told: Sequence[Finding]) -> str:
-    return ", ".join(
-        sorted({kind for finding in told for kind in finding.row.first.cell["method"]["fidelity"].values()})
-    )
+    return ", ".join(sorted({kind for finding in told for kind in finding.row.fidelity}))
 
 
 def _claimed(facts: Mapping[str, Any]) -> str:
@@ -108,7 +108,8 @@ def _evidence(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> list[Table]:
     heads += ("gap in standard errors", "recipe", "verdict", "records")
     facts = [_facts(finding) for finding in told]
     body = [tuple(map(Entry, _shown(f))) for f in facts]
-    return [Table("What the records say", heads, tuple(body), _captions(told), tuple(facts), level=4)]
+    compact = ("claim", heads[5], "verdict", "ours", "against", "where", "recipe", *heads[6:8], "figure", "records")
+    return [Table("What the records say", heads, tuple(body), _captions(told), tuple(facts), level=4, compact=compact)]
 
 
 def _facts(finding: Finding) -> dict[str, Any]:

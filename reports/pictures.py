@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from slimbench.identity import digest
 from slimbench.reports import _text
 from slimbench.reports.figures import lines
-from slimbench.reports.rows import headline, rows
+from slimbench.reports.rows import rows
 from slimbench.reports.table import title
 from slimbench.statistics import student
 
@@ -118,7 +118,7 @@ def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]]) -> No
 
 def _half(line: Line) -> float | None:
     """Half of the interval of the mean; None of one seed."""
-    found = student(list(headline(line.row.counted).values()))
+    found = student(list(line.row.scores.values()))
     return (found.high - found.low) / 2 if found.n > 1 else None
 
 

@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from slimbench.reports._text import BOLD, PLAIN
+from slimbench.reports.latex import latex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from slimbench.reports.table import Table
 
 NOTHING = "No records yet: `bench run --all` makes some.\n"
-
-
-def _grid(table: Table, style: str) -> str:
-    body = [[table.shown(entry) for entry in row] for row in table.body]
-    return str(tabulate(body, table.heads, tablefmt=style, disable_numparse=True))
 
 
 def _below(table: Table) -> list[str]:
@@ -41,10 +35,14 @@ def markdown(tables: Sequence[Table]) -> str:
     return "\n".join(map(_markdown, tables)) if tables else NOTHING
 
 
-def _markdown(table: Table) -> str:
+def grid(table: Table) -> str:
+    """Heads and rows alone, in GitHub's Markdown."""
     body = [[_escaped(table.shown(entry)) for entry in row] for row in table.body]
-    grid = str(tabulate(body, table.heads, tablefmt="github", disable_numparse=True))
-    text = f"{'#' * table.level} {table.title}\n\n{grid}\n"
+    return str(tabulate(body, table.heads, tablefmt="github", disable_numparse=True))
+
+
+def _markdown(table: Table) -> str:
+    text = f"{'#' * table.level} {table.title}\n\n{grid(table)}\n"
     if below := _below(table):
         text += "\n" + "".join(f"- {line}\n" for line in below)
     return text
@@ -53,41 +51,6 @@ def _markdown(table: Table) -> str:
 def _escaped(text: str) -> str:
     """What would otherwise divide cells or turn bold: formulas have stars."""
     return re.sub(r"[|*]", r"\\\g<0>", text).replace(BOLD, "**").replace(PLAIN, "**")
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
-    "Δ": r"$\Delta$", "±": r"$\pm$", "≥": r"$\ge$", "≤": r"$\le$", "·": r"$\cdot$",
-    "[": "{[}", "]": "{]}",  # a row that began with a bracket would be read as an argument of the one before
-    BOLD: r"\textbf{", PLAIN: "}",
-}  # fmt: skip
-
-
-def escaped_latex(text: str) -> str:
-    """Text as LaTeX prints it; what neither ASCII nor known is becomes a question mark."""
-    return "".join(_LATEX.get(c, c if c.isascii() else "?") for c in text)
-
-
-def latex(tables: Sequence[Table]) -> str:
-    """Floats to be read in by a document that loads booktabs and graphicx."""
-    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(map(_latex, tables))
-
-
-def _latex(table: Table) -> str:
-    lines = [[table.shown(entry) for entry in row] for row in table.body]
-    rows = [" & ".join(map(escaped_latex, row)) + r" \\" for row in lines]
-    below = "".join(f"\\par {escaped_latex(line)}\n" for line in _below(table))
-    return (
-        "\\begin{table}\n\\centering\n"
-        f"\\caption{{{escaped_latex(table.title)}}}\n"
-        f"\\resizebox{{\\linewidth}}{{!}}{{%\n\\begin{{tabular}}{{{'l' * len(table.heads)}}}\n\\toprule\n"
-        f"{' & '.join(map(escaped_latex, table.heads))} \\\\\n\\midrule\n"
-        + "\n".join(rows)
-        + "\n\\bottomrule\n\\end{tabular}}\n"
-        + (f"\\begin{{flushleft}}\\footnotesize\n{below}\\end{{flushleft}}\n" if below else "")
-        + "\\end{table}\n"
-    )
 
 
 _PAGE = """<!doctype html>
@@ -113,43 +76,13 @@ def _html_table(table: Table) -> str:
 
 
 def _marked_grid(table: Table) -> str:
-    return _grid(table, "html").replace(BOLD, "<b>").replace(PLAIN, "</b>")  # tabulate has escaped the rest
+    body = [[table.shown(entry) for entry in row] for row in table.body]
+    text = str(tabulate(body, table.heads, tablefmt="html", disable_numparse=True))
+    return text.replace(BOLD, "<b>").replace(PLAIN, "</b>")  # tabulate has escaped the rest
 
 
 def _marked(text: str) -> str:
     return _html.escape(text).replace(BOLD, "<b>").replace(PLAIN, "</b>")
-
-
-def terminal(tables: Sequence[Table], console: Console) -> None:
-    """The compact columns in colours; footnotes and captions below."""
-    from rich.markup import escape
-    from rich.table import Table as Grid
-
-    if not tables:
-        console.print(NOTHING.strip())
-    for table in tables:
-        kept = [i for i, head in enumerate(table.heads) if not table.compact or head in table.compact]
-        grid = Grid(*(escape(table.heads[i]) for i in kept), title=escape(table.title), title_justify="left")
-        for row in table.body:
-            grid.add_row(*(_coloured(escape(table.shown(row[i])), table.heads[i]) for i in kept))
-        console.print(grid)
-        for line in _below(table):
-            console.print(f"[dim]{escape(line)}[/dim]")
-        console.print()
-
-
-def _coloured(text: str, head: str) -> str:
-    """Losses red and gains green where the interval says so; what did not end well yellow; bold as marked."""
-    colour = ""
-    if head.startswith("Δ") and (ends := re.findall(r"\[([+-][\d.]+), ([+-][\d.]+)\]", text.replace("\\[", "["))):
-        low, high = map(float, ends[0])
-        colour = "red" if high < 0 else "green" if low > 0 else ""
-    elif head == "status" and not text.startswith("ok"):
-        colour = "yellow"
-    elif head.startswith("verdict"):
-        colour = {"supported": "green", "not supported": "red"}.get(re.split(r"[,(:]", text)[0].strip(), "yellow")
-    text = text.replace(BOLD, "[bold]").replace(PLAIN, "[/bold]")
-    return f"[{colour}]{text}[/{colour}]" if colour and text else text
 
 
 # -------------------------------------------------------------------------------------------------- for programs

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from slimbench.core import Measurement, MeasurementRecord, Record
 
 
+FAMILIES = frozenset({"classification", "segmentation", "super resolution"})  # as tasks and cards name them
+
+
 @dataclass(frozen=True)
 class Column:
     """One way of timing on one machine: latencies of two of them never share a column."""
@@ -70,7 +73,7 @@ class Row:
 
     def mean(self, figure: Callable[[Record], float]) -> float | None:
         """A counted figure, mean over seeds."""
-        return statistics.fmean(figure(record) for record in self.counted) if self.counted else None
+        return statistics.fmean([figure(record) for record in self.counted]) if self.counted else None
 
     def cost(self, name: str) -> float | None:
         """A field of the cost, mean over seeds."""
@@ -89,14 +92,20 @@ class Row:
         """Dense MACs / MACs, mean over seeds."""
         return self.mean(lambda r: r.dense_cost.macs / max(1, r.cost.macs))  # type: ignore[union-attr]
 
+    @functools.cached_property
+    def scores(self) -> dict[int, float]:
+        """The headline metric's value by seed."""
+        return headline(self.counted)
+
+    @functools.cached_property
     def quality(self) -> Summary | None:
         """Of the headline metric, over seeds."""
-        values = headline(self.counted)
-        return summarise(list(values.values())) if values else None
+        return summarise(list(self.scores.values())) if self.scores else None
 
+    @functools.cached_property
     def difference(self) -> Difference | None:
         """Paired to the dense network of the same seed."""
-        return None if self.is_dense else paired(headline(self.counted), headline(self.dense.values()))
+        return None if self.is_dense else paired(self.scores, headline(self.dense.values()))
 
     @functools.cached_property
     def sign(self) -> int:
@@ -111,7 +120,14 @@ class Row:
     @property
     def is_control(self) -> bool:
         """Whether this is one of the methods that every other has to beat; the dense network is not."""
-        return not self.is_dense and "control" in self.first.cell["method"].get("fidelity", {}).values()
+        return not self.is_dense and "control" in self.fidelity
+
+    @property
+    def fidelity(self) -> tuple[str, ...]:
+        """What the code follows on this family of tasks; what a card says of the other families is left out."""
+        others = FAMILIES - {self.first.cell["task"]["family"]}
+        said: Mapping[str, str] = self.first.cell["method"].get("fidelity", {})
+        return tuple(sorted({kind for part, kind in said.items() if part not in others}))
 
     @property
     def method(self) -> str:
@@ -142,12 +158,22 @@ def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -
         else:
             refused[m.cell_id].append(f"not measured on {m.profile['label']}: {m.reason}")
     groups: dict[str, dict[tuple[Any, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
+    places: dict[tuple[Any, ...], tuple[str, tuple[Any, ...]]] = {}
     for record in sorted(records, key=lambda r: (r.cell["seed"], r.id)):
-        groups[heading(record)][_what(record)].append(record)
+        key = _objects(record)
+        if key not in places:
+            places[key] = heading(record), _what(record)
+        name, what = places[key]
+        groups[name][what].append(record)
     table: dict[str, list[Row]] = {}
     for name, group in sorted(groups.items()):
         table[name] = sorted((_row(part, by_id, timed, refused) for part in group.values()), key=_place)
     return table
+
+
+def _objects(record: Record) -> tuple[Any, ...]:
+    """What two records share as objects: where it is all but the seed, ``_what`` and ``heading`` are equal."""
+    return tuple([(name, id(part)) for name, part in record.cell.items() if name != "seed"])
 
 
 def _what(record: Record) -> tuple[Any, ...]:

@@ -37,7 +37,7 @@ class Table:
 
     Attributes:
         level: of its heading; 4: it belongs to the table before it.
-        compact: heads that a terminal shows; empty: all.
+        compact: heads that a terminal shows as far as they fit, the most important first; empty: all, in parts.
 
     """
 
@@ -66,7 +66,7 @@ class _Show:
     head: str
     text: Callable[[Facts], str]
     notes: Callable[[Row], tuple[str, ...]] = lambda row: ()
-    compact: bool = False
+    rank: int = 0  # of its importance for ``Table.compact``, 1 first; 0: not shown there
 
 
 def tables(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
@@ -96,11 +96,18 @@ def _main(name: str, found: Sequence[Line], ways: Sequence[Column]) -> Table:
         tuple(map(tuple, body)),
         tuple(_captions(found, ways)),
         tuple(flat for line in found for flat in line.flat()),
-        compact=(*(show.head for show in shows if show.compact), *measured),
+        compact=_compact(shows, measured),
     )
 
 
+def _compact(shows: Sequence[_Show], measured: Sequence[str]) -> tuple[str, ...]:
+    """Heads by rank; measured speed-ups come in before the theoretical one."""
+    ranked = [(show.rank, show.head) for show in shows if show.rank] + [(_MEASURED, head) for head in measured]
+    return tuple(head for _, head in sorted(ranked, key=lambda pair: pair[0]))
+
+
 THEORETICAL = "theoretical speed-up"
+_MEASURED = 7
 
 
 def _columns(found: Sequence[Line]) -> list[_Show]:
@@ -109,26 +116,26 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
     way = ", lower is better," if any(line.row.sign < 0 for line in found) else ""
     aligned = any(line.facts["round_to"] > 1 for line in found)
     return [
-        _Show("method", lambda f: f["method"], compact=True),
-        _Show("keep asked", _text.asked, compact=True),
+        _Show("method", lambda f: f["method"], rank=1),
+        _Show("keep asked", _text.asked, rank=2),
         _Show("kept", lambda f: "" if f["is_dense"] else _text.number(f["kept"], ".4f")),
         _Show("round to", lambda f: str(f["round_to"]) if aligned else ""),
-        _Show("MACs (kept)", lambda f: _text.count(f, "macs"), compact=True),
-        _Show("params (kept)", lambda f: _text.count(f, "params"), compact=True),
+        _Show("MACs (kept)", lambda f: _text.count(f, "macs"), rank=10),
+        _Show("params (kept)", lambda f: _text.count(f, "params"), rank=11),
         _Show("nonzero", lambda f: _text.big(f["nonzero"])),
-        _Show(f"{metric}{way} mean ± sd (n)", _text.quality, compact=True),
-        _Show("tier", lambda f: f["tier"], compact=True),
-        _Show("Δ dense", lambda f: _text.difference(f, "difference"), compact=True),
-        _Show("Δ best control", lambda f: _text.difference(f, "control_difference"), compact=True),
+        _Show(f"{metric}{way} mean ± sd (n)", _text.quality, rank=3),
+        _Show("tier", lambda f: f["tier"], rank=6),
+        _Show("Δ dense", lambda f: _text.difference(f, "difference"), rank=4),
+        _Show("Δ best control", lambda f: _text.difference(f, "control_difference"), rank=9),
         _Show("detectable", lambda f: _text.number(f["detectable"], ".2f")),
-        _Show(THEORETICAL, lambda f: _text.number(f["theoretical_speedup"], ".2f", "x"), compact=True),
+        _Show(THEORETICAL, lambda f: _text.number(f["theoretical_speedup"], ".2f", "x"), rank=8),
         _Show("fidelity", lambda f: f["fidelity"]),
         _Show("dense epochs", lambda f: _text.epochs(f["dense_epochs"])),
         _Show("search epochs", lambda f: _text.epochs(f["search_epochs"])),
         _Show("compression epochs", lambda f: _text.epochs(f["compression_epochs"])),
         _Show("offline", lambda f: f["offline"] or ""),
         _Show("claimed", lambda f: f["claimed"]),
-        _Show("status", lambda f: f["status"], _doubts, compact=True),
+        _Show("status", lambda f: f["status"], _doubts, rank=5),
     ]
 
 

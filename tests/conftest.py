@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from slimbench import artifact, discover
-from slimbench.core import Settings, Task
+from slimbench.core import Record, Settings, Task
 from slimbench.store import Store
 from slimbench.train import Loop
 
@@ -53,6 +54,44 @@ def loop(task: Task, epochs: float = 0.0) -> Loop:
 def store(tmp_path: Path) -> Store:
     """An empty store."""
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store in which one runner made the module's ``CELLS``, a suite."""
+    from test_run import go
+
+    store = Store(tmp_path_factory.mktemp("finished") / "store")
+    go(request.module.CELLS, store)
+    return store
+
+
+@pytest.fixture
+def dense(finished: Store, tmp_path: Path) -> Store:
+    """A copy of the finished store that holds the dense networks alone."""
+    shutil.copytree(finished.root, tmp_path / "dense")
+    store = Store(tmp_path / "dense")
+    for record in store.records():
+        if record.reference:
+            (store.root / "records" / f"{record.id}.json").unlink()
+            store.log(record.id).unlink()
+    return store
+
+
+@pytest.fixture(scope="module")
+def straight(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """The record of the slow cell, trained in one go."""
+    from slow import SLOW, STEPS, steps_of
+    from test_run import go, timeless
+
+    folder = tmp_path_factory.mktemp("straight")
+    shutil.copytree(finished.root, folder / "store")
+    store = Store(folder / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_MARKS", str(folder))
+        go(SLOW, store)
+    assert steps_of(folder) == STEPS
+    return next(record for record in timeless(store).values() if "trains_slowly" in record.label)
 
 
 @pytest.fixture

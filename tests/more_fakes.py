@@ -51,7 +51,30 @@ class Disturbs:
         return None
 
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
-        return getattr(self, self.how)(model)
+        given = (model, trainer) if self.how.startswith("trains") else (model,)
+        return getattr(self, self.how)(*given)
+
+    def trains_slowly(self, model, trainer):
+        """And writes down each step."""
+
+        def writes(step):
+            with (Path(os.environ["BENCH_MARKS"]) / "steps").open("a") as file:
+                file.write(f"{step.index}\n")
+            time.sleep(0.1)
+
+        return trainer.fit(model, trainer.epochs_left, name="slow", after_step=writes)
+
+    def trains_and_hangs(self, model, trainer):
+        """After a single step."""
+        trainer.fit(model, 1 / 6, name="short")
+        time.sleep(600)
+
+    def sees_a_gpu(self, model):
+        """And writes down which."""
+        with (Path(os.environ["BENCH_MARKS"]) / "seen").open("a") as file:
+            file.write(os.environ["CUDA_VISIBLE_DEVICES"] + "\n")
+        time.sleep(1.0)
+        return model
 
     def lingers(self, model):
         """Leaves a thread behind that keeps its process from ending."""

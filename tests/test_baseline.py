@@ -1,10 +1,8 @@
-"""`bench baseline`, `bench check --baseline` and `bench bisect`: files, exit status, and what is refused."""
+"""`bench baseline` and `bench check --baseline`: files, exit status, and what is refused."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,9 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 import nights
-from slimbench import baseline, bisecting, environment
+from slimbench import baseline, environment
 from slimbench.cli import main
-from slimbench.core import UserError
 from slimbench.store import Store
 
 
@@ -124,69 +121,3 @@ def test_a_baseline_survives_its_file(tmp_path):
     made.write(tmp_path / "base.json")
     assert baseline.read(tmp_path / "base.json") == made
     assert sum("l1_channels" in line for line in (tmp_path / "base.json").read_text().splitlines()) == 6
-
-
-# -------------------------------------------------------------------------------------------------------- bisection
-
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """Eight commits whose file holds their number; the commits, first to last."""
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    where = tmp_path / "repository"
-    where.mkdir()
-
-    def git(*words):
-        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-        return subprocess.run(["git", *who, *words], cwd=where, check=True, capture_output=True, text=True).stdout
-
-    git("init", "-q")
-    commits = []
-    for number in range(8):
-        (where / "number").write_text(str(number))
-        git("add", ".")
-        git("commit", "-qm", str(number))
-        commits.append(git("rev-parse", "HEAD").strip())
-    return where, commits
-
-
-def exits(expression: str) -> list[str]:
-    return [sys.executable, "-c", f"n = int(open('number').read()); raise SystemExit({expression})"]
-
-
-def test_the_first_bad_commit_is_found(repository):
-    """In a worktree that is gone afterwards; the caller's own files are not touched."""
-    where, commits = repository
-    commit, _ = bisecting.first_bad(where, commits[0], commits[-1], exits("n >= 5"))
-    assert commit == commits[5]
-    assert (where / "number").read_text() == "7"
-    listed = subprocess.run(["git", "worktree", "list"], cwd=where, capture_output=True, text=True).stdout
-    assert len(listed.splitlines()) == 1
-
-
-def test_commits_that_cannot_be_tested_are_skipped(repository):
-    """One in the middle is no hindrance; where they hide the answer, a sentence says so."""
-    where, commits = repository
-    assert bisecting.first_bad(where, commits[0], commits[-1], exits("125 if n == 3 else n >= 5"))[0] == commits[5]
-    with pytest.raises(UserError, match="found no answer"):
-        bisecting.first_bad(where, commits[0], commits[-1], exits("125 if 3 <= n <= 5 else n >= 5"))
-    with pytest.raises(UserError, match="found no answer"):
-        bisecting.first_bad(where, "no-such-commit", commits[-1], exits("1"))
-
-
-def test_a_steps_judgement(tmp_path):
-    """Good, bad, cannot be tested; any change is enough where that is asked."""
-    baseline.of(nights.night(), "a test").write(tmp_path / "base.json")
-    step = bisecting.Step(str(tmp_path / "base.json"), nights.PROXY, "nightly")
-    worse, same, part, other = (
-        Store(put(str(tmp_path / name), records))
-        for name, records in {
-            "worse": nights.night(macs=900),
-            "same": nights.night(),
-            "part": nights.night()[1:],
-            "other": nights.night(noise=1),
-        }.items()
-    )
-    assert [bisecting.judged(step, s) for s in (worse, same, part, other)] == [1, 0, 125, 0]
-    assert [bisecting.judged(replace(step, any_change=True), s) for s in (same, part, other)] == [0, 125, 1]

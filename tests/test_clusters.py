@@ -4,50 +4,33 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import torch
 
 from conftest import HERE, fakes
-from slimbench import executors, identity, logs
+from slimbench import environment, executors, identity, logs
 from slimbench.apart import Apart
 from slimbench.core import Settings, UserError
-from slimbench.execute import Job, Local
+from slimbench.execute import Job
 from slimbench.leases import Claims, Leases
+from slimbench.local import Local
 from slimbench.on_ray import OnRay
 from slimbench.plan import plan
 from slimbench.run import Options, run
 from slimbench.slurm import Slurm
-from slimbench.store import Store
+from slow import SLOW, STEPS, AtStep, steps_of, until
 from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 
-MIXED = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))
+if TYPE_CHECKING:
+    from slimbench.store import Store
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A store in which the suite was run here: one cell failed."""
-    store = Store(tmp_path_factory.mktemp("finished") / "store")
-    go(MIXED, store)
-    return store
-
-
-@pytest.fixture
-def dense(finished, tmp_path) -> Store:
-    """A store with the dense network alone."""
-    shutil.copytree(finished.root, tmp_path / "dense")
-    store = Store(tmp_path / "dense")
-    for record in store.records():
-        if record.reference:
-            (store.root / "records" / f"{record.id}.json").unlink()
-            store.log(record.id).unlink()
-    return store
+CELLS = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))  # one of them fails
 
 
 @pytest.fixture
@@ -69,18 +52,12 @@ def started(store: Store, job: Job) -> int:
     return sum(fact["event"] == "started" for fact in logs.lines(path)) if path.exists() else 0
 
 
-def until(condition) -> None:
-    """Wait for what another process does; the test's own time limit ends it."""
-    while not condition():
-        time.sleep(0.1)
-
-
 # --------------------------------------------------------------------------------------------------- a job on a node
 
 
 def test_a_job_apart_is_done_with_its_own_lease(finished, dense):
     """Pickled and called elsewhere: the record is stored there, once, and nothing stays leased."""
-    cell = plan(MIXED, SETTINGS)[1]
+    cell = plan(CELLS, SETTINGS)[1]
     name = identity.cell_id(cell)
     job = Job(name, identity.cell_label(cell), {"do": "compress", "cell": cell, "store": dense.root}, dense.log(name))
     with Leases(dense.root) as leases:
@@ -103,14 +80,14 @@ def test_a_job_apart_is_done_with_its_own_lease(finished, dense):
 )
 def test_bad_options_are_one_sentence(given, words):
     """Before anything is submitted."""
-    options = {"jobs": None, "here": 1, "memory_gb": None, "address": "auto", "slurm": ()} | given
+    options = {"jobs": None, "memory_gb": None, "address": "auto", "slurm": ()} | given
     with pytest.raises(UserError, match=words):
         executors.executor(options.pop("name"), SETTINGS, Path("scripts"), **options)
 
 
 def test_options_reach_the_executor():
     """Of sbatch as they are; a GPU where cells are trained on one; memory as this machine's limit."""
-    common = {"jobs": None, "here": 3, "memory_gb": 2.0, "address": "auto"}
+    common = {"jobs": None, "memory_gb": 2.0, "address": "auto"}
     cuda = Settings("bf16", "cuda", 4)
     told = ["minutes=30", "partition=gpu", "ntasks-per-node=1"]
     slurm = executors.executor("slurm", cuda, Path("scripts"), **common, slurm=told)
@@ -118,7 +95,32 @@ def test_options_reach_the_executor():
     assert slurm.extra == {"partition": "gpu", "ntasks_per_node": "1"}
     ray = executors.executor("ray", SETTINGS, Path("scripts"), **common | {"jobs": 7, "address": "head:1"}, slurm=())
     assert (ray.address, ray.at_once, ray.gpus) == ("head:1", 7, 0)
-    assert executors.executor("local", SETTINGS, Path("scripts"), **common, slurm=()) == Local(3, 2 * 2**30)
+    here = executors.executor("local", SETTINGS, Path("scripts"), **common | {"jobs": 3}, slurm=())
+    assert here == Local(3, 2 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "jobs", "expected"),
+    [
+        (None, 3, None, Local(3, gpus=("0", "1", "2"))),
+        (None, 2, 4, Local(4, gpus=("0", "1"))),
+        ("4, 6", 2, None, Local(2, gpus=("4", "6"))),
+        ("GPU-a1,GPU-b2,GPU-c3", 2, 1, Local(1, gpus=("GPU-a1", "GPU-b2"))),  # the driver knows no third
+    ],
+)
+def test_one_process_a_gpu(monkeypatch, visible, count, jobs, expected):
+    """By the names under which the user left them visible; several share one where more are asked for."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert executors.local(Settings("bf16", "cuda", 1), jobs) == expected
+
+
+def test_one_process_for_as_many_cores_as_a_cell_has_threads(monkeypatch):
+    """No GPU is asked for."""
+    monkeypatch.setattr(environment, "physical_cores", lambda: 8)
+    assert [executors.local(Settings(threads=n), None) for n in (1, 3, 16)] == [Local(8), Local(2), Local(1)]
 
 
 # --------------------------------------------------------------------------------------------------------------- Slurm
@@ -132,7 +134,7 @@ def arrays_of(store: Store) -> Slurm:
 
 def test_slurm_makes_the_same_records(finished, store, nodes_find_the_tests):
     """Heirs after their dense networks; failures are recorded on the nodes, and the others go on."""
-    outcome, view = go(MIXED, store, executor=arrays_of(store))
+    outcome, view = go(CELLS, store, executor=arrays_of(store))
     assert (outcome.failed, len(view.labels("started")), len(view.labels("done"))) == (1, 3, 3)
     assert timeless(store) == timeless(finished)
     assert not list((store.root / "leases").iterdir())
@@ -170,16 +172,7 @@ def test_without_sbatch_slurm_is_refused(store, monkeypatch):
     pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="this machine cannot submit"):
-        go(MIXED, store, executor=Slurm(store.root / "submitted"))
-
-
-def test_a_real_slurm(finished, store, nodes_find_the_tests):
-    """The same records, by job arrays of a cluster that answers."""
-    pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
-    if not shutil.which("sinfo") or subprocess.run(["sinfo", "-h"], capture_output=True).returncode:
-        pytest.skip("needs a Slurm cluster: sinfo does not answer")
-    assert go(MIXED, store, executor=Slurm(store.root / "submitted", minutes=60))[0].failed == 1
-    assert {r.id: r.artifact for r in store.records()} == {r.id: r.artifact for r in finished.records()}
+        go(CELLS, store, executor=Slurm(store.root / "submitted"))
 
 
 # ----------------------------------------------------------------------------------------------------------------- Ray
@@ -211,7 +204,7 @@ def ray_cluster():
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_ray_makes_the_same_records(finished, store, ray_cluster):
     """On the node that has processors."""
-    assert go(MIXED, store, executor=OnRay(ray_cluster.address))[0].failed == 1
+    assert go(CELLS, store, executor=OnRay(ray_cluster.address))[0].failed == 1
     assert timeless(store) == timeless(finished)
     assert not list((store.root / "leases").iterdir())
 
@@ -239,9 +232,32 @@ def test_a_ray_node_that_is_killed_costs_one_cell_its_last_minute(dense, ray_clu
     assert not list((dense.root / "leases").iterdir())
 
 
-def test_no_ray_cluster_is_one_sentence(store):
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_what_ray_cancels_goes_on_at_the_very_step(dense, ray_cluster, straight, tmp_path, monkeypatch):
+    """Whoever sent it ends: so does the task, which saves first; here the next run completes it."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            SLOW,
+            SETTINGS,
+            Options(plugins=PLUGINS, executor=OnRay(ray_cluster.address)),
+            dense,
+            AtStep(tmp_path, interrupt),
+        )
+    until(lambda: not list((dense.root / "leases").iterdir()))
+    assert 4 < len(steps_of(tmp_path)) < len(STEPS)
+    assert go(SLOW, dense)[0].failed == 0
+    assert steps_of(tmp_path) == STEPS
+    assert timeless(dense)[straight.id] == straight
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_no_ray_cluster_is_one_sentence(store, address):
     """Nothing answers there."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'slimbench[ray]'")
-    script = f"from test_clusters import *; go(MIXED, Store({str(store.root)!r}), executor=OnRay('127.0.0.1:1'))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
-    assert "UserError: No Ray cluster answers at 127.0.0.1:1" in done.stderr
+    with pytest.raises(UserError, match=f"No Ray cluster answers at {address}: see --address"):
+        go(CELLS, store, executor=OnRay(address))

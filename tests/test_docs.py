@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
-import types
+from importlib import util
 
 import click
+import pytest
 
 from conftest import ROOT
+from slimbench import discover
 from slimbench.cli import main
-from slimbench.reports import cards
+from slimbench.core import UserError
+from slimbench.store import Store
 
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 with click.Context(main) as _context:
     COMMANDS = {name: main.get_command(_context, name) for name in main.list_commands(_context)}  # plug-ins' too
-
-
-def test_the_table_of_methods_is_the_cards():
-    """`bench check --write README.md` has been run, and for docs/methods.md."""
-    for text in (README, (ROOT / "docs/methods.md").read_text()):
-        assert cards.written_into(text) == text
 
 
 def test_every_command_is_in_the_readme_and_every_one_there_exists():
@@ -53,21 +52,133 @@ def test_links_between_documents_resolve():
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
-def test_the_example_method_in_contributing_works(store, monkeypatch):
-    """It is run as a plug-in is, and meets its budget."""
-    from conftest import fakes
-    from slimbench.compress import compress
-    from slimbench.core import Budget, Cell
-    from slimbench.methods.dense import Dense
+def _commands(path):
+    """Every line of the shell blocks of a document that runs `bench`, without comments, as words."""
+    for language, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```$", path.read_text(), re.DOTALL | re.MULTILINE):
+        if language not in {"", "sh", "bash"}:
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words = words[1:]
+            if words and words[0].rpartition("/")[2] == "bench":
+                yield words[1:]
 
-    code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
-    example = types.ModuleType("example")
-    monkeypatch.setitem(sys.modules, "example", example)  # where dataclasses looks a class's module up
-    exec(compile(code, "CONTRIBUTING.md", "exec"), example.__dict__)
-    dense = Cell(fakes.Stripes(), Dense(), Budget(1.0), 0)
-    compress(dense, store)
-    record = compress(Cell(fakes.Stripes(), example.Halved(), Budget(0.5, epochs=1), 0, reference=dense), store)
-    assert (record.status, record.reason) == ("ok", "")
+
+@pytest.fixture
+def examples(monkeypatch):
+    """The files of docs/examples as plug-ins, until the test ends."""
+    monkeypatch.setattr(discover, "_plugins", [*discover._plugins])
+    for example in EXAMPLES:
+        discover.load_plugin(str(example))
+    yield
+    discover.found.cache_clear()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_are_real(path, tmp_path, monkeypatch, examples):
+    """Options exist and take these values; methods, tasks, profiles and suites are there with these fields."""
+    monkeypatch.chdir(tmp_path)
+    _are_real(path, tmp_path)
+
+
+def _are_real(path, tmp_path):
+    for words in _commands(path):
+        _give_what_is_named(words, tmp_path)
+        command = COMMANDS.get(words[0])
+        assert command, f"no command {words[0]}"
+        context = command.make_context(words[0], list(words[1:]))
+        _specs_exist(context)
+
+
+def _give_what_is_named(words, folder):
+    """Files that a command would be given."""
+    for word in words:
+        if re.fullmatch(r"[\w./-]+\.(zip|md|py|json)", word) and not (folder / word).exists():
+            (folder / word).parent.mkdir(parents=True, exist_ok=True)
+            (folder / word).touch()
+
+
+def _specs_exist(context):
+    for name, kind in (("method", "methods"), ("task", "tasks"), ("tasks", "tasks"), ("profile", "hardware_profiles")):
+        given = context.params.get(name) or ()
+        for text in (given,) if isinstance(given, str) else given:
+            if text not in USERS:
+                discover.make(kind, text)
+    suite = context.params.get("suite")
+    assert suite is None or suite in USERS or discover.suite(suite)
+
+
+USERS = {"mine"}  # a name of the reader's own in the documents
+EXAMPLES = sorted((ROOT / "docs/examples").glob("*.py"))
+
+
+def test_a_command_that_is_not_real_is_found(tmp_path, examples):
+    """A wrong command, option, choice, method, field or suite."""
+    for line in (
+        "nothing",
+        "run quick --nope",
+        "run x --level best",
+        "run --method no",
+        "run --task 'digits(x=1)'",
+        "run no",
+    ):
+        path = tmp_path / "page.md"
+        path.write_text(f"```sh\nbench {line}\n```\n")
+        with pytest.raises((AssertionError, UserError, click.UsageError)):
+            _are_real(path, tmp_path)
+
+
+def test_records_that_are_named_are_there():
+    """Every id in a document is of a stored record or measurement."""
+    stored = {path.stem for part in ("records", "measurements") for path in (ROOT / "reports" / part).glob("*.json")}
+    for path in DOCUMENTS:
+        assert set(re.findall(r"\b[0-9a-f]{16}\b", path.read_text())) <= stored, path.name
+
+
+def test_every_example_is_shown():
+    """Each file of docs/examples stands in a document, which another test holds to its text."""
+    shown = " ".join(path.read_text() for path in DOCUMENTS)
+    for example in EXAMPLES:
+        assert f"<!-- file of examples/{example.name}:" in shown
+    blocks = re.findall(r"(<!-- file of [^\n]*\n)?```python\n", shown)
+    assert all(blocks), "every Python block is a file that a test runs"
+
+
+def test_the_examples_run_as_plug_ins(tmp_path):
+    """Method, task and profile, each in its file, through `bench run --plugin`: a record, its budget met, timed."""
+    plugins = [word for example in EXAMPLES for word in ("--plugin", str(example))]
+    chosen = [
+        "smoke",
+        "--task",
+        "parity(recipe={'epochs': 1})",
+        "--method",
+        "halved",
+        "--profile",
+        "cpu_channels_first",
+        "--seeds",
+        "0",
+    ]
+    command = [sys.executable, "-c", "from slimbench.cli import main; main()", "run", *chosen, *plugins]
+    store = Store(tmp_path / "store")
+    done = subprocess.run([*command, "--store", str(store.root)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    statuses = {record.cell["method"]["is"]: (record.status, record.reason) for record in store.records()}
+    assert statuses == {"dense": ("ok", ""), "halved": ("ok", "")}
+    assert {m.profile["is"] for m in store.measurements() if m.status == "ok"} == {"cpu_channels_first"}
+
+
+@pytest.mark.skipif(
+    any(util.find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings")), reason="needs the extra docs"
+)
+def test_the_pages_build(tmp_path):
+    """Strictly: a broken link, or a page in no menu, fails."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "pages")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    built = {path.stem for path in (tmp_path / "pages").glob("*.html")}
+    assert {path.stem for path in ROOT.glob("docs/*.md")} <= built
+    assert "compress" in (tmp_path / "pages/api.html").read_text(), "the interface is read from the source"
 
 
 def test_the_two_commands_exist():

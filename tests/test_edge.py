@@ -512,7 +512,7 @@ def test_a_network_that_does_not_fit_is_not_measured_again(store, monkeypatch):
     from slimbench import run
     from slimbench.core import MeasurementRecord
 
-    monkeypatch.setattr(run, "has_artifact", lambda name, store: True)
+    monkeypatch.setattr(type(store), "has_network", lambda self, name: True)
     monkeypatch.setattr(run, "measurement_id", lambda record, reference, profile, level: f"m-{record.id}")
     monkeypatch.setattr(run.identity, "label", lambda profile: profile.name)
     for record in RECORDS:

@@ -8,7 +8,7 @@ import torch
 from conftest import fakes
 from slimbench import artifact, identity, seeding, train
 from slimbench.compress import compress
-from slimbench.core import Budget, Cell, Settings
+from slimbench.core import Arm, Budget, Cell, Settings, Suite
 from slimbench.hardware_profiles import cuda
 from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
@@ -17,9 +17,12 @@ from slimbench.methods.etpf import ETPF
 from slimbench.methods.gpp import GPP
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv, ResConvFromScratch
+from slimbench.progress import PlainView
+from slimbench.run import Options, run
 from slimbench.tasks.photos import Photos
 from slimbench.tasks.texture_digits import TextureDigits
 from slimbench.train import Loop
+from test_run import PLUGINS
 
 pytestmark = pytest.mark.gpu
 TASK = fakes.Stripes("resnet14")
@@ -118,3 +121,12 @@ def test_the_gpu_measures_stored_networks(tmp_path, mode, precision):
     assert 0 < taken.p50_ms <= taken.p90_ms
     assert taken.device["name"] == torch.cuda.get_device_name()
     assert taken.peak_bytes is None or 0 < taken.peak_bytes <= taken.reserved_bytes
+
+
+def test_a_run_compresses_and_measures_on_the_gpu(store):
+    """Through the runner and its worker processes, two of which share the device."""
+    suite = Suite("gpu", "", (TASK,), Dense(), (Arm((L1Channels(),), (Budget(0.5, epochs=1),)),), (0,), (cuda.CUDA(),))
+    outcome = run(suite, CUDA, Options(jobs=2, plugins=PLUGINS), store, PlainView())
+    assert outcome.failed == 0
+    assert [record.status for record in store.records()] == ["ok", "ok"]
+    assert [timing.status for timing in store.timings()] == ["ok", "ok"]

@@ -33,6 +33,24 @@ def test_a_summary_is_the_record_without_notes_and_samples(store):
     assert store.standings() == {RECORD.id: Standing("ok", "dense", RECORD.artifact, "theirs", False)}
 
 
+def test_what_is_shared_is_shared_by_those_that_have_it(store):
+    """Seeds of one cell have one part, and a record that differs in any of it has its own."""
+    settings = {"settings": {"precision": "fp32"}, "inner": False}
+    base = replace(RECORD, dense_cost=RECORD.cost, splits={"test": 200}, environment={"cpu": "x"})
+    cells = [base.cell | settings | {"seed": seed} for seed in range(4)]
+    changes = [{}, {}, {"environment": {"cpu": "y"}}, {"dense_cost": None, "published": {"claimed": 90.0}}]
+    records = [
+        replace(base, id=f"{n}", cell=cell, **change)
+        for n, (cell, change) in enumerate(zip(cells, changes, strict=True))
+    ]
+    for record in records:
+        store.put(record)
+    found = store.summaries()
+    assert found == [slim(record) for record in records]
+    assert found[0].cell["settings"] is found[1].cell["settings"]
+    assert found[0].dense_cost is found[1].dense_cost
+
+
 def test_files_are_read_once(store, monkeypatch):
     """Then the index answers."""
     store.put(RECORD)
@@ -111,7 +129,14 @@ BUDGET = {"keep": 0.5, "resource": "macs", "params_keep": None, "epochs": 3.0, "
 
 def full(record):
     """With all that a table asks of a cell."""
-    task = {"is": "digits", "label": "digits/resnet14", "network": "resnet14", "version": 1, "recipe": {"epochs": 6.0}}
+    task = {
+        "is": "digits",
+        "family": "classification",
+        "label": "digits/resnet14",
+        "network": "resnet14",
+        "version": 1,
+        "recipe": {"epochs": 6.0},
+    }
     method = {"is": "l1_channels", "label": record.label.rpartition(" seed")[0], "version": 1, "fidelity": {}}
     cell = {"task": task, "method": method, "budget": BUDGET, "data": "digits", "engine": 1}
     settings = {"precision": "fp32", "device": "cpu", "threads": 1}

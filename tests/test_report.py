@@ -16,6 +16,7 @@ from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv
 from slimbench.reports import render, table
 from slimbench.tasks.cifar import CIFAR10
+from slimbench.tasks.texture_digits import TextureDigits
 
 NOTE = "these weights have seen the validation split"
 
@@ -121,9 +122,11 @@ def test_a_row_of_failures_has_no_numbers():
 
 
 def test_fidelity_and_training_columns():
-    """ResConv is re-derived, and the four columns of training are there."""
+    """ResConv is re-derived, an extension elsewhere alone, and the four columns of training are there."""
     text = markdown([*PAIR, record(ResConv(), 0.5, macs=500)], [])
-    assert "extension, re-derived" in row_of(text, "resconv")
+    assert "re-derived" in row_of(text, "resconv")
+    segmented = markdown([record(Dense(), task=TextureDigits()), record(ResConv(), 0.5, task=TextureDigits())], [])
+    assert "extension, re-derived" in row_of(segmented, "resconv")
     assert [*row_of(text, "resconv")[-4:]] == ["16.0", "0.0", "8.0", "ok"]
 
 

@@ -24,7 +24,7 @@ import pytest
 import torch
 
 from conftest import FAKES, HERE, fakes
-from slimbench import artifact, discover, execute, identity, worker
+from slimbench import artifact, discover, identity, process, worker
 from slimbench.compress import compress
 from slimbench.core import Arm, Budget, Cell, Cost, Published, Record, Settings, Suite
 from slimbench.methods.dense import Dense
@@ -385,6 +385,18 @@ def test_a_measurement_that_crashes_leaves_a_record(copied, monkeypatch):
     assert "time limit" in copied.measurement(victim.id).reason
 
 
+def test_networks_of_another_machine_are_measured(copied):
+    """What is not done stays so, and what is done is measured."""
+    for path in copied.root.glob("measurements/*"):
+        path.unlink()
+    more = replace(SUITE, seeds=(0, 1, 2))
+    outcome, view = go(more, copied, measure_only=True)
+    assert outcome.failed == 0
+    assert len(copied.timings()) > 0
+    assert len(copied.records()) == len(outcome.ids) - 2
+    assert all(" on " in label for label in view.labels("done"))
+
+
 def test_a_damaged_measurement_is_taken_again(copied):
     """The reader is told, and no cell is touched."""
     victim = copied.measurements()[0]
@@ -499,7 +511,7 @@ def test_an_interrupt_waits_until_a_worker_has_started(number):
     seen = []
     before = signal.signal(number, lambda *received: seen.append("handled"))
     try:
-        with execute._undisturbed():
+        with process.undisturbed():
             signal.raise_signal(number)
             seen.append("started")
         assert seen == ["started", "handled"]

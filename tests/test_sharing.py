@@ -5,45 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from conftest import fakes
-from slimbench import discover, execute, identity, logs
+from slimbench import discover, identity, local, logs, process
 from slimbench.core import Budget, Cell
-from slimbench.execute import Event, Job, Local, Queue, Retry
+from slimbench.execute import Event, Job, Queue
 from slimbench.leases import Claims, Leases
+from slimbench.local import Local, Retry
 from slimbench.methods.dense import Dense
 from slimbench.plan import Filter, plan
 from slimbench.run import Options, StoppedError, run
 from slimbench.store import Store
+from slow import SLOW, STEPS, steps_of, until
 from test_run import COMMAND, PLUGINS, SETTINGS, SUITE, TASK, alive, go, hanging, more_fakes, of, suite_of, timeless
 
 CELLS = replace(SUITE, profiles=())  # two seeds, without measuring
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A store in which one runner made the two seeds' cells."""
-    store = Store(tmp_path_factory.mktemp("finished") / "store")
-    go(CELLS, store)
-    return store
-
-
-@pytest.fixture
-def dense(finished, tmp_path) -> Store:
-    """A store with the dense networks alone."""
-    shutil.copytree(finished.root, tmp_path / "dense")
-    store = Store(tmp_path / "dense")
-    for record in store.records():
-        if record.reference:
-            (store.root / "records" / f"{record.id}.json").unlink()
-    return store
 
 
 def starts(store: Store) -> dict[str, int]:
@@ -53,6 +39,12 @@ def starts(store: Store) -> dict[str, int]:
 
 def leased(store: Store) -> list[Path]:
     return [*(store.root / "leases").iterdir(), *(store.root / "runners").iterdir()]
+
+
+def job_of(method, dense: Store, name: str = "job") -> Job:
+    """A cell of a method on the store's dense network, as a job that is not known by the cell's id."""
+    cell = replace(plan(suite_of(method), SETTINGS)[1], budget=Budget(0.5, epochs=1))
+    return Job(name, method.how, {"do": "compress", "cell": cell, "store": dense.root}, dense.log(name))
 
 
 # ---------------------------------------------------------------------------------------------------- several runners
@@ -131,10 +123,8 @@ def test_what_failed_with_another_runner_counts_and_is_not_tried_here(dense):
 
 def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
     """It stood still for too long: the cell is the other's, whose record it takes."""
-    monkeypatch.setattr(execute, "_LOOK_S", 0.1)
-    cell = plan(suite_of(fakes.Misbehaves("hangs")), SETTINGS)[1]
-    work = {"do": "compress", "cell": cell, "store": dense.root}
-    job = Job(identity.cell_id(cell), "hangs", work, dense.log("it"))
+    monkeypatch.setattr(local, "_LOOK_S", 0.1)
+    job = job_of(fakes.Misbehaves("hangs"), dense)
     with Leases(dense.root, beat_s=0.1) as mine, Leases(dense.root) as other:
         events = Local().run([job], PLUGINS, Claims(mine, dense.record, {}))
         assert next(events).kind == "started"
@@ -145,7 +135,46 @@ def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
         other.drop(job.id)
         (last,) = events
     assert (last.kind, last.value.label) == ("done", "the other's")
-    assert logs.last(dense.log("it"))["event"] == "lost"
+    assert logs.last(dense.log("job"))["event"] == "lost"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_ended_goes_on_at_the_very_step(dense, straight, tmp_path, monkeypatch, number, status):
+    """No checkpoint was due: the worker saves as it ends. All steps are made once, to the bits of one run."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    command = ["disturbs(how='trains_slowly')" if part == "fake" else part for part in COMMAND]
+    command += ["--plugin", PLUGINS[1], "--store", str(dense.root)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as runner:
+        until(lambda: len(steps_of(tmp_path)) > 4 or runner.poll() is not None)
+        runner.send_signal(number)
+        _, said = runner.communicate()
+    assert (runner.returncode, said.count("\n")) == (status, 1), said
+    assert 4 < len(steps_of(tmp_path)) < len(STEPS)
+    assert leased(dense) == []
+    assert go(SLOW, dense)[0].failed == 0
+    assert steps_of(tmp_path) == STEPS
+    assert timeless(dense)[straight.id] == straight
+
+
+def test_what_does_not_train_ends_at_once(dense):
+    """Nobody waits for a step that never comes; the test's own time limit would end it."""
+    events = Local(grace_s=3600.0).run([job_of(more_fakes.Disturbs("trains_and_hangs"), dense)], PLUGINS)
+    assert [next(events).kind for _ in range(2)] == ["started", "progress"]
+    events.close()
+    assert logs.last(dense.log("job"))["event"] == "stopped"
+
+
+# ---------------------------------------------------------------------------------------------------------------- GPUs
+
+
+def test_processes_share_the_gpus_evenly(dense, tmp_path, monkeypatch):
+    """One sees one GPU, that which fewest use; none is left out, and no id depends on which it was."""
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    jobs = [job_of(more_fakes.Disturbs("sees_a_gpu"), dense, name=f"job-{n}") for n in range(4)]
+    assert {event.kind for event in Local(4, gpus=("2", "5")).run(jobs, PLUGINS)} == {"started", "progress", "done"}
+    assert sorted((tmp_path / "seen").read_text().split()) == ["2", "2", "5", "5"]
+    told = [next(iter(logs.lines(job.log)))["gpu"] for job in jobs]
+    assert told == ["2", "5", "2", "5"]
 
 
 # -------------------------------------------------------------------------------------------------------------- memory
@@ -186,7 +215,7 @@ def test_what_ran_out_of_memory_alone_has_failed(dense, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("left", "at_once"), [(2**60, 2), (10, 1)], ids=["enough", "too little"])
 def test_no_more_start_than_the_memory_is_for(store, monkeypatch, left, at_once):
     """By what jobs like them took; one always runs."""
-    monkeypatch.setattr(execute.memory, "available_bytes", lambda: left)
+    monkeypatch.setattr(local.memory, "available_bytes", lambda: left)
     work = {"do": "check", "task": TASK, "store": store.root}
     jobs = [Job(f"check-{n}", "check", work, store.log("check"), memory_bytes=2**20) for n in range(3)]
     under_way = most = 0
@@ -194,6 +223,32 @@ def test_no_more_start_than_the_memory_is_for(store, monkeypatch, left, at_once)
         under_way += {"started": 1, "done": -1}[event.kind]
         most = max(most, under_way)
     assert (most, under_way) == (at_once, 0)
+
+
+@pytest.mark.parametrize(
+    ("device", "allowed", "method"),
+    [("cpu", False, "forkserver"), ("cuda", True, "forkserver"), ("cuda", False, "spawn")],
+)
+def test_a_worker_is_a_fork_where_its_device_allows_it(store, monkeypatch, device, allowed, method):
+    """Any worker does its job, however it starts."""
+    used, get = [], process.multiprocessing.get_context
+    monkeypatch.setattr(process.multiprocessing, "get_context", lambda name: used.append(name) or get(name))
+    monkeypatch.setattr(process, "_forks_may_use_cuda", lambda: allowed)
+    job = Job("check", "check", {"do": "check", "task": TASK, "store": store.root}, store.log("check"), device=device)
+    assert [event.kind for event in Local().run([job], PLUGINS)] == ["started", "done"]
+    assert used[-1] == method
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_forks_may_not_use_what_is_not_there():
+    """It is tried, and the answer is no."""
+    assert not process._forks_may_use_cuda.__wrapped__()
+
+
+def test_the_fork_server_never_asks_for_cuda():
+    """Once it has, PyTorch refuses CUDA to every fork of it."""
+    asks = "import torch; torch.cuda.is_available = torch.cuda.device_count = torch.cuda.init = lambda: 1 / 0"
+    subprocess.run([sys.executable, "-c", f"{asks}; import slimbench.preload"], check=True, env=os.environ)
 
 
 def test_jobs_wait_for_what_they_start_from():

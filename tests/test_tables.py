@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -19,8 +23,9 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.reports import across, audit, render, table
+from slimbench.reports import across, audit, latex, render, table, terminal
 from slimbench.reports._text import BOLD, PLAIN
+from slimbench.store import Store
 from slimbench.tasks.texture_digits import TextureDigits
 
 NOISE = (0.1, -0.2, 0.15, 0.0, -0.1, 0.05)
@@ -120,6 +125,18 @@ def plain(text):
     return text.replace(BOLD, "").replace(PLAIN, "").strip()
 
 
+def set_in_latex(found):
+    """The rows of a table, put together again from the parts that it is set in: the first columns come every time."""
+    grids = re.findall(r"\\toprule\n(.*?) \\\\\n\\midrule\n(.*?)\\bottomrule", render.latex([found]), re.DOTALL)
+    columns = {}
+    for heads, body in grids:
+        rows = [line.removesuffix(r" \\").split(" & ") for line in body.splitlines()]
+        for head, texts in zip(heads.split(" & "), zip(*rows, strict=True), strict=True):
+            assert columns.setdefault(head, texts) == texts
+    assert list(columns) == [latex.escaped(head) for head in found.heads]
+    return [list(row) for row in zip(*columns.values(), strict=True)]
+
+
 def test_markdown_latex_html_and_the_terminal_show_the_same_cells():
     """Read back from each."""
     (found, _) = table.tables(SIX, TIMED)
@@ -129,10 +146,9 @@ def test_markdown_latex_html_and_the_terminal_show_the_same_cells():
     page = _Cells()
     page.feed(render.html([found]))
     assert [[cell.strip() for cell in row] for row in page.rows[1:]] == wanted
-    rows = [line for line in render.latex([found]).splitlines() if line.endswith(r" \\")][1:]
-    assert rows == [" & ".join(map(render.escaped_latex, map(found.shown, row))) + r" \\" for row in found.body]
+    assert set_in_latex(found) == [[latex.escaped(found.shown(entry)) for entry in row] for row in found.body]
     console = Console(file=io.StringIO(), width=1000, force_terminal=True, color_system="standard")
-    render.terminal([found], console)
+    terminal.terminal([found], console)
     shown = console.file.getvalue()
     assert "\x1b[" in shown
     text = re.sub(r"\x1b\[[\d;]*m", "", shown)
@@ -156,10 +172,10 @@ def test_csv_and_json_hold_the_same_lines():
 def test_names_that_mean_something_to_a_format_are_escaped():
     """Formulas have stars, underscores and bars."""
     entry = table.Entry(FORMULA)
-    odd = table.Table("50 % of <b>", ("a & b", "c"), ((entry, table.Entry("Δ ± é")),))
+    odd = table.Table("50 % of <b>", ("a & b", "c"), ((entry, table.Entry("Δ ± é 漢")),))
     assert r"sum(abs(WI)\*\*2 \| x_1) & 5 %" in render.markdown([odd])
     assert r"sum(abs(WI)**2 $|$ x\_1) \& 5 \%" in render.latex([odd])
-    assert r"$\Delta$ $\pm$ ?" in render.latex([odd])
+    assert r"$\Delta$ $\pm$ \'{e} ?" in render.latex([odd])
     assert "50 % of &lt;b&gt;" in render.html([odd])
 
 
@@ -184,22 +200,46 @@ def test_latex_is_balanced():
     assert text.isascii()
     bare = re.sub(r"\\[{}]", "", text)
     assert bare.count("{") == bare.count("}")
-    for name in ("table", "tabular", "flushleft"):
+    for name in ("table", "tabular"):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") > 0
 
 
+HARD = r"50 % & more_of #1 {a} [b] \c ~ ^ <x> | $y$ Δ ± ≥ × é 漢 https://example.org/a_b"  # noqa: RUF001
+
+
+def odd(rows, columns):
+    """A table that is hard to set: everything that LaTeX reads as its own, wide, long, sentences, bold print."""
+    line = [table.Entry(HARD), *(table.Entry(f"{BOLD}{i}.00 ± 0.10{PLAIN}", (HARD,)) for i in range(columns - 2))]
+    heads = ("method", *(f"measured speed-up & {i}, cpu_x" for i in range(columns - 2)), "said")
+    said = table.Entry(" ".join(["a sentence of many words"] * 9))
+    return table.Table(HARD, heads, tuple((*line, said) for _ in range(rows)), (HARD, HARD))
+
+
+def test_latex_goes_on_in_the_next_part():
+    """What is too wide or too long for one float: the first column comes again, every part is numbered."""
+    text = render.latex([odd(60, 12)])
+    captions = re.findall(r"\(part (\d+) of (\d+)\)", text)
+    assert [int(i) for i, _ in captions] == list(range(1, len(captions) + 1))
+    assert len(captions) > 2
+    assert render.latex([odd(2, 3)]).count(r"\begin{table}") == 1
+    assert set_in_latex(odd(2, 12)) == [[latex.escaped(odd(2, 12).shown(e)) for e in row] for row in odd(2, 12).body]
+
+
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
-def test_latex_compiles(tmp_path):
-    """With booktabs, in a plain article."""
-    body = render.latex(every_kind()[0])
-    text = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n" + body + "\\end{document}\n"
-    (tmp_path / "tables.tex").write_text(text)
+@pytest.mark.parametrize("kind", ["every", "odd"])
+def test_latex_compiles(kind, tmp_path):
+    """With array, booktabs and graphicx, in a plain article: every kind of table, and all that is hard."""
+    body = render.latex(every_kind()[0] if kind == "every" else [odd(60, 12), odd(1, 2), odd(2, 30)])
+    packages = r"\usepackage{array,booktabs,graphicx}"
+    (tmp_path / "t.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}")
     done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"],
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "tables.pdf").stat().st_size > 1000
+    assert (tmp_path / "t.pdf").stat().st_size > 1000
+    wide = [float(points) for points in re.findall(r"Overfull .hbox \((.*?)pt too wide", done.stdout)]
+    assert max(wide, default=0) < 30, "nothing runs out of the text"
 
 
 def test_one_table_a_profile():
@@ -227,3 +267,66 @@ def test_one_table_over_all_tasks():
 def test_every_kind_passes_its_audit():
     """Rows, ratios, ranks and texts."""
     assert audit.tables(*every_kind()) == []
+
+
+def in_a_terminal(found, width=80):
+    """What a terminal shows, without its colours."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
+    terminal.terminal(found, console)
+    return re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue())
+
+
+def test_few_columns_show_what_matters_most():
+    """Nothing is cut off inside: columns that do not fit are named, numbers stay whole, no line is longer."""
+    (found, _) = table.tables(SIX, TIMED)
+    text = in_a_terminal([found], 70)
+    assert max(map(len, text.splitlines())) <= 70
+    assert "…" not in text
+    for row in found.body:
+        assert plain(dict(zip(found.heads, row, strict=True))["top1 mean ± sd (n)"].text) in text
+    assert re.search(r"Too wide for here: .*params", " ".join(text.split()))
+    assert "Too wide" not in in_a_terminal([found], 400)
+
+
+def test_a_table_without_compact_columns_goes_on_below():
+    """Every head and every cell is there, part by part."""
+    text = in_a_terminal([odd(2, 12)])
+    assert all(f"& {i}," in text for i in range(10))
+    assert text.count("9.00 ± 0.10") == 2
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_caption_is_said_once():
+    """Of several tables."""
+    (found, *_) = table.tables(SIX, TIMED)
+    assert in_a_terminal([found, found], 1000).count("MACs are multiply-accumulates") == 1
+
+
+def run_in_a_terminal(command, environ):
+    """Exit status and what a pseudo-terminal got to see."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=theirs, stdin=subprocess.DEVNULL, env=environ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux says that nobody writes there any more
+            while piece := os.read(ours, 65536):
+                shown += piece
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
+def test_bench_report_in_a_terminal(tmp_path):
+    """A real one: colours and the compact columns; elsewhere Markdown."""
+    store = Store(tmp_path / "store")
+    for one in SIX:
+        store.put(one)
+    command = [sys.executable, "-c", "from slimbench.cli import main; main()", "report", "--store", str(store.root)]
+    environ = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
+    code, shown = run_in_a_terminal(command, environ)
+    assert code == 0
+    assert "\x1b[" in shown
+    assert "Too wide for here" in re.sub(r"\x1b\[[\d;]*m", "", shown)
+    assert "| method" not in shown
+    piped = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
+    assert "| method" in piped.stdout
+    assert "\x1b[" not in piped.stdout

@@ -13,6 +13,7 @@ from torch import nn
 from conftest import fakes
 from slimbench import seeding, train
 from slimbench.core import Recipe, Settings
+from slimbench.ending import EndedError
 from slimbench.train import Loop, OverspentError, schedule
 
 TASK = fakes.Stripes()
@@ -112,6 +113,36 @@ def test_killed_and_resumed_equals_straight_through(tmp_path, monkeypatch, kille
     assert straight[3].notes == resumed[3].notes
     same = ("search_epochs", "compression_epochs", "examples", "steps")
     assert all(getattr(straight[3].spent, name) == getattr(resumed[3].spent, name) for name in same)
+
+
+def test_asked_to_end_it_saves_the_step_under_way(tmp_path):
+    """No checkpoint was due; what goes on from there begins with the next step, and comes to the same bits."""
+    straight = loop().fit(network(), 2, name="fit")
+    trainer, seen = loop(tmp_path), []
+
+    def asks(step):
+        assert trainer.ending.training == 1
+        if step.index == 7:
+            assert trainer.ending.ask()
+
+    with pytest.raises(EndedError):
+        trainer.fit(network(), 2, name="fit", after_step=asks)
+    assert not trainer.ending.ask(), "nothing trains any more"
+    resumed = loop(tmp_path).fit(network(), 2, name="fit", after_step=lambda step: seen.append(step.index))
+    assert seen == list(range(8, 12))
+    assert torch.equal(weights(straight), weights(resumed))
+
+
+def test_training_elsewhere_is_asked_with_the_rest(tmp_path):
+    """A method's loop on another task saves too."""
+    trainer = loop(tmp_path)
+    other = trainer.elsewhere(TASK)
+    trainer.ending.ask()
+    with pytest.raises(EndedError):
+        other.fit(network(), 2, name="fit")
+    seen = []
+    loop(tmp_path).elsewhere(TASK).fit(network(), 1, name="fit", after_step=lambda step: seen.append(step.index))
+    assert seen == [1, 2, 3, 4, 5]
 
 
 def test_finished_fits_return_at_once(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 
 from slimbench import discover, environment, identity
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, pack
-from slimbench.execute import Job, Local
+from slimbench.execute import Job
+from slimbench.local import Local
 from slimbench.measure import measurement_id
 from slimbench.plan import Filter, plan
 from slimbench.store import Store

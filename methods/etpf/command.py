@@ -71,6 +71,7 @@ def evolve(
     The fitness of a function is the geometric mean of what networks score on the tasks' validation splits, after it
     has pruned them and they were trained for a while. Interrupt it whenever you like: the same command continues.
     """
+    from slimbench import executors
     from slimbench.methods.etpf import evolution, functions, schedules
     from slimbench.methods.etpf.course import Course
     from slimbench.progress import view
@@ -89,7 +90,7 @@ def evolve(
             reference = Cell(chosen, dense, Budget(1.0), seed, settings)
             cells.append(Cell(chosen, method, budget, seed, settings, reference, inner=True))
     shown = view(as_json=as_json)
-    options = Options(cli.jobs_of(jobs, threads, device), time_limit_s=time_limit, plugins=tuple(plugin))
+    options = Options(time_limit_s=time_limit, plugins=tuple(plugin), executor=executors.local(settings, jobs))
     first = [functions.function(text) for text in initial] or evolution.first_population()
     course = Course(first, cells, evolution.Settings(**how), options, Store(store), shown)
     try:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimbench.reports import _text, pictures
-from slimbench.reports.rows import headline
 from slimbench.reports.table import title
 from slimbench.statistics import student
 
@@ -57,7 +56,7 @@ def _front(costs: Sequence[float | None], scored: Sequence[Line]) -> list[tuple[
 
 
 def _point(line: Line, costs: Sequence[float | None]) -> dict[str, Any]:
-    taken = student(list(headline(line.row.counted).values()))
+    taken = student(list(line.row.scores.values()))
     return {
         "method": line.facts["method"],
         "asked": _text.asked(line.facts),

@@ -6,21 +6,25 @@ it, and the job is done again from its last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slimbench import discover
-from slimbench.execute import Event, Job, Local, Queue
+from slimbench.execute import Event, Job, Queue
 from slimbench.leases import Claims, Leases
+from slimbench.local import Local
 from slimbench.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Hashable, Sequence
+    from collections.abc import Generator, Hashable, Iterator, Sequence
 
 Said = tuple[str, Any]  # an event's kind and value
 
@@ -61,19 +65,43 @@ class Apart:
             discover.load_plugin(plugin)
         job = replace(self.job, work=pickle.loads(self.work), after="")
         store = Store(job.work["store"])
-        with Leases(store.root, job.label) as leases:
+        last = Event("failed", job, "it was not run")
+        with _ended_by_sigterm(), Leases(store.root, job.label) as leases:
             claims = Claims(leases, store.record, {job.id: self.before})
-            last = Event("failed", job, "it was not run")
-            for last in self.how.run([job], self.plugins, claims):
-                if last.kind == "failed":
-                    store.put(failure(job.work["cell"], replace(last, job=self.job), store))
+            with contextlib.closing(self.how.run([job], self.plugins, claims)) as events:
+                for last in events:
+                    if last.kind == "failed":
+                        store.put(failure(job.work["cell"], replace(last, job=self.job), store))
         return ("done", store.record(job.id)) if last.kind == "failed" else (last.kind, last.value)
 
     def checkpoint(self) -> Any:
-        """What a cluster puts back in its queue when time runs out: the same job, which goes on from its checkpoint."""
+        """What a cluster puts back in its queue when time runs out: the same job, which goes on where it is ended now.
+
+        Called by the handler of the cluster's signal, which then ends this process; what the cluster sends besides
+        must not cut short what is being saved.
+        """
         from submitit.helpers import DelayedSubmission
 
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return DelayedSubmission(self)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """What a cluster sends some time before it kills: the first one ends this process in order, others are too late."""
+
+    def end(*received: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: a handler that is not of Python
 
 
 class Cluster(Protocol):

@@ -1,6 +1,7 @@
 """A proxy that got worse and two commits go in; the first commit at which it was worse comes out, by `git bisect`.
 
-Each step makes the proxy's cells with the code of its commit, in a worktree of its own, and judges them with today's.
+Each step makes the proxy's cells with the code of its commit, in a worktree of its own, and judges them with today's:
+their counts and scores, or how fast the first seed's network is beside the baseline's.
 """
 
 from __future__ import annotations
@@ -10,14 +11,22 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from slimbench import baseline, regression
+from slimbench import baseline, discover, latency, regression
 from slimbench.core import UserError
 from slimbench.store import Store
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slimbench.baseline import Baseline, Kept
+    from slimbench.regression import Finding
+
 _SKIP = 125  # what `git bisect run` takes for "this commit cannot be tested"
+_STOP = 255  # and for "no commit can be"
 _MAKER = Path(__file__).with_name("cells_of_commit.py")
 
 
@@ -28,8 +37,10 @@ class Step:
     Attributes:
         file: the baseline.
         proxy: one of its proxies.
+        root: the repository's top folder.
         any_change: whether a sample that scores otherwise is bad enough; else a regression must be found.
-        plugins: users' files, relative to the repository.
+        profile: the one by which latencies are judged; empty: counts and scores are.
+        plugins: users' files, relative to the root.
         tasks, methods: that join the suite, as for `bench run`.
 
     """
@@ -37,7 +48,9 @@ class Step:
     file: str
     proxy: str
     suite: str
+    root: str
     any_change: bool = False
+    profile: str = ""
     plugins: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
@@ -46,17 +59,29 @@ class Step:
 def first_bad(repository: Path, good: str, bad: str, command: list[str]) -> tuple[str, str]:
     """The first commit after ``good`` at which the command, run in a worktree, exits with 1, and git's own report.
 
-    Raises: UserError where git finds none, since commits do not exist or those that matter could not be tested.
+    Raises: UserError where it does not exit so at ``bad``, or where git finds none, since commits do not exist or those
+    that matter could not be tested.
     """
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         _git(repository, "worktree", "add", "--detach", str(tree), bad)
         try:
+            _must_be_bad(tree, bad, command)
             _git(tree, "bisect", "start", bad, good, "--")
             told = _git(tree, "bisect", "run", *command)
             return _git(tree, "rev-parse", "refs/bisect/bad").strip(), told
         finally:
             _git(repository, "worktree", "remove", "--force", str(tree))
+
+
+def _must_be_bad(tree: Path, bad: str, command: list[str]) -> None:
+    """Git believes what it is told of the last commit: a search for what is not there would blame anyone."""
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        raise UserError(f"{bad} is not worse than the baseline: there is no commit to look for.")
+    if done.returncode != 1:
+        last = (done.stderr.strip() or "it says no more").splitlines()[-1]
+        raise UserError(f"{bad} cannot be judged: {last}")
 
 
 def root(inside: Path) -> Path:
@@ -80,33 +105,63 @@ def command(step: Step) -> list[str]:
 
 
 def main() -> None:
-    """One step, in the worktree that git stands in: exit status 0 good, 1 bad, 125 cannot be tested."""
-    given = json.loads(sys.argv[1])
-    step = Step(**given)
+    """One step, in the worktree that git stands in: exit status 0 good, 1 bad, 125 cannot be tested, 255 none can."""
+    step = Step(**json.loads(sys.argv[1]))
+    try:
+        sys.exit(_stepped(step))
+    except Exception as error:  # noqa: BLE001  git would take Python's own status, 1, for a bad commit
+        _tell(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        sys.exit(_STOP)
+
+
+def _stepped(step: Step) -> int:
+    for plugin in step.plugins:
+        discover.load_plugin(str(Path(step.root) / plugin))
     with tempfile.TemporaryDirectory() as store:
-        made = _made(step, Path.cwd(), Path(store))
-        sys.exit(judged(step, Store(store)) if made else _SKIP)
+        return judged(step, Store(store)) if _made(step, Path.cwd(), Path(store)) else _SKIP
 
 
 def _made(step: Step, tree: Path, store: Path) -> bool:
     """Whether the commit's own code could make the cells."""
-    base = baseline.read(Path(step.file))
-    wanted = {cell.label: cell.seed for cell in base.cells if cell.proxy == step.proxy}
+    wanted = {cell.label: cell.seed for cell in _wanted(step, baseline.read(Path(step.file)))}
     path = [str(tree / "src")] if (tree / "src/slimbench").is_dir() else []
     env = os.environ | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
     asked = {"suite": step.suite, "task": step.tasks, "method": step.methods, "wanted": wanted, "store": str(store)}
     asked["plugins"] = [str(tree / plugin) for plugin in step.plugins]
-    return subprocess.run([sys.executable, "-P", str(_MAKER), json.dumps(asked)], env=env, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-P", str(_MAKER), json.dumps(asked)], env=env, check=False)
+    return done.returncode == 0
+
+
+def _wanted(step: Step, base: Baseline) -> list[Kept]:
+    """The proxy's cells; of latencies, those that are timed."""
+    cells = baseline.timed_cells(base.cells) if step.profile else base.cells
+    return [cell for cell in cells if cell.proxy == step.proxy]
 
 
 def judged(step: Step, store: Store) -> int:
-    """0, 1 or 125, from the records of a step."""
+    """0, 1 or 125, from the records and networks of a step."""
     base, records = baseline.read(Path(step.file)), store.records()
-    cells = [cell for cell in base.cells if cell.proxy == step.proxy]
+    cells = _wanted(step, base)
     head = [cell for cell in baseline.newest(records) if cell.proxy == step.proxy]
+    if step.profile:
+        only = replace(base, cells=tuple(cells), apart={step.profile: base.apart[step.profile]})
+        return _status(latency.compare(only, head, store, Path(step.file), say=_tell))
     pairs = regression.pairs_of(cells, head)
     if step.any_change and len(pairs) == len(cells):
         return int(any((ours.status, ours.outputs) != (theirs.status, theirs.outputs) for ours, theirs in pairs))
     is_same = all(baseline.machine_of(record) == base.machine for record in records)
-    status = regression.exit_status(regression.compare(cells, head, is_same_machine=is_same))
+    return _status(regression.compare(cells, head, is_same_machine=is_same))
+
+
+def _tell(text: str) -> None:
+    """Whoever reads the log; the last word before a stop is the user's."""
+    sys.stderr.write(text + "\n")
+
+
+def _status(findings: Sequence[Finding]) -> int:
+    """Git's; of no findings, nothing can be told."""
+    for finding in findings:
+        if finding.verdict != "fine":
+            _tell(f"{finding.what}: {finding.text}")
+    status = regression.exit_status(findings) if findings else 2
     return _SKIP if status == 2 else status

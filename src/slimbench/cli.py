@@ -12,9 +12,10 @@ import click
 from slimbench import __version__, cli_nightly, cli_report, cli_runs, cli_site, discover, environment
 from slimbench.cli_options import options, prepare, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
+from slimbench.remote import open_store
 from slimbench.store import Store
 
-__all__ = ["jobs_of", "main", "options", "prepare"]
+__all__ = ["main", "options", "prepare"]
 
 _KINDS = {"methods": "methods", "tasks": "tasks", "profiles": "hardware_profiles"}
 
@@ -140,7 +141,7 @@ def plan(
     from slimbench import listing
 
     prepare(data, plugin)
-    known = Store(store, create=False) if (Path(store) / "records").is_dir() else None
+    known = open_store(store, create=False) if "://" in store or (Path(store) / "records").is_dir() else None
     settings = environment.resolve(precision, device, threads)
     text = listing.planned(_suite(**part), settings, known, as_json=as_json)
     warn(known)
@@ -158,6 +159,7 @@ def plan(
     default=None,
     help="Seconds that a cell may take (else the suite's).",
 )
+@click.option("--measure-only", is_flag=True, help="Compress nothing; the networks may come from another machine.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first cell that fails.")
 @click.option(
     "--executor",
@@ -189,6 +191,7 @@ def run(
     level: Any,
     time_limit: float | None,
     fail_fast: bool,
+    measure_only: bool,
     executor: str,
     address: str,
     slurm: Any,
@@ -204,18 +207,13 @@ def run(
     from slimbench.run import Options
 
     prepare(data, plugin)
-    settings = environment.resolve(precision, device, threads)
-    here = jobs_of(jobs, threads, device)
+    settings = environment.resolve(precision, device, threads, elsewhere=measure_only)
+    if "://" in store and executor != "local":
+        raise UserError(f"--executor {executor} wants a folder that all nodes see, and {store} is none.")
     scripts = Path(store).expanduser().absolute() / "submitted"
-    where = executors.executor(
-        executor, settings, scripts, jobs=jobs, here=here, memory_gb=memory, address=address, slurm=slurm
-    )
-    how = Options(here, level, limit, fail_fast, time_limit, tuple(plugin), where)
+    where = executors.executor(executor, settings, scripts, jobs=jobs, memory_gb=memory, address=address, slurm=slurm)
+    how = Options(1, level, limit, fail_fast, time_limit, tuple(plugin), where, measure_only)
     sys.exit(_run(_suite(**part), settings, how, store, as_json=as_json))
-
-
-def jobs_of(jobs: int | None, threads: int, device: str) -> int:
-    return jobs or (1 if device != "cpu" else max(1, environment.physical_cores() // threads))
 
 
 def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_json: bool) -> int:
@@ -224,7 +222,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
     from slimbench.reports import render, table
     from slimbench.run import run as run_suite
 
-    store = Store(store_path)
+    store = open_store(store_path)
     shown = view(as_json=as_json)
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -238,7 +236,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
         click.echo("\n" + render.markdown(table.tables(records, taken)))
         if took := [f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1]:
             click.echo(f"Took {', '.join(took)}.")
-        click.echo(f"Records are in {store.root}; `bench show ID` tells all about one, `bench report` makes tables.")
+        click.echo(f"Records are in {store.place}; `bench show ID` tells all about one, `bench report` makes tables.")
     return 1 if outcome.failed else 0
 
 
@@ -256,7 +254,7 @@ def show(id: str, store: str, *, as_json: bool, pictures: str | None, layers: bo
     from slimbench import listing
     from slimbench.reports import notes
 
-    opened = Store(store, create=False)
+    opened = open_store(store, create=False)
     record = opened.find(id)
     if layers:
         click.echo(_layers(opened, record, as_json=as_json))
@@ -290,7 +288,7 @@ def _layers(store: Store, record: Any, *, as_json: bool) -> str:
 @click.option(
     "--write",
     type=click.Path(exists=True, dir_okay=False),
-    help="Write the table or the cards of methods into this file.",
+    help="Write into this document what is generated between its markers: cards, files, results.",
 )
 @click.option(
     "--baseline", default=None, help="Compare the store's records with this file of `bench baseline` instead."
@@ -313,11 +311,11 @@ def check(
     With --baseline: whether the store's records are as they were; 1 where one got worse, 2 where that cannot be told.
     """
     from slimbench import checking
-    from slimbench.reports import cards
+    from slimbench.reports import documents
 
     prepare(data, plugin)
     if write:
-        click.echo(f"{write}: {'written' if cards.write(Path(write)) else 'is up to date'}")
+        click.echo(f"{write}: {'written' if documents.write(Path(write)) else 'is up to date'}")
         return
     if baseline:
         sys.exit(cli_nightly.compared(store, baseline, summary, junit))

@@ -139,26 +139,39 @@ def bisect(
 ) -> None:
     """Find the commit at which a proxy got worse, or changed, with `git bisect` in a worktree of its own.
 
-    PROXY is a part of what the summary calls it, such as "digits/resnet14 l1_channels". Counts and scores are compared;
-    packages stay those that are installed.
+    PROXY is a part of what the summary calls it, such as "digits/resnet14 l1_channels": counts and scores are compared.
+    With " by " and a profile after it, such as "digits/resnet14 l1_channels by cpu", latencies are. Packages stay those
+    that are installed.
     """
     from slimbench import baseline as baselines
     from slimbench import bisecting
 
-    prepare(data, ())
+    prepare(data, plugin)
     base = baselines.read(Path(file))
-    names = sorted({cell.proxy for cell in base.cells if proxy in cell.proxy})
-    exact = [name for name in names if name == proxy] or names
-    if len(exact) != 1:
-        raise UserError(
-            f"{len(exact) or 'No'} proxies of {file} are called {proxy!r}" + "".join(f"; {n}" for n in exact[:5]) + "."
-        )
+    name, profile = _named(proxy, base, file)
+    if profile and any_change:
+        raise UserError(f"--any-change is of scores: say it without {f' by {profile}'!r}.")
     start = good or base.commit
     if not start or "-dirty" in start:
         raise UserError(f"The baseline was made at {start or 'no commit'}: name a good one with --good.")
     root = bisecting.root(Path.cwd())
-    files = tuple(os.path.relpath(name, root) for name in plugin)
-    step = bisecting.Step(str(Path(file).absolute()), exact[0], suite, any_change, files, task, method)
+    files = tuple(os.path.relpath(one, root) for one in plugin)
+    step = bisecting.Step(
+        str(Path(file).absolute()), name, suite, str(root), any_change, profile, files, tuple(task), tuple(method)
+    )
     commit, told = bisecting.first_bad(root, start, bad, bisecting.command(step))
     click.echo(told, err=True)
-    click.echo(f"{exact[0]}: the first bad commit is {commit}")
+    click.echo(f"{name}{f' by {profile}' if profile else ''}: the first bad commit is {commit}")
+
+
+def _named(asked: str, base: Any, file: str) -> tuple[str, str]:
+    """The one proxy of a baseline that was asked for, and a profile where latencies were. Raises: UserError."""
+    profile = next((label for label in base.apart if asked.endswith(f" by {label}")), "")
+    part = asked.removesuffix(f" by {profile}") if profile else asked
+    names = sorted({cell.proxy for cell in base.cells if part in cell.proxy})
+    exact = [name for name in names if name == part] or names
+    if len(exact) != 1:
+        raise UserError(
+            f"{len(exact) or 'No'} proxies of {file} are called {part!r}" + "".join(f"; {n}" for n in exact[:5]) + "."
+        )
+    return exact[0], profile

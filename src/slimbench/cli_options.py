@@ -21,7 +21,11 @@ def options(*names: str) -> Callable[[Any], Any]:
     """Options that several commands share."""
     known = {
         "store": click.option(
-            "--store", default="bench_store", envvar="BENCH_STORE", show_default=True, help="Folder of records."
+            "--store",
+            default="bench_store",
+            envvar="BENCH_STORE",
+            show_default=True,
+            help="Folder of records, or s3://bucket/prefix.",
         ),
         "data": click.option("--data", default=None, help="Folder of data and weights (else BENCH_DATA)."),
         "plugin": click.option("--plugin", multiple=True, help="Your own Python file with methods, tasks or profiles."),
@@ -33,7 +37,7 @@ def options(*names: str) -> Callable[[Any], Any]:
             "--threads", default=1, show_default=True, help="Training threads of a cell; part of its id."
         ),
         "jobs": click.option(
-            "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else cores / threads)."
+            "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else one a GPU, or cores / threads)."
         ),
         "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for machines."),
     }

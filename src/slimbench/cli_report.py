@@ -12,7 +12,8 @@ from slimbench import discover
 from slimbench.cli_options import options, warn
 from slimbench.cli_site import site
 from slimbench.core import UserError
-from slimbench.store import Store
+from slimbench.remote import open_store
+from slimbench.store import uncollected
 
 if TYPE_CHECKING:
     from slimbench.core import MeasurementRecord, Record
@@ -90,12 +91,14 @@ for _what, _says in WHAT.items():
 report.add_command(site)
 
 
+@uncollected()
 def tell(what: str, store: str, kind: str | None, out: str | None, pictures: str | None) -> None:
     """Print or write the tables of one kind, or of a suite. Raises: UserError."""
-    from slimbench.reports import audit, render
+    from slimbench.reports import audit, render, terminal
 
-    opened = Store(store, create=False)
-    records, measurements = opened.records(), opened.measurements()
+    opened = open_store(store, create=False)
+    records = opened.records() if pictures else opened.summaries()  # pictures show notes
+    measurements = opened.timings()
     warn(opened)
     tables = made(what, records, measurements)
     if problems := audit.tables(tables, records, measurements):
@@ -105,7 +108,9 @@ def tell(what: str, store: str, kind: str | None, out: str | None, pictures: str
     if out is None and kind is None and sys.stdout.isatty():
         from rich.console import Console
 
-        render.terminal(tables, Console())
+        if not tables:
+            click.echo(render.NOTHING, nl=False)
+        terminal.terminal(tables, Console())
         return
     text = render.FORMATS[kind or "md"](tables)
     if out is None:
@@ -165,6 +170,7 @@ def _fidelity(method: str) -> str:
 @click.command()
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
 @options("store")
+@uncollected()
 def audit(file: str | None, store: str) -> None:
     """Check tables against their own arithmetic: those of a store, or a published one in Markdown or CSV.
 
@@ -176,19 +182,20 @@ def audit(file: str | None, store: str) -> None:
     from slimbench.reports import printed, published
 
     if file and (ours := printed.ours(Path(file))):
-        opened = Store(store, create=False)
-        problems = auditing.against(ours, opened.records(), opened.measurements())
+        opened = open_store(store, create=False)
+        problems = auditing.against(ours, opened.summaries(), opened.timings())
         warn(opened)
         what = f"{len(ours)} rows of {file}, against {opened.root}"
     elif file:
         rows, problems = published.audit(Path(file))
         what = f"{rows} rows of {file}"
     else:
-        opened = Store(store, create=False)
-        records, measurements = opened.records(), opened.measurements()
+        opened = open_store(store, create=False)
+        inside = auditing.records(opened.each_record())  # whole, one after another; then without their samples
+        records, measurements = opened.summaries(), opened.timings()
         warn(opened)
         tables = [table for kind in WHAT for table in made(kind, records, measurements)]
-        problems = [*auditing.records(records), *auditing.tables(tables, records, measurements)]
+        problems = [*inside, *auditing.tables(tables, records, measurements)]
         what = f"{len(records)} records and {len(tables)} tables of {opened.root}"
     for problem in problems:
         click.echo(f"WRONG  {problem}")

@@ -56,8 +56,9 @@ def merge(stores: tuple[str, ...], into: str, *, as_json: bool) -> None:
     import json
 
     from slimbench import merge as merging
+    from slimbench.remote import open_store
 
-    sources = [Store(path, create=False, keeps_corrupt=True) for path in stores]
+    sources = [open_store(path, create=False, keeps_corrupt=True) for path in stores]
     findings = merging.merge(sources, Store(into))
     for finding in findings:
         click.echo(json.dumps(dataclasses.asdict(finding)) if as_json else finding.text)

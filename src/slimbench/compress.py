@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import datetime
 import shutil
 import time
@@ -13,13 +15,14 @@ import torch
 from slimbench import artifact, identity, seeding
 from slimbench.core import Cell, Cost, Record, Settings, Split, UserError, sources
 from slimbench.cost import Layer, count, layers
+from slimbench.ending import Ending
 from slimbench.environment import environment
 from slimbench.sealed import SealedTask
 from slimbench.train import Loop
 from slimbench.workarounds import strided_gradients
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -27,10 +30,16 @@ if TYPE_CHECKING:
     from slimbench.store import Store
 
 
-def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = lambda message: None) -> Record:
+def compress(
+    cell: Cell,
+    store: Store,
+    say: Callable[[dict[str, Any]], None] = lambda message: None,
+    ending: Ending | None = None,
+) -> Record:
     """Run a cell to its record, which is stored. Its reference, where it has one, must be in the store.
 
-    Raises: whatever the method raises; the runner turns that into a ``failed`` record.
+    Raises: whatever the method raises; the runner turns that into a ``failed`` record. EndedError where the end was
+    asked for.
     """
     started = time.monotonic()
     blank = empty_record(cell)
@@ -46,7 +55,8 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
         model = start(cell, store)
         dense_layers = layers(model, cell.task.example())
         sealed: Any = SealedTask(cell.task)
-        loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), store.work(blank.id), say, teacher(cell, store))
+        work, asked = store.work(blank.id), ending or Ending()
+        loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), work, say, teacher(cell, store), ending=asked)
         with strided_gradients():
             smaller = with_sealed_sources(cell.method).compress(model, sealed, cell.budget, loop).cpu().eval()
 
@@ -54,10 +64,12 @@ def compress(cell: Cell, store: Store, say: Callable[[dict[str, Any]], None] = l
     network = cell.task.deploy(smaller)
     check_outputs(network, cell)
     cost = count(network, cell.task.example())
-    val_quality = cell.task.evaluate(network, "val")
     quality, checksum = {}, ""
+    with judged(network, cell.settings) as on_device:
+        val_quality = cell.task.evaluate(on_device, "val")
+        if not cell.inner:
+            quality = cell.task.evaluate(on_device, "test")  # opened once a cell, here
     if not cell.inner:
-        quality = cell.task.evaluate(network, "test")  # opened once a cell, here
         say({"stage": "store"})
         example, folder = cell.task.example(), store.artifact(blank.id)
         checksum = artifact.save(network, example, folder, trained=smaller, dynamic_size=cell.task.any_size)
@@ -97,6 +109,23 @@ def set_up(settings: Settings) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = settings.precision != "fp32"
+
+
+@contextlib.contextmanager
+def judged(network: nn.Module, settings: Settings) -> Iterator[nn.Module]:
+    """The network where it was trained, which is faster, in a float32 that is one, which is fair."""
+    if settings.device == "cpu":
+        yield network
+        return
+    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [library.allow_tf32 for library in libraries]
+    try:
+        for library in libraries:
+            library.allow_tf32 = False
+        yield copy.deepcopy(network).to(settings.device)
+    finally:
+        for library, value in zip(libraries, before, strict=True):
+            library.allow_tf32 = value
 
 
 def uses_published(cell: Cell) -> bool:

@@ -25,6 +25,15 @@ def say_nothing(what: str) -> None:
     """To nobody."""
 
 
+def gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, each by the name with which CUDA_VISIBLE_DEVICES makes it the only one."""
+    import torch
+
+    count = torch.cuda.device_count()  # opens none of them
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named or map(str, range(count)))[:count]
+
+
 @contextlib.contextmanager
 def shared(device: str, say: Callable[[str], object] = say_nothing) -> Iterator[None]:
     """Use the device beside others, but beside no measurement. Says "waits" where it must, then "begins"."""

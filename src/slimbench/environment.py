@@ -55,10 +55,14 @@ def has_fast_bf16() -> bool:
     return bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
 
 
-def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1) -> Settings:
+def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1, *, elsewhere: bool = False) -> Settings:
     """What a cell will run with: "auto" precision is bf16 where the hardware has it.
 
+    Args:
+        elsewhere: nothing is trained here, so that the device may be absent.
+
     Raises: UserError where the device is absent or a name is unknown.
+
     """
     if precision not in {"auto", "fp32", "bf16"}:
         raise UserError(f"Unknown precision {precision!r}: use auto, fp32 or bf16.")
@@ -66,9 +70,9 @@ def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1) -> S
         raise UserError(f"Unknown device {device!r}: use cpu or cuda.")
     if threads < 1:
         raise UserError(f"threads={threads} is impossible: give one or more.")
-    if threads > physical_cores():
+    if threads > physical_cores() and not elsewhere:
         raise UserError(f"threads={threads}, but this machine has {physical_cores()} cores: they would wait in turn.")
-    if device == "cuda":
+    if device == "cuda" and not elsewhere:
         import torch
 
         if not torch.cuda.is_available():

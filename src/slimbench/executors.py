@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from slimbench import devices, environment
 from slimbench.core import UserError
-from slimbench.execute import Local
+from slimbench.local import Local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ def executor(
     scripts: Path,
     *,
     jobs: int | None,
-    here: int,
     memory_gb: float | None,
     address: str,
     slurm: Sequence[str],
@@ -32,7 +32,7 @@ def executor(
 
     Args:
         scripts: folder for what a cluster is told to do.
-        jobs: cells at once, as asked for; ``here``: what this machine takes where nothing was asked for.
+        jobs: cells at once; None: as many as there is room for.
         memory_gb: of one cell: its limit here, its share of a node on a cluster.
         slurm: options of sbatch, ``NAME=VALUE``; ``minutes`` of an allocation too.
 
@@ -52,7 +52,20 @@ def executor(
         from slimbench.on_ray import OnRay
 
         return OnRay(address, jobs or 1024, settings.threads, gpus, memory_gb)
-    return Local(jobs or here, None if memory_gb is None else int(memory_gb * 2**30))
+    return local(settings, jobs, memory_gb)
+
+
+def local(settings: Settings, jobs: int | None, memory_gb: float | None = None) -> Local:
+    """Processes of this machine: one a GPU where cells train there, else one for as many cores as a cell has threads.
+
+    More than there are GPUs share them evenly; fewer leave some idle.
+    """
+    if settings.device == "cuda":
+        gpus = devices.gpus()
+        room = len(gpus)
+    else:
+        gpus, room = (), environment.physical_cores() // settings.threads
+    return Local(jobs or max(1, room), None if memory_gb is None else int(memory_gb * 2**30), gpus=gpus)
 
 
 def options_of(texts: Sequence[str]) -> dict[str, str]:

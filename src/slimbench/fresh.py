@@ -27,7 +27,7 @@ def apart(function: Callable[..., Any], *args: Any, anew: bool) -> Any:
     Raises: UserError as the function does; RuntimeError in words for what else goes wrong there.
 
     """
-    from slimbench.execute import how_it_died
+    from slimbench.process import how_it_died
 
     context: Any = multiprocessing.get_context("spawn" if anew else "fork")
     here, there = context.Pipe()

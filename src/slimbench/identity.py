@@ -109,6 +109,9 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+label_of_shared = remembered(label)
+
+
 def task_label(task: Task) -> str:
     """``task/network``."""
     return f"{task.name}/{task.network}"
@@ -118,7 +121,7 @@ def cell_label(cell: Cell) -> str:
     """``task/network method keep resource seed``."""
     second = "" if cell.budget.params_keep is None else f" {cell.budget.params_keep:g} params"
     point = f"{cell.budget.keep:g} {cell.budget.resource}{second}" if cell.reference else "dense"
-    return f"{task_label(cell.task)} {label(cell.method)} {point} seed {cell.seed}"
+    return f"{task_label(cell.task)} {label_of_shared(cell.method)} {point} seed {cell.seed}"
 
 
 def cell_id(cell: Cell) -> str:
@@ -154,7 +157,7 @@ def by_id(cells: Iterable[Cell]) -> dict[str, Cell]:
 
 def _id(cell: Cell, around: tuple[str, str], reference: str | None) -> str:
     before, after = around
-    return _hashed(f'{before},"reference":{_text_of(reference)},"seed":{_text_of(cell.seed)},{after}')
+    return _hashed(f'{before},"reference":{_text_of(reference)},"seed":{cell.seed:d},{after}')
 
 
 def _around(cell: Cell, data: str = "", foreign: list[list[Any]] | None = None) -> tuple[str, str]:

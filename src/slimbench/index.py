@@ -2,7 +2,8 @@
 
 The index is one SQLite file in the store. It holds no result of its own: a file that is new or has changed (by time,
 size and inode) is read and checked again, and an index that is deleted, damaged or cannot be written is made anew, in
-memory where need be. Notes and samples' scores stay in the files. Parts that many records share are loaded once.
+memory where need be. Notes and samples' scores stay in the files. What many records share (all seeds of a method at
+an operating point on one machine) is kept and loaded once.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from slimbench.identity import digest
 from slimbench.schema import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 _PATIENCE_S = 2.0  # with another run that writes it
-_VERSION = 1000 * SCHEMA + 1  # of what is kept; another one's index is made anew
-_SHARED = ("environment", "profile", "splits", "published")
-_SHARED_OF_CELL = ("task", "method", "budget", "settings", "data")
+_VERSION = 1000 * SCHEMA + 2  # of what is kept; another one's index is made anew
+_SHARED = ("environment", "profile", "splits", "published", "dense_cost", "unpruned_cost")
 _TABLES = f"""
     BEGIN EXCLUSIVE;
     DROP TABLE IF EXISTS files;
+    DROP TABLE IF EXISTS bodies;
     DROP TABLE IF EXISTS parts;
     CREATE TABLE files (kind TEXT, name TEXT, stamp TEXT, status TEXT, reference TEXT, artifact TEXT, started_from TEXT,
-        inner INTEGER, body TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+        inner INTEGER, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+    CREATE TABLE bodies (kind TEXT, name TEXT, part TEXT, body TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID;
     CREATE TABLE parts (key TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID;
     PRAGMA user_version = {_VERSION};
     COMMIT;
@@ -56,27 +58,28 @@ class Index:
     def standings(self) -> dict[str, Standing]:
         """Of every readable record, by id."""
         asked = "SELECT name, status, reference, artifact, started_from, inner FROM files WHERE kind = ?"
-        found = self._asked("records", asked)
+        (found,) = self._asked("records", asked)
         return {name: Standing(s, ref, made, began, bool(inner)) for name, s, ref, made, began, inner in found}
 
     def bodies(self, kind: str) -> Iterator[dict[str, Any]]:
         """Of every readable file of a kind, by name, without notes and samples; parts that are shared: read only."""
-        texts = self._asked(kind, "SELECT body FROM files WHERE kind = ? ORDER BY name DESC")
-        parts = {key: json.loads(body) for key, body in self._asked(kind, "SELECT key, body FROM parts WHERE ? != ''")}
+        texts, shared = self._asked(
+            kind,
+            "SELECT part, body FROM bodies WHERE kind = ? ORDER BY name DESC",
+            "SELECT key, body FROM parts WHERE key IN (SELECT part FROM bodies WHERE kind = ?)",
+        )
+        parts = {key: json.loads(text) for key, text in shared}
         while texts:
-            body = json.loads(texts.pop()[0])
-            of_body, of_cell = body.pop("shared")
-            body |= {name: parts[key] for name, key in of_body.items()}
-            if "cell" in body:
-                body["cell"] |= {name: parts[key] for name, key in of_cell.items()}
-            yield body
+            key, text = texts.pop()
+            part, own = parts[key], json.loads(text)
+            yield {**part, **own, "cell": {**part["cell"], **own["cell"]}} if "cell" in part else {**part, **own}
 
-    def _asked(self, kind: str, question: str) -> list[tuple[Any, ...]]:
-        """The answer for a kind, up to date; from memory where the file fails: read-only, full, damaged, or held."""
+    def _asked(self, kind: str, *questions: str) -> list[list[tuple[Any, ...]]]:
+        """The answers for a kind, up to date; from memory where the file fails: read-only, full, damaged, or held."""
         for _ in range(2):
             try:
                 self._refresh(kind)
-                return self._lines.execute(question, (kind,)).fetchall()
+                return [self._lines.execute(question, (kind,)).fetchall() for question in questions]
             except sqlite3.Error:
                 self._lines = _opened(None)
         raise AssertionError("an index in memory failed")
@@ -85,22 +88,26 @@ class Index:
         """Read what is new, forget what is gone."""
         known = dict(self._lines.execute("SELECT name, stamp FROM files WHERE kind = ?", (kind,)))
         there = _stamps(self._root / kind)
-        gone = [(kind, name) for name in known.keys() - there.keys()]
+        if known == there:
+            return
         changed = {name: there[name] for name in sorted(there) if known.get(name) != there[name]}
-        if gone or changed:
-            self._write(kind, gone, changed)
+        self._write(kind, known.keys() - there.keys(), changed)
 
-    def _write(self, kind: str, gone: list[tuple[str, str]], changed: dict[str, str]) -> None:
+    def _write(self, kind: str, gone: Iterable[str], changed: dict[str, str]) -> None:
         with self._lines as lines:
-            lines.executemany("DELETE FROM files WHERE kind = ? AND name = ?", gone)
+            for name in (*gone, *changed):
+                for table in ("files", "bodies"):
+                    lines.execute(f"DELETE FROM {table} WHERE kind = ? AND name = ?", (kind, name))  # noqa: S608  no input
             for name, stamp in changed.items():
                 body = self._read(kind, self._root / kind / f"{name}.json")
-                if body is None:
-                    lines.execute("DELETE FROM files WHERE kind = ? AND name = ?", (kind, name))
-                    continue
-                row, parts = _row(body)
-                lines.executemany("INSERT OR IGNORE INTO parts VALUES (?, ?)", parts.items())
-                lines.execute("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (kind, name, stamp, *row))
+                if body is not None:
+                    shared, own = _split(body)
+                    key = digest(shared)
+                    lines.execute("INSERT OR IGNORE INTO parts VALUES (?, ?)", (key, json.dumps(shared)))
+                    lines.execute("INSERT INTO bodies VALUES (?, ?, ?, ?)", (kind, name, key, _compact(own)))
+                    lines.execute(
+                        "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (kind, name, stamp, *_standing(body))
+                    )
 
 
 def _opened(file: Path | None) -> sqlite3.Connection:
@@ -139,25 +146,24 @@ def _stamps(folder: Path) -> dict[str, str]:
     return found
 
 
-def _row(body: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, str]]:
-    """What is kept of a body, and its shared parts by key."""
-    parts: dict[str, str] = {}
-
-    def keep(value: Any) -> str:
-        key = digest(value)
-        parts[key] = json.dumps(value)
-        return key
-
-    own = dict(body)
-    cell = dict(own.get("cell", {}))
-    shared = (
-        {name: keep(own.pop(name)) for name in _SHARED if name in own},
-        {name: keep(cell.pop(name)) for name in _SHARED_OF_CELL if name in cell},
-    )
+def _split(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is kept of a body: what it may share with others, and its own."""
+    shared = {name: body[name] for name in _SHARED if name in body}
+    own = {name: value for name, value in body.items() if name not in shared}
+    if "cell" in own:
+        shared["cell"] = {name: value for name, value in own["cell"].items() if name != "seed"}
+        own["cell"] = {"seed": own["cell"]["seed"]} if "seed" in own["cell"] else {}
     if "notes" in own:
-        own |= {"cell": cell, "notes": {}}
-        for split in ("quality", "val_quality"):
+        own["notes"] = {}
+    for split in ("quality", "val_quality"):
+        if split in own:
             own[split] = {name: scores | {"per_sample": ""} for name, scores in own[split].items()}
-    standing = (own["status"], own.get("reference", ""), own.get("artifact", ""), own.get("reference_artifact", ""))
-    inner = bool(cell.get("inner"))
-    return (*standing, inner, json.dumps(own | {"shared": shared}, separators=(",", ":"))), parts
+    return shared, own
+
+
+def _standing(body: dict[str, Any]) -> tuple[str, str, str, str, bool]:
+    texts = (body.get(name, "") for name in ("status", "reference", "artifact", "reference_artifact"))
+    return (*texts, bool(body.get("cell", {}).get("inner")))  # type: ignore[return-value]
+
+
+_compact = json.JSONEncoder(separators=(",", ":")).encode

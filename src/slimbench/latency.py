@@ -1,6 +1,6 @@
 """Networks of base and head go in; which of head's are slower comes out, with few false alarms.
 
-A look is the median of three sessions, in each of which both networks take turns by the profile's protocol. Equal
+A look is the median of four sessions, in each of which both networks take turns by the profile's protocol. Equal
 networks are not timed. An alarm needs two looks: each must show a loss above the threshold, which is the worst of the
 A/A looks that the baseline took on this machine, and 3 % at least.
 """
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from slimbench.baseline import Baseline, Kept
-    from slimbench.core import HardwareProfile
+    from slimbench.core import HardwareProfile, Measurement
     from slimbench.regression import Pair, Verdict
     from slimbench.store import Store
 
 LOOKS = 30  # A/A looks of a baseline
 ENOUGH_LOOKS = 20  # so that in two looks at each of fifty networks chance is above the worst of them one night in forty
-_SESSIONS = 3
+SESSIONS = 4
 _ATTEMPTS = 3
 _ENOUGH_ALARMS = 3  # then the rest need not be confirmed: the night has its answer
 
@@ -42,19 +42,42 @@ class Look:
     slower: float
     disturbed: str | None = None
 
+    @classmethod
+    def of(cls, sessions: Sequence[Look]) -> Look:
+        """Their median, and the first doubt."""
+        slower = statistics.median(seen.slower for seen in sessions)
+        return cls(slower, next((seen.disturbed for seen in sessions if seen.disturbed), None))
+
 
 def look(profile: HardwareProfile, head: Path, base: Path) -> Look:
     """Looks again where other work disturbed it, twice at most. Raises: UserError where a network cannot be timed."""
+    return settled(lambda: Look.of(sessions(profile, head, base)))
+
+
+def settled(again: Callable[[], Look]) -> Look:
+    """The first look that nothing disturbed, or the last."""
     for _ in range(_ATTEMPTS):
-        try:
-            taken = [apart(measure.timed, profile, head, base, "quick", anew=False) for _ in range(_SESSIONS)]
-        except RuntimeError as error:
-            raise UserError(f"{head.name} cannot be timed by {identity.label(profile)}: {error}") from error
-        slower = 1 / statistics.median(m.ratio for m in taken) - 1
-        seen = Look(slower, next((m.disturbed for m in taken if m.disturbed), None))
+        seen = again()
         if not seen.disturbed:
             break
     return seen
+
+
+def sessions(profile: HardwareProfile, head: Path, base: Path) -> list[Look]:
+    """One look's, each in a process of its own. Raises: UserError where a network cannot be timed.
+
+    The protocol gives one network one copy, loaded last, and the other two: in every other session they change places.
+    """
+    try:
+        return [_session(profile, head, base, is_swapped=bool(turn % 2)) for turn in range(SESSIONS)]
+    except RuntimeError as error:
+        raise UserError(f"{head.name} cannot be timed by {identity.label(profile)}: {error}") from error
+
+
+def _session(profile: HardwareProfile, head: Path, base: Path, *, is_swapped: bool) -> Look:
+    last, first = (base, head) if is_swapped else (head, base)
+    taken: Measurement = apart(measure.timed, profile, last, first, "quick", anew=False)
+    return Look((taken.ratio if is_swapped else 1 / taken.ratio) - 1, taken.disturbed)
 
 
 def calibrate(profile: HardwareProfile, networks: Sequence[Path], looks: int, say: Callable[[str], object]) -> Apart:

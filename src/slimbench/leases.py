@@ -47,7 +47,7 @@ class Leases:
         self.facts = {"host": platform.node(), "pid": os.getpid(), "boot": boot(), "what": what}
         self.facts |= {"patience_s": patience_s}
         self.held: set[str] = set()
-        self._seen: dict[str, tuple[int, float]] = {}  # runner -> its last touch, and when that was first seen here
+        self._seen: dict[str, tuple[object, float]] = {}  # runner -> its last touch, and when that was first seen here
         self._over = threading.Event()
 
     def __enter__(self) -> Leases:
@@ -56,7 +56,8 @@ class Leases:
             self._write()
         except OSError as error:
             raise full(error, self.runners / self.name) from error
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
         return self
 
     def _write(self) -> None:
@@ -74,33 +75,29 @@ class Leases:
         self._over.set()
         for job in tuple(self.held):
             self.drop(job)
-        (self.runners / self.name).unlink(missing_ok=True)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._forget(self.name)
         self._file.close()
 
     def _beat(self) -> None:
         while not self._over.wait(self.beat_s):
-            with contextlib.suppress(OSError):  # a file system that is away for a moment
-                os.utime(self.runners / self.name)
+            with contextlib.suppress(OSError, UserError):  # a store that is away for a moment
+                self._touch()
+
+    def _touch(self) -> None:
+        os.utime(self.runners / self.name)
 
     def take(self, job: str) -> bool:
         """Lease a job, unless another runner that lives has it (or this one). Raises: UserError."""
         holder, free = self._end(job)
         if holder is not None and not self.is_dead(holder):
             return False
-        try:
-            free.symlink_to(self.name)
-        except FileExistsError:
+        if not self._make(free):
             return False
-        except OSError as error:
-            problem = full(error, free)
-            if isinstance(problem, UserError):
-                raise problem from error
-            raise UserError(
-                f"No symbolic link can be made in {self.leases} ({error.strerror}): runners need them to share, so put "
-                "the store on another file system."
-            ) from error
         if self._end(job)[0] != self.name:  # its predecessor was let go of meanwhile
-            free.unlink(missing_ok=True)
+            self._remove(free)
             return False
         self.held.add(job)
         return True
@@ -111,7 +108,7 @@ class Leases:
         chain = list(self._chain(job))
         if chain and chain[-1][1] == self.name:
             for link, _ in chain:  # the first one first: what lies behind it binds nobody any more
-                link.unlink(missing_ok=True)
+                self._remove(link)
 
     def lost(self) -> set[str]:
         """Jobs that another runner took over, because this one was still for too long."""
@@ -125,19 +122,25 @@ class Leases:
     def owner(self, job: str) -> tuple[str, Path] | None:
         """Who has a job, dead or alive, and the link that says so."""
         chain = list(self._chain(job))
-        return (chain[-1][1], chain[-1][0]) if chain else None
+        return (chain[-1][1], self.leases / chain[-1][0]) if chain else None
 
     def others(self) -> list[str]:
         """Every other runner that lives, or may; the files of those that are dead are removed."""
         living = []
-        for file in self.runners.glob("[!.]*"):
-            if file.name == self.name:
+        for name in self._names():
+            if name == self.name:
                 continue
-            if self.is_dead(file.name):
-                file.unlink(missing_ok=True)  # absent is dead too
+            if self.is_dead(name):
+                self._forget(name)  # absent is dead too
             else:
-                living.append(file.name)
+                living.append(name)
         return sorted(living)
+
+    def _names(self) -> list[str]:
+        return [file.name for file in self.runners.glob("[!.]*")]
+
+    def _forget(self, name: str) -> None:
+        (self.runners / name).unlink(missing_ok=True)
 
     def is_dead(self, name: str) -> bool:
         """Whether a runner is known to be dead; one that was never seen before is watched first."""
@@ -148,24 +151,57 @@ class Leases:
                     return True
         except FileNotFoundError:
             return True
+        return self._is_still(name, touched, facts)
+
+    def _is_still(self, name: str, touched: object, facts: Mapping[str, Any]) -> bool:
+        """Whether nothing of a runner has changed for longer than it asks to be waited for, by the clock here."""
         now = time.monotonic()
         last, since = self._seen.get(name, (touched, now))
         self._seen[name] = (touched, since if last == touched else now)
         return now - self._seen[name][1] > facts.get("patience_s", PATIENCE_S)
 
-    def _chain(self, job: str) -> Iterator[tuple[Path, str]]:
+    def _chain(self, job: str) -> Iterator[tuple[str, str]]:
         """Every link of a job with the runner that it names, the first one first."""
-        link = self.leases / job
-        while name := _target(link):
+        link = job
+        while name := self._target(link):
             yield link, name
-            link = self.leases / f"{job}.{name}"
+            link = f"{job}.{name}"
 
-    def _end(self, job: str) -> tuple[str | None, Path]:
+    def _end(self, job: str) -> tuple[str | None, str]:
         """Who holds a job (dead or alive), and the link that the next one has to make."""
-        name, link = None, self.leases / job
+        name, link = None, job
         for _, name in self._chain(job):
-            link = self.leases / f"{job}.{name}"
+            link = f"{job}.{name}"
         return name, link
+
+    # ---------------------------------------------------------------------- links, by name: made in one step, or not
+
+    def _make(self, link: str) -> bool:
+        """Make a link to this runner; False where there is one of that name. Raises: UserError."""
+        free = self.leases / link
+        try:
+            free.symlink_to(self.name)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            problem = full(error, free)
+            if isinstance(problem, UserError):
+                raise problem from error
+            raise UserError(
+                f"No symbolic link can be made in {self.leases} ({error.strerror}): runners need them to share, so put "
+                "the store on another file system."
+            ) from error
+        return True
+
+    def _target(self, link: str) -> str | None:
+        """The runner that a link names, or None where there is no such link."""
+        try:
+            return os.readlink(self.leases / link)  # noqa: PTH115  a name, not a path
+        except FileNotFoundError:
+            return None
+
+    def _remove(self, link: str) -> None:
+        (self.leases / link).unlink(missing_ok=True)
 
 
 class Claims:
@@ -204,13 +240,6 @@ def _facts(file: IO[str]) -> dict[str, Any]:
         return dict(json.load(file))
     except ValueError:
         return {}
-
-
-def _target(link: Path) -> str | None:
-    try:
-        return os.readlink(link)  # noqa: PTH115  a name, not a path
-    except FileNotFoundError:
-        return None
 
 
 def _try_lock(file: IO[str], mode: int) -> bool:

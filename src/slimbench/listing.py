@@ -89,7 +89,7 @@ def planned(suite: Suite, settings: Settings, store: Store | None, *, as_json: b
         {"id": i, "cell": identity.cell_label(c), "status": _status(statuses.get(i), is_left=i in todo)}
         for i, c in cells.items()
     ]
-    left = estimate(todo.values(), store)
+    left = estimate(todo.values(), store.summaries() if store and todo else (), store)
     if as_json:
         return json.dumps({"suite": suite.name, "cells": rows, "left": dataclasses.asdict(left)}, indent=1)
     line = f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do"

@@ -108,6 +108,7 @@ class _Merge:
 
     def _network(self, record: Record) -> None:
         """Copy a network, whole or not at all, once its files agree with their checksums and with the record."""
+        self.source.bring(record.id)
         folder = self.source.artifact(record.id)
         if not folder.is_dir():
             raise _ConflictError(f"its network is missing in {self.source.root}: not taken")

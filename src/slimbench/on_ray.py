@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from slimbench.leases import Claims
 
 _LOOK_S = 1.0
+_PATIENCE_S = 5.0
+_GRACE_S = 10.0  # a little more than a node's own
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class OnRay:
         """Run jobs; leases are taken on the nodes. Raises: UserError where Ray or the cluster is absent."""
         if importlib.util.find_spec("ray") is None:
             raise UserError("--executor ray needs Ray: pip install 'slimbench[ray]'.")
+        if is_silent(self.address):
+            raise UserError(f"No Ray cluster answers at {self.address}: see --address.")
         import ray
 
         if not ray.is_initialized():
@@ -54,6 +59,18 @@ class OnRay:
             needs["memory"] = int(self.memory_gb * 2**30)
         task = ray.remote(_call).options(**needs)
         yield from drive(_Tasks(ray, task), jobs, plugins, claims, at_once=self.at_once)
+
+
+def is_silent(address: str) -> bool:
+    """Whether nothing listens at HOST:PORT. Ray would look for a minute, and then end this process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return False  # "auto"
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE_S).close()
+    except (OSError, OverflowError):
+        return True
+    return False
 
 
 def _call(call: Apart) -> Said:
@@ -77,8 +94,11 @@ class _Tasks:
         return [(reference, self._said(reference)) for reference in done]
 
     def cancel(self, handles: Sequence[Hashable]) -> None:
-        """End the tasks' processes; their workers end with them."""
+        """Interrupt the tasks, which save where they stand; what has not ended in time is killed."""
         for reference in handles:
+            self.ray.cancel(reference)
+        _, late = self.ray.wait(list(handles), num_returns=len(handles), timeout=_GRACE_S) if handles else ([], [])
+        for reference in late:
             self.ray.cancel(reference, force=True)
 
     def _said(self, reference: Any) -> Said:

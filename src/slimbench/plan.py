@@ -93,14 +93,15 @@ class Estimate:
     unknown: int  # cells without anything like them in the store
 
 
-def estimate(todo: Iterable[Cell], store: Store | None) -> Estimate:
-    """By the median of the same task, recipe and method, else of the same task and recipe; one process."""
+def estimate(todo: Iterable[Cell], records: Iterable[Record], store: Store | None) -> Estimate:
+    """By the median of the same task, recipe and method, else of the same task and recipe; one process.
+
+    ``records``: what is done, of ``store``; its artifacts say what a cell takes of the disk.
+    """
     seconds = disk = 0.0
     unknown = 0
-    medians: dict[tuple[str, ...], tuple[float, float]] | None = None
+    medians = {key: _median(known) for key, known in _taken(records, store).items()}
     for cell in todo:
-        if medians is None:
-            medians = {key: _median(known) for key, known in _taken(store).items()}
         known = _like(cell, medians)
         if known is None:
             unknown += 1
@@ -118,10 +119,10 @@ def expected_bytes(cells: Mapping[str, Cell], records: Iterable[Record]) -> dict
     return {name: peak for name, cell in cells.items() if (peak := _like(cell, peaks))}
 
 
-def _taken(store: Store | None) -> dict[tuple[str, ...], list[tuple[float, float]]]:
+def _taken(records: Iterable[Record], store: Store | None) -> dict[tuple[str, ...], list[tuple[float, float]]]:
     """Seconds and bytes of cells that are done; the disk is asked for the first few of a kind."""
     taken: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
-    for record, (own, alike) in _done(store.summaries() if store else ()):
+    for record, (own, alike) in _done(records):
         if store and len(known := taken[own]) < _ENOUGH:
             known.append((record.seconds, float(size_bytes(store.artifact(record.id)))))
             taken[alike].append(known[-1])
@@ -136,10 +137,15 @@ def _done(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[tuple[str, 
     """Cells that are done, with what tells their kind: task, recipe and method; task and recipe."""
     for record in records:
         if record.status in FINAL and record.cost:
-            alike = record.cell["task"]["label"], identity.digest(record.cell["task"]["recipe"])
+            alike = record.cell["task"]["label"], identity.digest_of_shared(record.cell["task"]["recipe"])
             yield record, ((*alike, record.cell["method"]["label"]), alike)
 
 
 def _like(cell: Cell, known: Mapping[tuple[str, ...], T]) -> T | None:
-    alike = identity.task_label(cell.task), identity.digest(identity.describe(cell.task.recipe))
-    return known.get((*alike, identity.label(cell.method))) or known.get(alike)
+    alike = _task_of(cell.task)
+    return known.get((*alike, identity.label_of_shared(cell.method))) or known.get(alike)
+
+
+@identity.remembered
+def _task_of(task: Task) -> tuple[str, str]:
+    return identity.task_label(task), identity.digest(identity.describe(task.recipe))

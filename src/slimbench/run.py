@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from slimbench import identity
 from slimbench.core import Level, Record, Settings, Suite, UserError, sources
 from slimbench.environment import environment
-from slimbench.execute import Event, Executor, Job, Local
-from slimbench.leases import Claims, Leases
-from slimbench.measure import empty_record, measurement_id
+from slimbench.execute import Event, Executor, Job
+from slimbench.leases import Claims
+from slimbench.local import Local
+from slimbench.measure import device_of, empty_record, measurement_id
 from slimbench.plan import FINAL, estimate, expected_bytes, plan
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from slimbench.core import Cell, HardwareProfile
     from slimbench.index import Standing
+    from slimbench.leases import Leases
     from slimbench.progress import View
     from slimbench.store import Store
 
@@ -38,10 +39,11 @@ class Options:
     """How to run, none of it part of a result.
 
     Attributes:
-        jobs: cells that are compressed at once.
+        jobs: cells that are compressed at once, where no executor says.
         limit: at most so many cells this time; None: all.
         time_limit_s: overrides the suite's.
         executor: where cells are compressed; None: here.
+        measure_only: compress nothing; what is done may come from another machine.
 
     """
 
@@ -52,6 +54,7 @@ class Options:
     time_limit_s: float | None = None
     plugins: tuple[str, ...] = ()
     executor: Executor | None = None
+    measure_only: bool = False
 
     @property
     def where(self) -> Executor:
@@ -76,11 +79,11 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
     cells = identity.by_id(plan(suite, settings))
     seconds: dict[str, float] = {}
     failed = 0
-    with Leases(store.root, suite.name) as leases:
+    with store.leases(suite.name) as leases:
         todo, claims = _claimed(cells, store, leases)
         _tell(store, view)
         view.say(f"{suite.name}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
-        if todo:
+        if todo and not options.measure_only:
             store.sweep(leases)
             with _timed(seconds, "check"):
                 _check_data(todo.values(), store, options)
@@ -106,7 +109,7 @@ def run_inside(cells: Iterable[Cell], options: Options, store: Store, view: View
     The caller holds the store. Raises: StoppedError.
     """
     every = identity.by_id(c for cell in cells for c in (cell.reference, cell) if c)
-    with Leases(store.root, "a search") as leases:
+    with store.leases("a search") as leases:
         todo, claims = _claimed(every, store, leases)
         _tell(store, view)
         if todo:
@@ -120,7 +123,7 @@ def _claimed(cells: dict[str, Cell], store: Store, leases: Leases) -> tuple[dict
     """What is left, and its records before: what another runner does meanwhile shows in one or in the other."""
     todo = left_to_do(cells, store)
     before = {cell_id: record for cell_id in todo if (record := store.record(cell_id))}
-    return left_to_do(todo, store), Claims(leases, store.record, before)
+    return left_to_do(todo, store), Claims(leases, store.latest, before)
 
 
 def left_to_do(cells: dict[str, Cell], store: Store) -> dict[str, Cell]:
@@ -136,12 +139,7 @@ def is_done(cell_id: str, standings: Mapping[str, Standing], store: Store) -> bo
         return standing is not None and standing.status == "unsupported"
     dense = standings.get(standing.reference)
     current = dense is None or dense.artifact in {"", standing.reference_artifact}
-    return current and (standing.inner or has_artifact(cell_id, store))
-
-
-def has_artifact(cell_id: str, store: Store) -> bool:
-    """Whether the cell's network is there, whole."""
-    return os.path.isfile(f"{store.root}/artifacts/{cell_id}/manifest.json")  # noqa: PTH113  a Path takes ten times as long
+    return current and (standing.inner or store.has_network(cell_id))
 
 
 def _tell(store: Store, view: View) -> None:
@@ -172,7 +170,8 @@ def _compress(
     todo: dict[str, Cell], limit_s: float, options: Options, store: Store, view: View, *, claims: Claims
 ) -> int:
     chosen = dict(list(todo.items())[: options.limit])
-    memory = expected_bytes(chosen, store.summaries())
+    done = store.summaries()
+    memory = expected_bytes(chosen, done)
     jobs = [
         Job(
             cell_id,
@@ -182,16 +181,21 @@ def _compress(
             identity.cell_id(cell.reference) if cell.reference else "",
             limit_s,
             memory.get(cell_id, 0),
+            cell.settings.device,
         )
         for cell_id, cell in chosen.items()
     ]
-    view.begin("compress", len(jobs), estimate(todo.values(), store).seconds)
+    view.begin("compress", len(jobs), estimate(todo.values(), done, store).seconds)
     failed = 0
     with contextlib.closing(options.where.run(jobs, options.plugins, claims)) as events:
         for event in events:
             view.show(event)
+            if event.kind == "started" and event.job.after:
+                store.bring(event.job.after)
             if event.kind == "stop":
                 raise StoppedError(str(event.value))
+            if event.kind == "done":
+                store.publish(event.job.id)
             if event.kind == "failed":
                 store.put(failure(todo[event.job.id], event, store))
             if has_failed(event):
@@ -240,10 +244,14 @@ def _measure(
     _tell(store, view)
     view.begin("measure", len(jobs))
     failed = 0
-    for event in Local().run(jobs, options.plugins, Claims(leases, store.measurement, before)):
+    for event in Local().run(jobs, options.plugins, Claims(leases, store.latest, before)):
         view.show(event)
+        if event.kind == "started":
+            store.bring(event.job.work["record"].id, event.job.work["reference"].id)
         if event.kind == "stop":
             raise StoppedError(str(event.value))
+        if event.kind == "done":
+            store.publish(event.job.id)
         if event.kind == "failed":
             work = event.job.work
             blank = empty_record(work["record"], work["reference"], work["profile"], options.level)
@@ -263,7 +271,7 @@ def _measurements(
     if not profiles:
         return []
     first = min(cell.seed for cell in cells.values())
-    records = {record.id: record for record in store.summaries() if has_artifact(record.id, store)}
+    records = {record.id: record for record in store.summaries() if store.has_network(record.id)}
     jobs = {}
     for cell_id, cell in cells.items():
         record = records.get(cell_id)
@@ -275,7 +283,8 @@ def _measurements(
             work = {"do": "measure", "record": record, "reference": reference, "profile": profile}
             work |= {"level": options.level, "store": store.root}
             label = f"{record.label} on {identity.label(profile)}"
-            jobs[name] = Job(name, label, work, store.log(name), "", MEASURE_LIMIT_S)
+            device = device_of(profile)
+            jobs[name] = Job(name, label, work, store.log(name), time_limit_s=MEASURE_LIMIT_S, device=device)
     done = _measured(store)
     return [job for name, job in jobs.items() if name not in done]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from slimbench.leases import Claims
 
 _LOOK_S = 2.0
+_QUEUE_S = 60.0  # between two looks at the queue; a result on a shared file system may take as long to be seen
 _REQUEUES = 100
 
 
@@ -46,7 +49,7 @@ class Slurm:
 
     def run(self, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None) -> Generator[Event, None, None]:
         """Run jobs; leases are taken on the nodes. Raises: UserError where submitit or sbatch is absent."""
-        yield from drive(_Arrays(self._executor()), jobs, plugins, claims, at_once=self.at_once)
+        yield from drive(_Arrays(self._executor(), self.cluster), jobs, plugins, claims, at_once=self.at_once)
 
     def _executor(self) -> Any:
         if importlib.util.find_spec("submitit") is None:
@@ -65,7 +68,11 @@ class Slurm:
         if self.memory_gb:
             executor.update_parameters(mem_gb=self.memory_gb)
         if self.cluster == "slurm":
-            executor.update_parameters(slurm_array_parallelism=self.at_once, slurm_additional_parameters={**self.extra})
+            executor.update_parameters(
+                slurm_array_parallelism=self.at_once,
+                slurm_signal_delay_s=min(90, 20 * self.minutes),  # to save before the end
+                slurm_additional_parameters={**self.extra},
+            )
         return executor
 
     def _requeues(self) -> dict[str, int]:
@@ -77,6 +84,9 @@ class _Arrays:
     """One array a wave."""
 
     executor: Any
+    cluster: str
+    looked: float = field(default_factory=time.monotonic)  # at the queue
+    missing: set[str] = field(default_factory=set)  # then
 
     def submit(self, calls: Sequence[Apart]) -> list[Hashable]:
         """An array of calls."""
@@ -87,12 +97,33 @@ class _Arrays:
     def ended(self, handles: Sequence[Any]) -> list[tuple[Hashable, Said]]:
         """Results, and the ends of jobs that left none."""
         doze(_LOOK_S)
-        return [(job, _said(job)) for job in handles if job.done()]
+        said = [(job, _said(job)) for job in handles if job.done()]
+        return said + [
+            (job, ("failed", f"its job {job.job_id} left the queue without a result")) for job in self._lost(handles)
+        ]
+
+    def _lost(self, handles: Sequence[Any]) -> list[Any]:
+        """What two looks did not find in the queue: where Slurm keeps no accounts, nothing else tells of its end."""
+        now = time.monotonic()
+        if self.cluster != "slurm" or now - self.looked < _QUEUE_S:
+            return []
+        self.looked, queue = now, _queue()
+        gone = set() if queue is None else {job.job_id for job in handles} - queue
+        lost, self.missing = gone & self.missing, gone
+        return [job for job in handles if job.job_id in lost and not job.done()]
 
     def cancel(self, handles: Sequence[Any]) -> None:
         """Scancel."""
         for job in handles:
             job.cancel(check=False)
+
+
+def _queue() -> set[str] | None:
+    """Ids of all jobs that wait or run; None where Slurm does not answer just now."""
+    told = subprocess.run(
+        ["squeue", "--noheader", "--array", "--format=%i"], capture_output=True, text=True, check=False
+    )
+    return None if told.returncode else set(told.stdout.split())
 
 
 def _said(job: Any) -> Said:

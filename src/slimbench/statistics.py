@@ -110,10 +110,17 @@ def tiers(values: Mapping[T, Mapping[int, float]]) -> dict[T, str]:
 
     ``values``: of each method, by seed; higher is better. Empty where a pair shares fewer than ``ENOUGH_SEEDS`` seeds.
     """
-    pairs = {(a, b): paired(values[a], values[b]) for a, b in combinations(values, 2)}
-    if not pairs or any(d is None or d.is_indicative for d in pairs.values()):
+    import numpy as np
+
+    seeds = sorted({seed for mine in values.values() for seed in mine})
+    columns = {key: np.array([mine.get(seed, math.nan) for seed in seeds]) for key, mine in values.items()}
+    pairs = {(a, b): columns[a] - columns[b] for a, b in combinations(values, 2)}
+    shared = {pair: d[~np.isnan(d)] for pair, d in pairs.items()}
+    if not shared or any(len(d) < ENOUGH_SEEDS for d in shared.values()):
         return {}
-    p = holm({pair: d.p for pair, d in pairs.items() if d})
+    p = holm(
+        {pair: _p(float(d.mean()), float(d.std(ddof=1)) / math.sqrt(len(d)), len(d) - 1) for pair, d in shared.items()}
+    )
     best_first = sorted(values, key=lambda key: -statistics.fmean(values[key].values()))
     groups = alike(best_first, [pair for pair, value in p.items() if value < ALPHA])
     return {key: "".join(_letter(i) for i, group in enumerate(groups) if key in group) for key in best_first}

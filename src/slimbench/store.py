@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import fcntl
 import functools
+import gc
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from slimbench import schema
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError
-from slimbench.identity import digest
+from slimbench.identity import digest, remembered
 from slimbench.index import Index
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Store:
 
         Raises: UserError where it cannot be written, or does not exist.
         """
+        if "://" in str(root):
+            raise UserError(
+                f"{root} is no folder, which this command needs: `bench merge {root} --into FOLDER` makes one."
+            )
         self.keeps_corrupt = keeps_corrupt
         self.root = Path(root).expanduser().absolute()
         self.warnings: list[str] = []
@@ -77,6 +82,33 @@ class Store:
         """What a job did, said and printed, one JSON object a line."""
         return self.root / "logs" / f"{cell_id}.log"
 
+    # ---------------------------------------------------------------- what an object store has to do (``remote.py``)
+
+    @property
+    def place(self) -> str:
+        """Where the records are, for people."""
+        return str(self.root)
+
+    def leases(self, what: str) -> Leases:
+        """Those of a new runner."""
+        from slimbench.leases import Leases
+
+        return Leases(self.root, what)
+
+    def has_network(self, cell_id: str) -> bool:
+        """Whether a cell's network is there, whole."""
+        return os.path.isfile(f"{self.root}/artifacts/{cell_id}/manifest.json")  # noqa: PTH113  a Path takes ten times as long
+
+    def latest(self, name: str) -> Record | MeasurementRecord | None:
+        """A cell's record, or a measurement, as any runner left it."""
+        return self.record(name) or self.measurement(name)
+
+    def bring(self, *cell_ids: str) -> None:
+        """Have these cells' networks in the folder, for a worker that starts from them."""
+
+    def publish(self, name: str) -> None:
+        """Show others what a worker has put here: a cell with its network and log, or a measurement."""
+
     # -------------------------------------------------------------------------------------------------- records
 
     def put(self, record: Record | MeasurementRecord) -> None:
@@ -95,19 +127,25 @@ class Store:
 
     def records(self) -> list[Record]:
         """Every readable record, by id."""
+        return list(self.each_record())
+
+    def each_record(self) -> Iterator[Record]:
+        """What ``records`` gives, one after another: a hundred thousand of them are gigabytes."""
         return self._all("records", record_from)
 
     def measurements(self) -> list[MeasurementRecord]:
         """Every readable measurement, by id."""
-        return self._all("measurements", measurement_from)
+        return list(self._all("measurements", measurement_from))
 
     def summaries(self) -> list[Record]:
         """What ``records`` gives, fast: without notes and samples' scores; parts that are shared are read only."""
-        return [record_from(body) for body in self._index.bodies("records")]
+        with uncollected():
+            return [record_from(body) for body in self._index.bodies("records")]
 
     def timings(self) -> list[MeasurementRecord]:
         """What ``measurements`` gives, fast; parts that are shared are read only."""
-        return [measurement_from(body) for body in self._index.bodies("measurements")]
+        with uncollected():
+            return [measurement_from(body) for body in self._index.bodies("measurements")]
 
     def standings(self) -> dict[str, Standing]:
         """How every readable record ended, by id, without loading any."""
@@ -170,9 +208,9 @@ class Store:
     def _file(self, kind: str, name: str) -> Path:
         return self.root / kind / f"{name}.json"
 
-    def _all(self, kind: str, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+    def _all(self, kind: str, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
         found = (self._read(path, parse) for path in sorted((self.root / kind).glob("*.json")))
-        return [record for record in found if record is not None]
+        return (record for record in found if record is not None)
 
     def _read(self, path: Path, parse: Callable[[dict[str, Any]], T]) -> T | None:
         """What a record file holds; a corrupt one is moved to ``aside/`` and named in ``warnings``."""
@@ -202,6 +240,18 @@ class Store:
 
 def _of_folder(path: Path) -> schema.Kind:
     return "records" if path.parent.name == "records" else "measurements"
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would go again and again through all that is loaded: it has no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _kind(record: Record | MeasurementRecord) -> str:
@@ -277,8 +327,8 @@ def record_from(body: dict[str, Any]) -> Record:
             "quality": {name: Scores(**s) for name, s in body["quality"].items()},
             "val_quality": {name: Scores(**s) for name, s in body["val_quality"].items()},
             "cost": cost_from(body["cost"]),
-            "dense_cost": cost_from(body["dense_cost"]),
-            "unpruned_cost": cost_from(body.get("unpruned_cost")),
+            "dense_cost": _shared_cost_from(body["dense_cost"]),
+            "unpruned_cost": _shared_cost_from(body.get("unpruned_cost")),
             "spent": Spent(**body["spent"]),
         }
     )
@@ -289,6 +339,9 @@ def cost_from(body: dict[str, Any] | None) -> Cost | None:
     return (
         None if body is None else Cost(**body | {"uncounted": tuple((str(n), float(s)) for n, s in body["uncounted"])})
     )
+
+
+_shared_cost_from = remembered(cost_from)
 
 
 def measurement_from(body: dict[str, Any]) -> MeasurementRecord:

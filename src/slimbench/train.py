@@ -26,6 +26,7 @@ from torch import Generator, Tensor, nn
 
 from slimbench import seeding
 from slimbench.core import Batch, Recipe, Settings, Spent, Split, Step, Task, UserError
+from slimbench.ending import EndedError, Ending
 from slimbench.sealed import SealedTask
 from slimbench.store import full
 
@@ -55,6 +56,7 @@ class Loop:
         work: folder for checkpoints, or None to keep none.
         say: takes progress messages.
         teacher: the dense network, for recipes with distillation.
+        ending: where the end can be asked for: after the step under way, with a checkpoint.
 
     """
 
@@ -67,6 +69,7 @@ class Loop:
     teacher: nn.Module | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     spent: Spent = Spent()
+    ending: Ending = field(default_factory=Ending)
     own: nn.Module | None = None  # a method's own network, unpruned, where it makes one
     _parent: Loop | None = None  # of a loop on another task: their epochs are one allowance
     _others: list[Loop] = field(default_factory=list)  # on other tasks
@@ -99,7 +102,8 @@ class Loop:
         """The same loop on another task, its test split sealed as well. Its passes are passes over its own train."""
         sealed: Any = SealedTask(task)
         work = self.work and self.work / f"elsewhere-{len(self._others)}"
-        other = Loop(sealed, self.seed, self.settings, self.allowance, work, self.say, notes=self.notes, _parent=self)
+        shared: dict[str, Any] = {"notes": self.notes, "ending": self.ending}
+        other = Loop(sealed, self.seed, self.settings, self.allowance, work, self.say, **shared, _parent=self)
         self._others.append(other)
         return other
 
@@ -155,7 +159,7 @@ class Loop:
             before_step, after_step: called before the forward pass and after the optimiser's step.
             state: objects with ``state_dict`` and ``load_state_dict`` that the hooks own: checkpointed too.
 
-        Raises: OverspentError; FloatingPointError when the loss is no longer finite.
+        Raises: OverspentError; FloatingPointError when the loss is no longer finite; EndedError.
 
         """
         recipe = recipe or self.task.recipe
@@ -185,27 +189,30 @@ class Loop:
             return self._batch(indices, recipe, fit, "held", step, draws)
 
         model.train()
-        while step < total:
-            draws = 0
-            rate = schedule(step, total, recipe.warmup)
-            for group, base in zip(optimizer.param_groups, bases, strict=True):
-                group["lr"] = base * rate
-            indices = order.batch(step)
-            inputs, targets = self._batch(indices, recipe, fit, "train", step)
-            told = Step(step, total, bases[0] * rate, inputs, targets, None, held_out)
-            if before_step:
-                with self.autocast():
-                    before_step(told)
-            outputs = self._step(model, optimizer, loss, (inputs, targets), recipe)
-            if after_step:
-                with self.autocast():
-                    after_step(replace(told, outputs=outputs))
-            step += 1
-            meter.add(len(indices), step)
-            if meter.checkpoint_due():
+        with self.ending.awaited():
+            while step < total:
+                draws = 0
+                rate = schedule(step, total, recipe.warmup)
+                for group, base in zip(optimizer.param_groups, bases, strict=True):
+                    group["lr"] = base * rate
+                indices = order.batch(step)
+                inputs, targets = self._batch(indices, recipe, fit, "train", step)
+                told = Step(step, total, bases[0] * rate, inputs, targets, None, held_out)
+                if before_step:
+                    with self.autocast():
+                        before_step(told)
+                outputs = self._step(model, optimizer, loss, (inputs, targets), recipe)
+                if after_step:
+                    with self.autocast():
+                        after_step(replace(told, outputs=outputs))
+                step += 1
+                meter.add(len(indices), step)
+                if (ends := self.ending.asked) or meter.checkpoint_due():
+                    self._save(fit, step, kept)
+                if ends:
+                    raise EndedError
+            if self._saved.get(fit) != total:
                 self._save(fit, step, kept)
-        if self._saved.get(fit) != total:
-            self._save(fit, step, kept)
         return model.eval()
 
     # -------------------------------------------------------------------------------------------------- one step
@@ -286,7 +293,7 @@ class Loop:
         if path is None or not path.exists():
             return 0
         try:
-            document = torch.load(path, weights_only=True, map_location=self.device)
+            document = torch.load(path, weights_only=True, map_location="cpu")  # generators live there
         except Exception as error:
             raise UserError(f"The checkpoint {path} is damaged: delete it and run the same command again.") from error
         for thing, saved in zip(kept, document["kept"], strict=True):

@@ -19,6 +19,7 @@ import torch
 from slimbench import devices, discover, memory
 from slimbench.compress import compress
 from slimbench.core import UserError
+from slimbench.ending import EndedError, Ending
 from slimbench.measure import measure
 from slimbench.store import Store, StoreFullError
 
@@ -47,7 +48,8 @@ def main(
     os.setpgid(0, 0)  # what a method forks ends with it
     os.environ.update(environ)
     torch.set_num_threads(1)  # torch mends its pool here, after the fork: two threads that came first would race
-    threading.Thread(target=_die_with_the_runner, args=(line,), daemon=True).start()
+    ending = Ending()
+    threading.Thread(target=_obey_the_runner, args=(line, ending), daemon=True).start()
     with os.fdopen(output.fileno(), "w", buffering=1, closefd=False) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -58,7 +60,9 @@ def main(
         try:
             for plugin in plugins:
                 discover.load_plugin(plugin)
-            line.send(("done", run(pickle.loads(job), line)))
+            line.send(("done", run(pickle.loads(job), line, ending)))
+        except EndedError:
+            _end()
         except UserError as error:
             print(error)  # noqa: T201  into the log
             line.send(("stop" if stops_the_run(error) else "failed", str(error)))
@@ -67,7 +71,7 @@ def main(
             line.send(("memory" if memory.ran_out(error) else "failed", f"{type(error).__name__}: {error}"))
 
 
-def run(job: dict[str, Any], line: Connection) -> Any:
+def run(job: dict[str, Any], line: Connection, ending: Ending) -> Any:
     """Do what a job asks for. No cell trains beside a measurement: what it waits is no time of its own."""
     store = Store(job["store"])
 
@@ -78,7 +82,7 @@ def run(job: dict[str, Any], line: Connection) -> Any:
         return check(job["task"])
     if job["do"] == "compress":
         with devices.shared(job["cell"].settings.device, say):
-            return compress(job["cell"], store, lambda message: line.send(("progress", message)))
+            return compress(job["cell"], store, lambda message: line.send(("progress", message)), ending)
     return measure(job["record"], job["reference"], job["profile"], job["level"], store, say=say)
 
 
@@ -100,9 +104,16 @@ def stops_the_run(error: UserError) -> bool:
     return isinstance(error, (StoreFullError, DataError))
 
 
-def _die_with_the_runner(line: Connection) -> None:
-    """The runner never sends anything: when the line can be read, it has been closed, so the runner is gone."""
+def _obey_the_runner(line: Connection, ending: Ending) -> None:
+    """The only thing that it ever says is that this has to end; when the line is closed, it is gone."""
     try:
-        line.poll(None)
+        line.recv()
+        if ending.ask():
+            line.poll(None)
     finally:
-        os.killpg(0, signal.SIGKILL)
+        _end()
+
+
+def _end() -> None:
+    """This process, and all that a method left behind."""
+    os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,108 @@
+"""A document goes in; the same with what is generated between its markers comes out.
+
+What a block says is a function of what its marker names: methods' cards, a file, or the stored records of a suite.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimbench import discover
+from slimbench.core import UserError
+from slimbench.reports import cards, summary, summary_picture
+from slimbench.store import Store, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from slimbench.reports.summary import Summary
+
+_BLOCK = re.compile(
+    r"(<!-- (?P<kind>methods|cards|file|results)(?: of)?(?P<what>[^:]*): written by `bench check --write` -->)"
+    r".*?(\n<!-- end of (?P=kind) -->)",
+    re.DOTALL,
+)
+
+
+def written_into(text: str, folder: Path) -> str:
+    """``text`` with what belongs between its markers; ``folder`` is the document's.
+
+    Raises: UserError where there are no markers, or where they name what does not exist.
+    """
+    new, count = _BLOCK.subn(
+        lambda block: f"{block[1]}\n{_block(block['kind'], block['what'], folder)}{block[4]}", text
+    )
+    if not count:
+        raise UserError("The document has no markers of what is written into it: see those of README.md.")
+    return new
+
+
+def _block(kind: str, what: str, folder: Path) -> str:
+    if kind == "methods":
+        return cards.methods_table()
+    if kind == "cards":
+        return cards.methods_cards()
+    if kind == "file":
+        return _file(folder / what.strip())
+    return _results(what, folder)
+
+
+def _file(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"The document shows the file {path}, which does not exist.")
+    return f"```python\n{path.read_text().rstrip()}\n```"
+
+
+def _results(what: str, folder: Path) -> str:
+    name, one = results(what, folder)
+    picture = os.path.relpath(_picture(name, folder), folder)
+    return summary.markdown(name, one, Path(picture).as_posix())
+
+
+def results(what: str, folder: Path) -> tuple[str, Summary]:
+    """Of suites in order ("a, else b") the first that has records beside the document; its heading of most rows.
+
+    Raises: UserError where there is none.
+    """
+    store = Store(_root(folder) / "reports", create=False)
+    records, measurements = store.records(), store.measurements()
+    names = [name.strip() for name in what.split(", else ")]
+    for name in names:
+        if found := summary.summaries(discover.suite(name), records, measurements):
+            return name, max(found, key=lambda one: len(one.found))
+    raise UserError(f"{store.root} has no records of {' or '.join(names)}: `bench run {names[0]}` makes them.")
+
+
+def _root(folder: Path) -> Path:
+    """The nearest folder above that has stored records. Raises: UserError."""
+    for above in (folder, *folder.parents):
+        if (above / "reports" / "records").is_dir():
+            return above
+    raise UserError(f"No folder above {folder} has reports/records, of which results are made.")
+
+
+def _picture(suite: str, folder: Path) -> Path:
+    return _root(folder) / "docs" / "pictures" / f"{suite}.svg"
+
+
+def pictures(text: str, folder: Path) -> Iterator[tuple[Path, Summary]]:
+    """The pictures that a document's results show: where they lie, and what they are of."""
+    for block in _BLOCK.finditer(text):
+        if block["kind"] == "results":
+            name, one = results(block["what"], folder)
+            yield _picture(name, folder), one
+
+
+def write(document: Path) -> bool:
+    """Write the blocks of a document, and the pictures in them; whether anything changed."""
+    folder, old = document.absolute().parent, document.read_text()
+    new = written_into(old, folder)
+    drawn = {path: summary_picture.svg(one) for path, one in pictures(old, folder)}
+    changed = {path: text for path, text in drawn.items() if not path.is_file() or path.read_text() != text}
+    for path, text in (changed | ({document: new} if new != old else {})).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    return new != old or bool(changed)

@@ -1,0 +1,154 @@
+"""Records of one suite go in; what a first screen shows of them comes out: methods x operating points, and a picture.
+
+A table is of one task and one resource: rows of two recipes, or of channels and single weights, never share one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slimbench import identity
+from slimbench.core import UserError
+from slimbench.reports import _text, audit, render
+from slimbench.reports.figures import Line, lines
+from slimbench.reports.rows import rows
+from slimbench.reports.table import Entry, Table, title
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from slimbench.core import MeasurementRecord, Record, Suite
+    from slimbench.reports.rows import Column
+
+LEFT = {"macs": "MACs", "params": "params", "prunable_nonzero": "weights"}
+
+SEEN = "Quality against the share that is left: means over seeds, 95 % intervals, and the dense network's as a line"
+FOLDED = "Reasons, and the records behind every number"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One heading (task, network, recipe, settings) of a suite."""
+
+    heading: str
+    found: tuple[Line, ...]
+
+    @property
+    def dense(self) -> Line | None:
+        """The row that all others are compared with."""
+        return next((line for line in self.found if line.facts["is_dense"]), None)
+
+    @property
+    def way(self) -> Column | None:
+        """The way of timing that timed most rows; of equals the first by name."""
+        ways = sorted({way for line in self.compressed for way in line.measured}, key=lambda way: way.place)
+        return max(ways, key=lambda way: sum(way in line.measured for line in self.compressed), default=None)
+
+    @property
+    def resources(self) -> list[str]:
+        """Those that some budget names."""
+        return list(dict.fromkeys(line.facts["resource"] for line in self.compressed))
+
+    @property
+    def compressed(self) -> list[Line]:
+        """All rows but the dense one."""
+        return [line for line in self.found if not line.facts["is_dense"]]
+
+
+def summaries(
+    suite: Suite, records: Sequence[Record], measurements: Sequence[MeasurementRecord]
+) -> tuple[Summary, ...]:
+    """The suite's headings that have records. Raises: UserError where a table fails its audit."""
+    mine = [record for record in records if _is_of(suite, record)]
+    found = tuple(Summary(name, tuple(lines(name, group))) for name, group in rows(mine, measurements).items())
+    found = tuple(one for one in found if one.compressed)
+    if problems := audit.tables([table for one in found for table in tables(one)], records, measurements):
+        raise UserError(f"The tables of {suite.name} fail their audit: {'; '.join(map(str, problems[:5]))}.")
+    return found
+
+
+def _is_of(suite: Suite, record: Record) -> bool:
+    """Whether a cell of the suite made it, whatever the version of task and method was (the tables say which)."""
+    cell = record.cell
+    if cell.get("inner") or not any(_describes(cell["task"], task) for task in suite.tasks):
+        return False
+    if cell["reference"]:
+        return _describes(cell["method"], suite.reference)
+    return any(
+        any(_describes(cell["budget"], budget) for budget in arm.budgets)
+        and any(_describes(cell["method"], method) for method in arm.methods)
+        for arm in suite.arms
+    )
+
+
+def _describes(recorded: Mapping[str, Any], spec: Any) -> bool:
+    """Whether a record's words are of this spec; a field that is newer than the record must have its default."""
+    changed = identity.describe(spec, defaults=False)
+    fields = identity.describe(spec).items()
+    return all(recorded[name] == value if name in recorded else name not in changed for name, value in fields)
+
+
+def tables(one: Summary) -> list[Table]:
+    """A table a resource: methods down, shares that are left across."""
+    return [_table(one, resource) for resource in one.resources]
+
+
+def _table(one: Summary, resource: str) -> Table:
+    found = [line for line in one.compressed if line.facts["resource"] == resource]
+    points = list(dict.fromkeys(map(_point, found)))
+    methods = sorted({line.facts["method"] for line in found})
+    at = {(line.facts["method"], _point(line)): line for line in found}
+    fidelity = {line.facts["method"]: line.facts["fidelity"] for line in found}
+    body = [
+        (Entry(name), *(_entry(at.get((name, point))) for point in points), Entry(fidelity[name])) for name in methods
+    ]
+    every = [line for line in (one.dense, *one.compressed) if line]
+    facts = tuple(dict(line.facts) for line in every)
+    return Table(one.heading, ("method", *points, "fidelity"), tuple(body), (), facts)
+
+
+def _point(line: Line) -> str:
+    facts = line.facts
+    second = "" if facts["params_keep_asked"] is None else f", {100 * facts['params_keep_asked']:g} % of params"
+    return f"{100 * facts['keep_asked']:g} % of {LEFT[facts['resource']]}{second}"
+
+
+def _entry(line: Line | None) -> Entry:
+    """Mean ± sd (n), or what happened instead; whatever did not end well bears its reason."""
+    if line is None:
+        return Entry()
+    return Entry(_text.quality(line.facts) or line.facts["status"], line.row.reasons)
+
+
+def markdown(suite: str, one: Summary, picture: str) -> str:
+    """The first screen: the tables, the picture, and folded away below them the reasons and the records."""
+    metric = next(line.facts["metric"] for line in one.found if line.facts["metric"])
+    few = any(line.facts["difference_indicative"] for line in one.compressed)
+    said = "Fewer than six seeds: indicative; nothing is ranked, nothing is bold." if few else ""
+    dense = f"Dense: {_dense(one.dense)}." if one.dense else ""
+    above = f"{metric} on test, mean ± sd (seeds). {dense} {said}".strip()
+    grids = "\n\n".join(map(render.grid, tables(one)))
+    made = f"Suite `{suite}`, {one.heading}. All columns: `bench report {suite} --store reports`."
+    below = f"<details markdown='1'><summary>{FOLDED}</summary>\n\n{_behind(one)}\n\n</details>"
+    return f"{above}\n\n{grids}\n\n{made}\n\n![{SEEN}]({picture})\n\n{below}"
+
+
+def _dense(line: Line) -> str:
+    facts = line.facts
+    return f"{_text.quality(facts)}, {_text.big(facts['macs'])} MACs, {_text.big(facts['params'])} params"
+
+
+def _behind(one: Summary) -> str:
+    """Footnotes of each table, then the ids of each row."""
+    timed = [f"- {title(one.way, [one.way])} (machine {one.way.machine}): {one.way.caption}."] if one.way else []
+    notes = [
+        f"- {LEFT[resource]} [{i}]: {note}"
+        for resource, table in zip(one.resources, tables(one), strict=True)
+        for i, note in enumerate(table.notes, 1)
+    ]
+    body = tuple(
+        (Entry(line.facts["method"]), Entry(_text.asked(line.facts)), Entry(line.facts["ids"])) for line in one.found
+    )
+    ids = render.grid(Table(one.heading, ("method", "keep asked", "records"), body))
+    return "\n".join([*timed, *notes, "", ids]).strip()

@@ -1,0 +1,143 @@
+"""The headings of a suite go in; one picture comes out as SVG: quality against what is left, and against time.
+
+The numbers are the tables'. The file says them in words too, with their records, so that it can be checked as text.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from slimbench.reports import _text
+from slimbench.reports.summary import LEFT
+from slimbench.reports.table import title
+from slimbench.statistics import student
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from slimbench.reports.figures import Line
+    from slimbench.reports.rows import Column
+    from slimbench.reports.summary import Summary
+
+    Looks = Mapping[str, Mapping[str, str]]
+
+_MARKERS = "os^vD<>Ph"
+_COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")  # C7 is grey: controls are
+_GREYS = ("0.35", "0.6")
+_STYLE: dict[Any, Any] = {"svg.hashsalt": "slimbench", "svg.fonttype": "path", "font.size": 9.0}
+
+
+def described(one: Summary) -> str:
+    """Every point of the picture in words, a line each, with the records behind it."""
+    return "\n".join(
+        f"{line.facts['method']} {_text.asked(line.facts)}: {_text.quality(line.facts)}: {line.facts['ids']}"
+        for line in one.found
+        if line.facts["mean"] is not None
+    )
+
+
+def svg(one: Summary) -> str:
+    """The picture of one heading: a panel a resource, one of times where there are any, the legend in what is left."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rows = (len(one.resources) + (one.way is not None) + 1) // 2
+    with mpl.rc_context(_STYLE):
+        drawn = Figure(figsize=(9.0, 0.6 + 3.8 * rows), layout="constrained")
+        panels: list[Axes] = list(drawn.subplots(rows, 2, squeeze=False).flat)
+        count = _panels(one, panels)
+        _legend(drawn, panels[:count], panels[count:])
+        drawn.suptitle(one.heading.partition(";")[0], fontsize=10)
+        out = io.StringIO()
+        about = {"Date": None, "Creator": None, "Title": one.heading, "Description": described(one)}
+        drawn.savefig(out, format="svg", metadata=about)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _panels(one: Summary, panels: Sequence[Axes]) -> int:
+    """Against each resource, then against time; how many panels were drawn."""
+    looks = _looks(one)
+    metric = next(line.facts["metric"] for line in one.found if line.facts["metric"])
+    for axes, resource in zip(panels, one.resources, strict=False):
+        _kept(axes, one, resource, looks)
+    if one.way:
+        _timed(panels[len(one.resources)], one, one.way, looks)
+    for axes in panels[::2]:
+        axes.set_ylabel(f"{metric} on test, mean and 95 % interval")
+    return len(one.resources) + (one.way is not None)
+
+
+def _legend(drawn: Figure, panels: Sequence[Axes], free: Sequence[Axes]) -> None:
+    """Every method once: in the panel that is free, else below."""
+    found = {name: what for axes in panels for what, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    for axes in free:
+        axes.set_axis_off()
+        axes.legend(found.values(), found, loc="center", fontsize=8)
+    if not free:
+        drawn.legend(found.values(), found, loc="outside lower center", ncols=4, fontsize=8)
+
+
+def _looks(one: Summary) -> Looks:
+    """A look a method: colours for methods, grey and dashed for the controls that they must beat."""
+    methods = {line.facts["method"]: line.row.is_control for line in one.compressed}
+    groups = [sorted(name for name, is_control in methods.items() if is_control is which) for which in (False, True)]
+    coloured = {n: {"color": _COLOURS[i % 9], "marker": _MARKERS[i % 9]} for i, n in enumerate(groups[0])}
+    grey = {"linestyle": "--", "fillstyle": "none"}
+    return coloured | {n: grey | {"color": _GREYS[i % 2], "marker": _MARKERS[i % 9]} for i, n in enumerate(groups[1])}
+
+
+def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:
+    """Against the share that is really left, dear to cheap; a line joins the points of a method."""
+    asked = {100 * line.facts["keep_asked"] for line in one.compressed if line.facts["resource"] == resource}
+    for method, look in looks.items():
+        mine = [line for line in _of(one, method) if line.facts["resource"] == resource]
+        _draw(axes, mine, [100 * line.facts["kept"] for line in mine], method, look)
+    _dense(axes, one, [line for line in one.compressed if line.facts["resource"] == resource])
+    axes.set_xscale("log")
+    axes.set_xlim(1.15 * max(asked), min(asked) / 1.15)
+    axes.set_xticks(sorted(asked), [f"{share:g}" for share in sorted(asked)])
+    axes.minorticks_off()
+    axes.set_xlabel(f"% of {LEFT[resource]} left")
+
+
+def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:
+    """Against the measured speed-up."""
+    for method, look in looks.items():
+        mine = [line for line in _of(one, method) if way in line.measured]
+        _draw(axes, mine, [line.measured[way]["measured_speedup"] for line in mine], method, look)
+    _dense(axes, one, [line for line in one.compressed if way in line.measured])
+    axes.axvline(1, color="0.6", linestyle=":", linewidth=1)
+    axes.set_xlabel(f"measured speed-up, {title(way, [way])}: right of 1 is faster")
+
+
+def _of(one: Summary, method: str) -> list[Line]:
+    return [line for line in one.compressed if line.facts["method"] == method and line.facts["mean"] is not None]
+
+
+def _draw(axes: Axes, mine: Sequence[Line], places: Sequence[float], method: str, look: Mapping[str, str]) -> None:
+    if mine:
+        means = [line.facts["mean"] for line in mine]
+        bars = [_half(line) for line in mine]
+        thin = {"capsize": 2, "linewidth": 1, "elinewidth": 0.7, "markersize": 5}
+        axes.errorbar(places, means, yerr=bars, label=method, **thin, **look)  # type: ignore[arg-type]
+
+
+def _half(line: Line) -> float:
+    """Half of the interval of the mean; 0 of one seed, which has none."""
+    found = student(list(line.row.scores.values()))
+    return (found.high - found.low) / 2 if found.n > 1 else 0.0
+
+
+def _dense(axes: Axes, one: Summary, beside: Sequence[Line]) -> None:
+    """The dense network's line, and a frame for all means: an interval of two seeds may leave it."""
+    axes.grid(visible=True, alpha=0.3)
+    means = [line.facts["mean"] for line in (one.dense, *beside) if line and line.facts["mean"] is not None]
+    if one.dense and one.dense.facts["mean"] is not None:
+        axes.axhline(one.dense.facts["mean"], color="k", linestyle="--", linewidth=1, label="dense")
+    if len(set(means)) > 1:
+        room = 0.08 * (max(means) - min(means))
+        axes.set_ylim(min(means) - room, max(means) + room)

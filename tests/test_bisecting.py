@@ -1,0 +1,143 @@
+"""`bench bisect`: which commit made a proxy worse, or slower, and what is no commit's fault."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+import nights
+from conftest import HERE
+from slimbench import baseline, bisecting
+from slimbench.artifact import sha256
+from slimbench.core import UserError
+from slimbench.environment import machine
+from slimbench.identity import digest
+from slimbench.store import Store
+
+
+def put(name: str, records) -> str:
+    for record in records:
+        Store(name).put(replace(record, artifact=""))
+    return name
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Eight commits whose file holds their number; the commits, first to last."""
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    where = tmp_path / "repository"
+    where.mkdir()
+
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        return subprocess.run(["git", *who, *words], cwd=where, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    commits = []
+    for number in range(8):
+        (where / "number").write_text(str(number))
+        git("add", ".")
+        git("commit", "-qm", str(number))
+        commits.append(git("rev-parse", "HEAD").strip())
+    return where, commits
+
+
+def exits(expression: str) -> list[str]:
+    return [sys.executable, "-c", f"n = int(open('number').read()); raise SystemExit({expression})"]
+
+
+def test_the_first_bad_commit_is_found(repository):
+    """In a worktree that is gone afterwards; the caller's own files are not touched."""
+    where, commits = repository
+    commit, _ = bisecting.first_bad(where, commits[0], commits[-1], exits("n >= 5"))
+    assert commit == commits[5]
+    assert (where / "number").read_text() == "7"
+    listed = subprocess.run(["git", "worktree", "list"], cwd=where, capture_output=True, text=True).stdout
+    assert len(listed.splitlines()) == 1
+
+
+def test_commits_that_cannot_be_tested_are_skipped(repository):
+    """One in the middle is no hindrance; where they hide the answer, a sentence says so."""
+    where, commits = repository
+    assert bisecting.first_bad(where, commits[0], commits[-1], exits("125 if n == 3 else n >= 5"))[0] == commits[5]
+    with pytest.raises(UserError, match="found no answer"):
+        bisecting.first_bad(where, commits[0], commits[-1], exits("125 if 3 <= n <= 5 else n >= 5"))
+    with pytest.raises(UserError, match="found no answer"):
+        bisecting.first_bad(where, "no-such-commit", commits[-1], exits("1"))
+
+
+@pytest.mark.parametrize(("status", "words"), [(0, "not worse than the baseline"), (125, "cannot be judged")])
+def test_what_is_not_bad_is_not_looked_for(repository, status, words):
+    """Git would believe it, and blame the last commit."""
+    where, commits = repository
+    with pytest.raises(UserError, match=words):
+        bisecting.first_bad(where, commits[0], commits[-1], exits(f"{status}"))
+
+
+def test_a_step_that_breaks_blames_nobody(repository, tmp_path):
+    """Python's own exit status would be git's for a bad commit; the sentence is the step's."""
+    where, commits = repository
+    step = bisecting.Step(str(tmp_path / "no-such.json"), nights.PROXY, "nightly", str(where))
+    with pytest.raises(UserError, match=r"cannot be judged: There is no baseline .*no-such.json"):
+        bisecting.first_bad(where, commits[0], commits[-1], bisecting.command(step))
+
+
+def test_a_steps_judgement(tmp_path):
+    """Good, bad, cannot be tested; any change is enough where that is asked."""
+    baseline.of(nights.night(), "a test").write(tmp_path / "base.json")
+    step = bisecting.Step(str(tmp_path / "base.json"), nights.PROXY, "nightly", "")
+    worse, same, part, other = (
+        Store(put(str(tmp_path / name), records))
+        for name, records in {
+            "worse": nights.night(macs=900),
+            "same": nights.night(),
+            "part": nights.night()[1:],
+            "other": nights.night(noise=1),
+        }.items()
+    )
+    assert [bisecting.judged(step, s) for s in (worse, same, part, other)] == [1, 0, 125, 0]
+    assert [bisecting.judged(replace(step, any_change=True), s) for s in (same, part, other)] == [0, 125, 1]
+
+
+STEP = """
+import pickle, shutil, sys, tempfile
+from slimbench import bisecting, discover
+from slimbench.store import Store
+
+step, record, network, clock = pickle.loads(Path(sys.argv[1]).read_bytes())
+discover.load_plugin(clock)
+with tempfile.TemporaryDirectory() as folder:
+    store = Store(folder)
+    store.put(record)
+    shutil.copytree(network, store.artifact(record.id))
+    slow = int(Path("number").read_text()) >= 5
+    (store.artifact(record.id) / "ms").write_text("10.8" if slow else "10.0")
+    status = bisecting.judged(step, store)
+sys.exit(status)
+"""
+
+
+def test_the_commit_that_made_it_slower_is_found(repository, stored, tmp_path):
+    """Each commit's network takes turns with the baseline's, by a clock of random numbers; counts are not judged."""
+    where, commits = repository
+    store, file = Store(tmp_path / "store"), tmp_path / "base.json"
+    dense, compressed = (sha256(stored[kind] / "manifest.json") for kind in ("dense", "compressed"))
+    record = nights.record(0, artifact=dense)
+    shutil.copytree(stored["dense"], store.artifact(record.id))
+    (store.artifact(record.id) / "ms").write_text("10.0")
+    apart = {"clockwork": baseline.Apart(digest(machine()), (0.01, -0.01) * 10)}
+    made = replace(baseline.of([record], "a test"), apart=apart)
+    made.write(file)
+    baseline.keep_networks(made.cells, store, file)
+    step = bisecting.Step(str(file), nights.PROXY, "nightly", str(where), profile="clockwork")
+    given = tmp_path / "given"
+    other = replace(record, artifact=compressed, cost=replace(record.cost, macs=1))
+    given.write_bytes(pickle.dumps((step, other, stored["compressed"], str(HERE / "nights.py"))))
+    commit, _ = bisecting.first_bad(where, commits[0], commits[-1], [sys.executable, "-c", STEP, str(given)])
+    assert commit == commits[5]

@@ -1,0 +1,160 @@
+"""What is written into documents: files as they are, a suite's results as its records have them, and their picture."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from conftest import ROOT
+from made import NOTHING, measured, record
+from slimbench.core import Arm, Budget, Recipe, Suite, UserError
+from slimbench.methods.dcss import DCSS
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.methods.magnitude_weights import MagnitudeWeights
+from slimbench.reports import documents, summary, summary_picture
+from slimbench.store import Store
+from slimbench.tasks.digits import Digits
+from slimbench.tasks.texture_digits import TextureDigits
+
+HALF, FIFTH = Budget(0.5, epochs=8), Budget(0.2, "prunable_nonzero", epochs=8)
+SUITE = Suite(
+    "one", "One", (Digits(),), Dense(), (Arm((DCSS(), L1Channels()), (HALF,)), Arm((MagnitudeWeights(),), (FIFTH,)))
+)
+MARKED = "<!-- {0} of {1}: written by `bench check --write` -->\nold\n<!-- end of {0} -->\n"
+DOCUMENTS = [
+    path
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    if "written by `bench check --write` -->" in path.read_text()
+]
+
+
+def records():
+    """Two seeds of each, one that failed, and what is not of the suite: another task, recipe, budget, or method."""
+    return [
+        *(record(Dense(), seed=s, top1=90.0 + s) for s in (0, 1)),
+        *(record(DCSS(), seed=s, top1=88.0 + s, macs=500, budget=HALF) for s in (0, 1)),
+        record(L1Channels(), status="failed", reason="killed by SIGKILL", budget=HALF, **NOTHING),
+        record(MagnitudeWeights(), top1=87.0, budget=FIFTH),
+        record(DCSS(), top1=11.0, budget=HALF, task=TextureDigits()),
+        record(DCSS(), top1=12.0, budget=HALF, task=Digits(recipe=Recipe(epochs=1))),
+        record(DCSS(), top1=13.0, budget=Budget(0.5, epochs=1)),
+        record(DCSS(penalty=1.0), top1=14.0, budget=HALF),
+    ]
+
+
+def shown(found=None, taken=()):
+    (one,) = summary.summaries(SUITE, found or records(), taken)
+    return one
+
+
+def test_methods_down_and_points_across():
+    """A table a resource, the dense network above, no number of anything but the suite."""
+    text = summary.markdown("one", shown(), "x.svg")
+    assert re.search(r"^\| dcss +\| 88\.50 ± 0\.71 \(2\) +\| authors' code, extension +\|$", text, re.MULTILINE)
+    assert re.search(r"^\| method +\| 50 % of MACs +\|", text, re.MULTILINE)
+    assert re.search(r"^\| magnitude_weights +\| 87\.00 \(1\) ", text, re.MULTILINE)
+    assert "Dense: 90.50 ± 0.71 (2), 1.000 k MACs" in text
+    assert "Fewer than six seeds: indicative" in text
+    assert not re.search(r"1[1234]\.00", text)
+
+
+def test_what_did_not_end_well_says_so_and_why():
+    """Beside its place; the reason is folded away."""
+    text = summary.markdown("one", shown(), "x.svg")
+    assert re.search(r"^\| l1_channels +\| failed 1/1 \[1\] ", text, re.MULTILINE)
+    assert "- MACs [1]: killed by SIGKILL" in text.partition("<details")[2]
+
+
+def test_every_number_names_its_records():
+    """Each row's ids stand in the fold."""
+    below = summary.markdown("one", shown(), "x.svg").partition("<details")[2]
+    for one in records()[:6]:
+        assert one.id in below
+
+
+def test_the_picture_says_its_numbers_in_words():
+    """Every point with its records; the same records, the same bytes."""
+    one = shown(taken=[measured(records()[2])])
+    text = summary_picture.svg(one)
+    assert text == summary_picture.svg(shown(records()[::-1], [measured(records()[2])]))
+    words = "".join(ET.fromstring(text).itertext())
+    assert f"dcss 0.5 macs: 88.50 ± 0.71 (2): {records()[2].id} {records()[3].id}" in words
+    assert "l1_channels" not in words, "it has no number"
+
+
+def test_the_picture_has_a_panel_for_time_where_there_is_any():
+    """Beside those of both resources."""
+    from matplotlib.figure import Figure
+
+    for taken, labels in (([], 2), ([measured(records()[2])], 3)):
+        one = shown(taken=taken)
+        panels = list(Figure().subplots(2, 2).flat)
+        assert summary_picture._panels(one, panels) == labels
+        titles = [axes.get_xlabel() for axes in panels[:labels]]
+        assert titles[:2] == ["% of MACs left", "% of weights left"]
+        assert titles[2:] == (["measured speed-up, cpu quick: right of 1 is faster"] if taken else [])
+
+
+def test_the_first_suite_with_records_is_shown(tmp_path):
+    """Its picture lies below docs; what has no records is named."""
+    store = Store(tmp_path / "reports")
+    for one in [record(Dense(), top1=90.0), record(DCSS(), top1=88.0, budget=HALF)]:
+        store.put(one)
+    document = tmp_path / "docs" / "page.md"
+    document.parent.mkdir()
+    document.write_text(MARKED.format("results", "cifar10-reduced, else quick"))
+    assert documents.write(document)
+    assert not documents.write(document), "the second time nothing changes"
+    assert "](pictures/quick.svg)" in document.read_text()
+    assert (tmp_path / "docs/pictures/quick.svg").read_text().startswith("<?xml")
+    with pytest.raises(UserError, match="no records of cifar10-reduced: `bench run cifar10-reduced` makes them"):
+        documents.written_into(MARKED.format("results", "cifar10-reduced"), tmp_path)
+    with pytest.raises(UserError, match="Unknown suite 'nothing'"):
+        documents.written_into(MARKED.format("results", "nothing"), tmp_path)
+
+
+def test_a_file_is_shown_as_it_is(tmp_path):
+    """Between its markers; one that is missing is named."""
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    text = documents.written_into(MARKED.format("file", "mine.py"), tmp_path)
+    assert "-->\n```python\nx = 1\n```\n<!-- end of file -->" in text
+    with pytest.raises(UserError, match=r"the file .*yours\.py, which does not exist"):
+        documents.written_into(MARKED.format("file", "yours.py"), tmp_path)
+    with pytest.raises(UserError, match="no markers"):
+        documents.written_into("nothing", tmp_path)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_are_up_to_date(path):
+    """`bench check --write` has been run for every document that has markers, and every picture is of those records."""
+    text = path.read_text()
+    assert documents.written_into(text, path.parent) == text
+    for picture, one in documents.pictures(text, path.parent):
+        words = "".join(ET.parse(picture).getroot().itertext())
+        assert summary_picture.described(one) in words
+        assert one.heading in words
+
+
+def test_a_field_that_is_newer_than_a_record_must_have_its_default():
+    """Else an old record would pass for one that was made otherwise."""
+    old = dict(record(DCSS(), budget=HALF).cell["method"])
+    del old["penalty"]
+    assert summary._describes(old, DCSS())
+    assert not summary._describes(old, DCSS(penalty=1.0))
+    assert not summary._describes(old | {"penalty": 2.0}, DCSS())
+
+
+def test_no_picture_is_left_over():
+    """Each one that is committed stands in a document."""
+    shown = {picture for path in DOCUMENTS for picture, _ in documents.pictures(path.read_text(), path.parent)}
+    assert shown == set((ROOT / "docs/pictures").iterdir())
+
+
+def test_the_readme_shows_the_cross_evaluation_first():
+    """Before any other heading, and of CIFAR-10 alone."""
+    first = (ROOT / "README.md").read_text().partition("\n## ")[0]
+    assert "<!-- results of cifar10-reduced, else dcss-cifar-reduced:" in first
+    assert {"make bench", "make test"} <= set(re.findall(r"^make \w+", first, re.MULTILINE))
