@@ -6,7 +6,7 @@ from made import measured, record
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
-from slimbench.reports import pictures
+from slimbench.reports import notes, pictures
 from slimbench.reports.rows import rows
 
 WIDTHS = {"stem": [16, 8], "conv": [32, 20]}
@@ -56,3 +56,34 @@ def test_what_is_in_them():
 def test_nothing_to_draw(tmp_path):
     """No records, no pictures."""
     assert pictures.draw([], [], tmp_path) == []
+
+
+def test_gates_and_the_way_to_them(tmp_path):
+    """A map of layers and candidates, the course of the expected cost; no histogram of sizes of different things."""
+    told = {
+        "kept for a backward pass": {"plain": 3, "weights": 2, "gates": 1},
+        "gates": {"stem": [0.0, 0.25, 0.75], "conv": [1.0, 0.0]},
+        "expected over target": [0.5, 0.8, 1.2, 1.1, 1.0, 1.0],
+        "eta": [0.9],
+    }
+    one = record(DCSS(), 0.5, notes=told)
+    drawn = [path.name for path in notes.draw(one, tmp_path)]
+    assert drawn == [f"{one.id}-gates.png", f"{one.id}-expected-over-target.png"]
+    shown = notes._figure("gates", {"": told["gates"]}, "title").axes[0]
+    assert [label.get_text() for label in shown.get_yticklabels()] == ["stem", "conv"]
+    assert shown.images[0].get_array().tolist()[0] == [0.0, 0.25, 0.75]
+    course = notes._figure("expected over target", {"": told["expected over target"]}, "title").axes[0]
+    assert course.lines[0].get_ydata().tolist() == told["expected over target"]
+    assert course.lines[0].get_xdata().tolist()[-1] == 1.0
+
+
+def test_points_of_a_method_are_one_curve_of_speed_ups():
+    """By theoretical speed-up, whatever their order; another method is another curve."""
+    quarter = record(DCSS(), 0.25, top1=85.0, macs=250)
+    found = dict(pictures._figures(rows([*RECORDS, quarter], [*TAKEN, measured(quarter, 2.5, 2.4, 2.6)])))
+    (axes,) = next(drawn for name, drawn in found.items() if name.startswith("speed-up")).axes
+    curves = {bars.get_label(): bars[0].get_xydata().tolist() for bars in axes.containers}
+    assert curves == {
+        "digits/resnet20 dcss, 8 epochs": [[2.0, 1.5], [4.0, 2.5]],
+        "digits/resnet20 l1_channels, 8 epochs": [[2.0, 0.8]],
+    }

@@ -246,8 +246,9 @@ def test_one_sentence_for_what_cannot_be(store, tmp_path):
 
 def test_tables_that_fail_their_audit_are_not_shown(store, tmp_path, monkeypatch):
     """A planted fault, every difference off by one: a sentence, and no folder."""
-    right = rows.Row.difference
-    monkeypatch.setattr(rows.Row, "difference", lambda row: (d := right(row)) and replace(d, mean=d.mean + 1))
+    right = rows.Row.difference.func
+    wrong = property(lambda row: (d := right(row)) and replace(d, mean=d.mean + 1))
+    monkeypatch.setattr(rows.Row, "difference", wrong)
     with pytest.raises(UserError, match="fail their audit"):
         built(tmp_path / "site", store)
     assert not (tmp_path / "site").exists()
@@ -261,6 +262,15 @@ def test_the_command(store, tmp_path):
     assert str(out / "index.html") in done.output
     assert out.stat().st_mode & 0o755 == 0o755
     assert os.listdir(out / "cells")  # noqa: PTH208
+
+
+def test_the_caption_of_a_curve_tells_its_area(store, tmp_path):
+    """Where plotly draws, as the picture's title does; names keep their capitals."""
+    pytest.importorskip("plotly")
+    for one in (record(DCSS(), keep, 0, 85.0, int(1000 * keep)) for keep in (0.25, 0.125)):
+        store.put(one)
+    (task,) = (f for f in (built(tmp_path / "site", store) / "tasks").iterdir() if "resnet20" in f.name)
+    assert "Area under the curve of dcss, 8 epochs: " in task.read_text()
 
 
 def test_names_of_files():
