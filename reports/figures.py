@@ -60,14 +60,14 @@ def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
 
 def _best_control(rows: Sequence[Row]) -> Row | None:
     """Of those that met their budget, the one of the best mean. It is chosen on test: that favours the controls."""
-    known = [row for row in rows if row.is_control and row.is_met and row.quality]
-    return max(known, key=lambda row: (row.quality.mean, row.method), default=None)  # type: ignore[union-attr]
+    known = [row for row in rows if row.is_control and row.is_met and row.scores]
+    return max(known, key=lambda row: (row.quality().mean, row.method), default=None)  # type: ignore[union-attr]
 
 
 def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -> dict[str, Any]:
     first = row.first
-    budget, quality = first.cell["budget"], row.quality
-    dense = row.difference
+    budget, quality = first.cell["budget"], row.quality()
+    dense = row.difference()
     other = paired(row.scores, control.scores) if control and control is not row else None
     return {
         "group": name,

@@ -94,12 +94,10 @@ class Row:
         """The headline metric's value by seed."""
         return headline(self.counted)
 
-    @functools.cached_property
     def quality(self) -> Summary | None:
         """Of the headline metric, over seeds."""
         return summarise(list(self.scores.values())) if self.scores else None
 
-    @functools.cached_property
     def difference(self) -> Difference | None:
         """Paired to the dense network of the same seed."""
         return None if self.is_dense else paired(self.scores, headline(self.dense.values()))
