@@ -64,6 +64,24 @@ def test_counts_that_hang_on_the_machines_arithmetic_cannot_be_told():
     assert verdicts(night(), night(macs=1001), is_same_machine=False)["counts"] == {"regression"}
 
 
+@pytest.mark.parametrize(
+    ("reason", "verdict"),
+    [
+        ("stopped after its time limit of 120 s", "cannot tell"),
+        ("what it starts from failed: its process was killed by SIGKILL (out of memory?)", "cannot tell"),
+        ("its process was killed by SIGSEGV", "regression"),
+        ("ValueError: no such layer", "regression"),
+    ],
+)
+def test_a_busy_machine_is_no_regression(reason, verdict):
+    """A cell that was not given the time or the memory says nothing of the code; the finding says why it failed."""
+    head = [*night()[:-1], replace(night()[-1], status="failed", reason=reason, cost=None, quality={})]
+    found = [f for f in compare(newest(night()), newest(head), is_same_machine=True) if f.verdict != "fine"]
+    assert [(f.verdict, f.text) for f in found] == [(verdict, f"ok became failed: {reason}")]
+    (scored,) = (f.text for f in compare(newest(night()), newest(head), is_same_machine=True) if f.kind == "scores")
+    assert "in 5 of 6 seeds" in scored
+
+
 def test_a_cell_that_was_not_made_cannot_be_told():
     """And a new one is no fault."""
     assert verdicts(night(), night()[:-1])["run"] == {"cannot tell"}

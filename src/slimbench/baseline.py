@@ -35,6 +35,7 @@ class Kept:
         outputs: digest of every sample's score on val and test, by every metric.
         metric, value: the headline's, on test; "" and 0 where the cell has none.
         made_at: commit of the record.
+        reason: why it failed, or nothing.
 
     """
 
@@ -50,6 +51,7 @@ class Kept:
     higher_is_better: bool = True
     artifact: str = ""
     made_at: str = ""
+    reason: str = ""
 
     @property
     def proxy(self) -> str:
@@ -71,6 +73,7 @@ def kept(record: Record) -> Kept:
         record.status,
         made_at=record.environment.get("commit", ""),
         artifact=record.artifact,
+        reason=record.reason if record.status == "failed" else "",
     )
     if not record.cost or not record.quality:
         return described
