@@ -16,7 +16,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from slimbench.baseline import Apart
-from slimbench.latency import ENOUGH_LOOKS, LOOKS, Look, is_slower, settled
+from slimbench.latency import ENOUGH_LOOKS, LOOKS, SESSIONS, Look, is_slower, settled
 from slimbench.regression import Proxy, _adjusted, is_worse
 
 NOISE = json.loads(Path(__file__).with_name("noise.json").read_text())
@@ -84,8 +84,8 @@ class Recording:
     is_trusting: bool
 
     @classmethod
-    def every(cls) -> list[Recording]:
-        """Each as it is, and with its doubts ignored."""
+    def recorded(cls) -> list[Recording]:
+        """Looks as they were, and with their doubts ignored."""
         every = []
         for kept in NOISE["latency"]:
             looks = tuple(
@@ -95,17 +95,26 @@ class Recording:
                 )
                 for _, doubts, *seen in kept["looks"]
             )
-            title = f"{kept['cpu']}, {kept['cores']} cores, {kept['on']}"
-            every += [cls(title, looks, is_trusting) for is_trusting in (False, True)]
+            title = f"{kept['cpu']}, {kept['cores']} cores, {kept['on']}, {len(looks)} looks"
+            every += [cls(title, looks, False), cls(f"{title}, doubts ignored", looks, True)]
         return every
 
+    @classmethod
+    def quiet(cls) -> Recording:
+        """Looks drawn from what undisturbed sessions said of their own noise: 95 % intervals at equal networks."""
+        draw, widths = random.Random(0), NOISE["quiet"]["half_widths"]
+        sessions = (Look(draw.gauss(0, draw.choice(widths) / 1.96)) for _ in range(500 * SESSIONS))
+        looks = tuple(zip(*[sessions] * SESSIONS, strict=True))
+        return cls(f"noise of {len(widths)} undisturbed sessions", looks, False)
+
     def look(self, draw: random.Random, slower: float = 0.0) -> Look:
-        """One at a head that much slower: sessions drawn from those of one recorded look; again where disturbed."""
+        """One at a head that much slower: a recorded look's sessions; again where disturbed."""
         return settled(lambda: self._once(draw, slower))
 
     def _once(self, draw: random.Random, slower: float) -> Look:
         recorded = draw.choice(self.looks)
-        seen = Look.of([draw.choice(recorded) for _ in recorded])
+        is_whole = len(recorded) == SESSIONS  # older looks had fewer: their sessions are drawn from
+        seen = Look.of(recorded if is_whole else [draw.choice(recorded) for _ in range(SESSIONS)])
         return Look((1 + seen.slower) * (1 + slower) - 1, None if self.is_trusting else seen.disturbed)
 
     def calibrated(self, draw: random.Random) -> Apart | None:
@@ -157,13 +166,12 @@ def rates(recorded: Recording) -> Rates:
     draw = random.Random(0)
     baselines = [recorded.calibrated(draw) for _ in range(NIGHTS)]
     made = [apart for apart in baselines if apart]
-    title = f"{recorded.title}, {len(recorded.looks)} looks" + (", doubts ignored" if recorded.is_trusting else "")
     scores = score_alarms()
     if not made:
-        return Rates(title, 0.0, statistics.fmean(scores), *[float("nan")] * 3)
+        return Rates(recorded.title, 0.0, statistics.fmean(scores), *[float("nan")] * 3)
     timed = [any(recorded.is_alarm(draw, apart.threshold) for _ in range(PROXIES)) for apart in made]
     return Rates(
-        title,
+        recorded.title,
         len(made) / NIGHTS,
         statistics.fmean(map(any, zip(scores, timed, strict=False))),
         statistics.fmean(apart.detectable for apart in made),
@@ -177,7 +185,7 @@ def table() -> str:
     rows = [
         ["scores", "", _share(statistics.fmean(score_alarms())), "twice the detectable loss", _share(found_scores())],
     ]
-    for recorded in Recording.every():
+    for recorded in [Recording.quiet(), *Recording.recorded()]:
         got = rates(recorded)
         what = f"{_share(got.detectable)}, the detectable slowdown; 5 %"
         found = f"{_share(got.seen)}; {_share(got.five)}" if got.made else "-"

@@ -78,7 +78,8 @@ def written(noise: dict[str, Any]) -> str:
         looks = ",\n".join(f"   {json.dumps(look)}" for look in recorded["looks"])
         parts.append(f'  {about}, "looks": [\n{looks}\n  ]}}')
     latencies = ",\n".join(parts)
-    return f'{{"scores": {{\n{scores}\n }},\n "latency": [\n{latencies}\n ]\n}}\n'
+    quiet = json.dumps(noise["quiet"])
+    return f'{{"scores": {{\n{scores}\n }},\n "quiet": {quiet},\n "latency": [\n{latencies}\n ]\n}}\n'
 
 
 if __name__ == "__main__":

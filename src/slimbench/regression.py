@@ -104,6 +104,8 @@ def counts(pairs: Sequence[Pair], *, is_same_machine: bool) -> list[Finding]:
         is_sure = is_same_machine or base.outputs == head.outputs or head.status != base.status or base.id != head.id
         is_sure &= not any(cause in head.reason for cause in _MACHINES)
         verdict: Verdict = "regression" if is_sure else "cannot tell"
+        if text and not is_sure and not head.reason:
+            text += ", with other outputs, on another machine"
         found.append(Finding("counts", base.label, verdict if text else "fine", text or "equal"))
     return found
 
