@@ -44,8 +44,11 @@ def markdown(findings: Sequence[Finding], about: str) -> str:
 def _counted(findings: Sequence[Finding]) -> str:
     """How many findings of each kind went how."""
     counts: Counter[tuple[str, str]] = Counter((f.kind, f.verdict) for f in findings)
-    rows = [[title, *(counts[kind, verdict] or "" for verdict in _ORDER)] for kind, title in _KINDS.items()]
-    return tabulate(rows, ["", *_ORDER], tablefmt="github") + "\n"
+    rows = [[title, *(counts[kind, verdict] for verdict in _ORDER)] for kind, title in _KINDS.items()]
+    told = tabulate(rows, ["", *_ORDER], tablefmt="github") + "\n"
+    if any(f.kind == "latency" for f in findings):
+        return told
+    return f"{told}\nLatencies were not compared: the baseline has none.\n"
 
 
 def _table(findings: Sequence[Finding], *, verdicts: bool) -> str:

@@ -56,7 +56,7 @@ def test_the_first_bad_commit_is_found(repository):
     """In a worktree that is gone afterwards; the caller's own files are not touched."""
     where, commits = repository
     commit, _ = bisecting.first_bad(where, commits[0], commits[-1], exits("n >= 5"))
-    assert commit == commits[5]
+    assert commit == commits[5], told
     assert (where / "number").read_text() == "7"
     listed = subprocess.run(["git", "worktree", "list"], cwd=where, capture_output=True, text=True).stdout
     assert len(listed.splitlines()) == 1
@@ -107,6 +107,7 @@ def test_a_steps_judgement(tmp_path):
 
 STEP = """
 import pickle, shutil, sys, tempfile
+from pathlib import Path
 from slimbench import bisecting, discover
 from slimbench.store import Store
 
@@ -139,5 +140,5 @@ def test_the_commit_that_made_it_slower_is_found(repository, stored, tmp_path):
     given = tmp_path / "given"
     other = replace(record, artifact=compressed, cost=replace(record.cost, macs=1))
     given.write_bytes(pickle.dumps((step, other, stored["compressed"], str(HERE / "nights.py"))))
-    commit, _ = bisecting.first_bad(where, commits[0], commits[-1], [sys.executable, "-c", STEP, str(given)])
-    assert commit == commits[5]
+    commit, told = bisecting.first_bad(where, commits[0], commits[-1], [sys.executable, "-c", STEP, str(given)])
+    assert commit == commits[5], told

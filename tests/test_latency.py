@@ -71,6 +71,14 @@ def test_the_same_network_is_not_timed(kept, store):
     assert not (store.root / "artifacts/sessions").exists()
 
 
+def test_a_slow_place_in_memory_blames_no_network(kept, store):
+    """Each network takes it in every other session."""
+    profile, network = discover.make("hardware_profiles", "clockwork(slot=0.1)"), store.artifact(nights.record(0).id)
+    seen = latency.sessions(profile, network, network)
+    assert [session.slower > 0.05 for session in seen] == [True, False] * 4
+    assert abs(latency.Look.of(seen).slower) < 0.03
+
+
 def test_what_other_work_disturbed_cannot_be_told(kept, store):
     """However slow it was."""
     said, text = verdict(kept, store, "compressed", 20.0, "clockwork(disturbed=True)")

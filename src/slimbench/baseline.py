@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ class Kept:
         outputs: digest of every sample's score on val and test, by every metric.
         metric, value: the headline's, on test; "" and 0 where the cell has none.
         made_at: commit of the record.
+        reason: why it failed, or nothing.
 
     """
 
@@ -51,6 +51,7 @@ class Kept:
     higher_is_better: bool = True
     artifact: str = ""
     made_at: str = ""
+    reason: str = ""
 
     @property
     def proxy(self) -> str:
@@ -72,6 +73,7 @@ def kept(record: Record) -> Kept:
         record.status,
         made_at=record.environment.get("commit", ""),
         artifact=record.artifact,
+        reason=record.reason if record.status == "failed" else "",
     )
     if not record.cost or not record.quality:
         return described
@@ -113,8 +115,9 @@ class Apart:
 
     @property
     def detectable(self) -> float:
-        """The loss that two looks find with 80 % power: each exceeds the threshold nine times in ten."""
-        return self.threshold + 1.25 * statistics.stdev(self.looks)
+        """The loss that two looks find with 80 % power: nine looks in ten at such a network exceed the threshold."""
+        low = sorted(self.looks)[max(0, len(self.looks) // 10 - 1)]
+        return (1 + self.threshold) / (1 + low) - 1
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Networks of base and head go in; which of head's are slower comes out, with few false alarms.
 
-A look is the median of four sessions, in each of which both networks take turns by the profile's protocol. Equal
+A look is the median of eight sessions, in each of which both networks take turns by the profile's protocol. Equal
 networks are not timed. An alarm needs two looks: each must show a loss above the threshold, which is the worst of the
 A/A looks that the baseline took on this machine, and 3 % at least.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOOKS = 30  # A/A looks of a baseline
 ENOUGH_LOOKS = 20  # so that in two looks at each of fifty networks chance is above the worst of them one night in forty
-SESSIONS = 4
+SESSIONS = 8  # of a look: those of a quiet machine are 3 % apart, and 5 % shall be seen
 _ATTEMPTS = 3
 _ENOUGH_ALARMS = 3  # then the rest need not be confirmed: the night has its answer
 

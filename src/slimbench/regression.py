@@ -25,6 +25,10 @@ Verdict = Literal["fine", "regression", "cannot tell"]
 Pair = tuple["Kept", "Kept"]  # base, head
 FALSE_DISCOVERIES = 0.02  # where nothing got worse, the share of nights with an alarm; latency has as much
 _POWER = 0.8
+_MACHINES = (
+    "stopped after its time limit",
+    "killed by SIGKILL",
+)  # failures that a busy or full machine may have caused
 _WORTH = 0.5  # of the base's deviation over seeds: a smaller loss is none that anybody would see
 
 
@@ -92,13 +96,16 @@ def counts(pairs: Sequence[Pair], *, is_same_machine: bool) -> list[Finding]:
     """The exact gate: status, id, MACs and params of each cell.
 
     Which channels a method removes may hang on the last bit of a sum. On another machine, networks with other outputs
-    and other counts are therefore no regression for sure.
+    and other counts are therefore no regression for sure. Nor is a cell that was not given the time or the memory.
     """
     found = []
     for base, head in pairs:
         text = _differs(base, head)
         is_sure = is_same_machine or base.outputs == head.outputs or head.status != base.status or base.id != head.id
+        is_sure &= not any(cause in head.reason for cause in _MACHINES)
         verdict: Verdict = "regression" if is_sure else "cannot tell"
+        if text and not is_sure and not head.reason:
+            text += ", with other outputs, on another machine"
         found.append(Finding("counts", base.label, verdict if text else "fine", text or "equal"))
     return found
 
@@ -107,7 +114,7 @@ def _differs(base: Kept, head: Kept) -> str:
     """What is not as it was; nothing where all is."""
     parts = []
     if head.status != base.status:
-        parts.append(f"{base.status} became {head.status}")
+        parts.append(f"{base.status} became {head.status}" + (f": {head.reason}" if head.reason else ""))
     if base.id != head.id:
         parts.append(f"its id {base.id} became {head.id}: its version, data or settings are others")
     if base.is_done and head.is_done:
@@ -131,6 +138,7 @@ class Proxy:
     head: dict[int, float]
     sign: int  # 1 where higher is better
     changed: int  # seeds in which any sample scored otherwise
+    lost: int = 0  # seeds that one side has no score of
 
     @classmethod
     def of(cls, name: str, pairs: Sequence[Pair]) -> Proxy:
@@ -139,7 +147,8 @@ class Proxy:
         base, head = ({pair[side].seed: pair[side].value for pair in done} for side in (0, 1))
         first = done[0][0] if done else pairs[0][0]
         changed = sum(ours.outputs != theirs.outputs for ours, theirs in done)
-        return cls(name, first.metric, base, head, 1 if first.higher_is_better else -1, changed)
+        lost = len(pairs) - len(done)
+        return cls(name, first.metric, base, head, 1 if first.higher_is_better else -1, changed, lost)
 
     @property
     def gains(self) -> list[float]:
@@ -196,7 +205,8 @@ def _score(proxy: Proxy, p: float | None, proxies: int) -> Finding:
     seen = f"; detectable: {proxy.detectable(proxies):.2g}" if seeds >= ENOUGH_SEEDS else ""
     mean = statistics.fmean(proxy.base.values())
     if not proxy.changed:
-        return Finding("scores", proxy.name, "fine", f"{proxy.metric} {mean:.2f}, every sample as it was{seen}")
+        lost = f" in {seeds} of {seeds + proxy.lost} seeds" if proxy.lost else ""
+        return Finding("scores", proxy.name, "fine", f"{proxy.metric} {mean:.2f}, every sample as it was{lost}{seen}")
     difference = paired(proxy.head, proxy.base)
     assert difference
     text = f"{proxy.metric} {mean:.2f} became {statistics.fmean(proxy.head.values()):.2f} ({difference.mean:+.2f}"
