@@ -123,14 +123,17 @@ def _line(line: Facts, by_id: ById, timed: Timed) -> Iterator[str]:
     values = _values(counted)
     yield from _same(line, "n", len(values))
     scores = np.array(list(values.values()))
+    costs = np.array([(r.cost.macs, r.cost.params, r.cost.nonzero) for r in counted], dtype=np.float64).reshape(-1, 3)  # type: ignore[union-attr]
+    whole = np.array([(r.dense_cost.macs, r.dense_cost.params) for r in counted], dtype=np.float64).reshape(-1, 2)  # type: ignore[union-attr]
+    named = {
+        **dict(zip(("macs", "params", "nonzero"), costs.T, strict=True)),
+        **dict(zip(("macs_kept", "params_kept"), (costs[:, :2] / np.maximum(1, whole)).T, strict=True)),
+        "theoretical_speedup": whole[:, 0] / np.maximum(1, costs[:, 0]),
+    }
     yield from _same(line, "mean", float(scores.mean()) if len(scores) else None)
     yield from _same(line, "sd", float(scores.std(ddof=1)) if len(scores) > 1 else None)
-    for name in ("macs", "params", "nonzero"):
-        yield from _same(line, name, _mean([getattr(r.cost, name) for r in counted]))
-    for name in ("macs", "params"):
-        shares = [getattr(r.cost, name) / max(1, getattr(r.dense_cost, name)) for r in counted]
-        yield from _same(line, f"{name}_kept", _mean(shares))
-    yield from _same(line, "theoretical_speedup", _mean([r.dense_cost.macs / max(1, r.cost.macs) for r in counted]))  # type: ignore[union-attr]
+    for name, figures in named.items():
+        yield from _same(line, name, float(figures.mean()) if len(figures) else None)
     if not line["is_dense"]:
         dense = _values([by_id[r.reference] for r in counted if r.reference in by_id])
         yield from _delta(line, "difference", values, dense)

@@ -321,24 +321,34 @@ def size_bytes(folder: Path) -> int:
 
 def record_from(body: dict[str, Any]) -> Record:
     """A record from its JSON body."""
-    return Record(
-        **body
+    return _made(
+        Record,
+        body
         | {
-            "quality": {name: Scores(**s) for name, s in body["quality"].items()},
-            "val_quality": {name: Scores(**s) for name, s in body["val_quality"].items()},
+            "quality": {name: _made(Scores, scores) for name, scores in body["quality"].items()},
+            "val_quality": {name: _made(Scores, scores) for name, scores in body["val_quality"].items()},
             "cost": cost_from(body["cost"]),
             "dense_cost": _shared_cost_from(body["dense_cost"]),
             "unpruned_cost": _shared_cost_from(body.get("unpruned_cost")),
-            "spent": Spent(**body["spent"]),
-        }
+            "spent": _made(Spent, body["spent"]),
+        },
     )
 
 
 def cost_from(body: dict[str, Any] | None) -> Cost | None:
     """A cost, or None."""
-    return (
-        None if body is None else Cost(**body | {"uncounted": tuple((str(n), float(s)) for n, s in body["uncounted"])})
-    )
+    if body is None:
+        return None
+    return _made(Cost, body | {"uncounted": tuple((str(n), float(s)) for n, s in body["uncounted"])})
+
+
+def _made(kind: type[T], values: dict[str, Any]) -> T:
+    """A frozen dataclass of all its fields at once: its own constructor sets them one by one, which takes long."""
+    if values.keys() != kind.__dataclass_fields__.keys():  # type: ignore[attr-defined]
+        return kind(**values)  # a field was added since: its default; or one is unknown: an error
+    made = object.__new__(kind)
+    made.__dict__.update(values)
+    return made
 
 
 _shared_cost_from = remembered(cost_from)
