@@ -33,6 +33,7 @@ class Search:
         network: the gated network.
         target: of the budget's resource.
         series: expected over target at each step of the search.
+        way: expected share of each width's channels, now and then.
         task_pull: mean norm of the task's gradient so far. The controller's is measured by it: gates that have grown
             sure have small gradients, and would not come back to the budget.
 
@@ -58,18 +59,19 @@ class Search:
         self.adam = torch.optim.Adam(self.gates.parameters(), lr=method.gate_lr)
         self.recipe = replace(task.recipe, lr=method.search_lr * task.recipe.lr)
         self.series: list[float] = []
+        self.way: list[list[float]] = []
         self.task_pull = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Gates, their optimiser and the series: what a checkpoint needs."""
-        held = {"series": list(self.series), "task_pull": self.task_pull}
+        held = {"series": list(self.series), "way": list(self.way), "task_pull": self.task_pull}
         return {"gates": self.gates.state_dict(), "adam": self.adam.state_dict(), **held}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave."""
         self.gates.load_state_dict(state["gates"])
         self.adam.load_state_dict(state["adam"])
-        self.series, self.task_pull = list(state["series"]), state["task_pull"]
+        self.series, self.way, self.task_pull = list(state["series"]), list(state.get("way", [])), state["task_pull"]
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, outputs: Tensor) -> Tensor:
         """The task's, without distillation."""
@@ -102,6 +104,8 @@ class Search:
         (pull,) = torch.autograd.grad(cost.log(), alpha, retain_graph=True)
         (task,) = torch.autograd.grad(loss, alpha)
         self.series.append(float(cost.detach()) / self.target)
+        if (step.index + 1) % max(1, step.total // _SHOWN) == 0:
+            self.way.append(self._left(self.gates.expected(p.detach())))
         self.task_pull += (float(task.norm()) - self.task_pull) / len(self.series)
         alpha.grad = task + self._penalty(task, pull) * pull
         faster = min(max(1.0, _PAPER_STEPS / step.total), _FASTEST)
@@ -129,8 +133,12 @@ class Search:
         left = self.gates.expected(p)
         if self.method.discretise == "argmax":
             left = self.gates.widths.gather(1, p.argmax(1, keepdim=True)).squeeze(1)
-        shares = (left / torch.tensor([width.channels for width in self.every])).tolist()
-        return {m.layer: share for width, share in zip(self.every, shares, strict=True) for m in width.makers}
+        pairs = zip(self.every, self._left(left), strict=True)
+        return {m.layer: share for width, share in pairs for m in width.makers}
+
+    def _left(self, channels: Tensor) -> list[float]:
+        """Channels of each width, (widths,), as shares of all that it has."""
+        return (channels / torch.tensor([width.channels for width in self.every])).tolist()  # type: ignore[no-any-return]
 
     def report(self, trainer: Trainer) -> None:
         """Keep the gates and the way to them in the record."""
@@ -140,6 +148,8 @@ class Search:
         )
         points = range(len(self.series) - 1, -1, -max(1, len(self.series) // _SHOWN))
         trainer.note("expected over target", [round(self.series[point], 4) for point in reversed(points)])
+        ways = zip(self.every, zip(*self.way, strict=True), strict=False)
+        trainer.note("expected widths", {width.name: [round(share, 4) for share in way] for width, way in ways})
 
     def kept_bytes(self, plain: nn.Module, trainer: Trainer) -> dict[str, int]:
         """Bytes that autograd keeps for one more image: in plain training, a step of the weights, one of the gates."""

@@ -78,6 +78,8 @@ def _figure(name: str, parts: Mapping[str, Any], title: str) -> Figure | None:
         return _series(name, note, title)
     if isinstance(note, dict) and name == "gates" and all(isinstance(row, list) and row for row in note.values()):
         return _gates(note, title)
+    if isinstance(note, dict) and name == "expected widths" and all(len(way) > 1 for way in note.values()):
+        return _ways(note, title) if note else None
     numbers = {when: _numbers(part) for when, part in parts.items() if name not in _OF_DIFFERENT_THINGS}
     return _histogram(name, numbers, title) if numbers and all(numbers.values()) else None
 
@@ -159,6 +161,24 @@ def _gates(note: Mapping[str, list[float]], title: str) -> Figure:
     axes.set_xlabel("candidate: prefixes of the channels, the last one is all of them")
     axes.set_title(f"{title}: gates at the end of the search", fontsize=9, wrap=True)
     drawn.colorbar(shown, ax=axes, label="probability")
+    return drawn
+
+
+def _ways(note: Mapping[str, list[float]], title: str) -> Figure:
+    """What each width's gate expects to leave, along the search: early layers dark, late ones bright."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = drawn.add_subplot()
+    for place, (width, way) in enumerate(note.items()):
+        colour = colormaps["viridis"](place / max(1, len(note) - 1))
+        axes.plot([index / (len(way) - 1) for index in range(len(way))], way, color=colour, label=width, linewidth=1.2)
+    axes.set_ylim(0, 1.02)
+    axes.set_title(f"{title}: gates along the search", fontsize=9, wrap=True)
+    axes.set_xlabel("share of the search's steps that are done")
+    axes.set_ylabel("expected share of the channels that are left")
+    drawn.legend(fontsize=6, loc="outside right upper")
     return drawn
 
 

@@ -362,6 +362,8 @@ def test_the_controller_brings_the_expected_cost_to_the_target():
     """At the end of a search of a few hundred steps, with gates that have made up their minds."""
     _, trainer = run(DCSS(), task=fakes.Stripes("resnet14", replace(SHORT, batch_size=4)), epochs=100.0)
     assert trainer.notes["expected over target"][-1] == pytest.approx(1.0, abs=0.05)
+    assert trainer.notes["expected widths"].keys() == trainer.notes["gates"].keys()
+    assert all(0 < share <= 1 for way in trainer.notes["expected widths"].values() for share in way)
     likeliest = [max(p) for p in trainer.notes["gates"].values()]
     assert sum(likeliest) / len(likeliest) > 0.8
 

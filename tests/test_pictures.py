@@ -64,11 +64,15 @@ def test_gates_and_the_way_to_them(tmp_path):
         "kept for a backward pass": {"plain": 3, "weights": 2, "gates": 1},
         "gates": {"stem": [0.0, 0.25, 0.75], "conv": [1.0, 0.0]},
         "expected over target": [0.5, 0.8, 1.2, 1.1, 1.0, 1.0],
+        "expected widths": {"stem": [1.0, 0.8, 0.5], "conv": [1.0, 0.6, 0.4]},
         "eta": [0.9],
     }
     one = record(DCSS(), 0.5, notes=told)
     drawn = [path.name for path in notes.draw(one, tmp_path)]
-    assert drawn == [f"{one.id}-gates.png", f"{one.id}-expected-over-target.png"]
+    names = ("gates", "expected-over-target", "expected-widths")
+    assert drawn == [f"{one.id}-{name}.png" for name in names]
+    ways = notes._figure("expected widths", {"": told["expected widths"]}, "title").axes[0]
+    assert {line.get_label(): line.get_ydata().tolist() for line in ways.lines} == told["expected widths"]
     shown = notes._figure("gates", {"": told["gates"]}, "title").axes[0]
     assert [label.get_text() for label in shown.get_yticklabels()] == ["stem", "conv"]
     assert shown.images[0].get_array().tolist()[0] == [0.0, 0.25, 0.75]
