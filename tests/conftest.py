@@ -104,7 +104,8 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests skip where there is no GPU."""
+    """GPU tests skip where there is no GPU; long tests go first."""
+    items.sort(key=lambda item: "long" not in item.keywords)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -32,6 +32,7 @@ LEAST = {"digits": (10.0, 95.0, 70.0), "texture_digits": (7.7, 40.0, 17.0), "pho
 SPLITS = {"digits": (1200, 197, 400), "texture_digits": (240, 60, 180)}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # a whole task of the suite, on cores that other tests use as well
 @pytest.mark.parametrize("name", sorted(LEAST))
 def test_every_method_of_the_quick_suite_beats_chance_by_a_wide_margin(store, name):
