@@ -20,6 +20,7 @@ import torch
 
 from slimbench import artifact, devices, measure, worker
 from slimbench.core import Measurement, MeasurementRecord, Record, UserError
+from slimbench.ending import Ending
 from slimbench.fresh import apart
 from slimbench.hardware_profiles import _host, _protocol, _timing
 from slimbench.hardware_profiles.cpu import CPU
@@ -672,7 +673,7 @@ def test_a_cell_holds_its_device_while_it_trains(store, slept, tmp_path, monkeyp
         pass
     cell = SimpleNamespace(settings=SimpleNamespace(device="cpu"))
     job = {"do": do, "store": store.root, "cell": cell, "record": None, "reference": None, "profile": None, "level": ""}
-    worker.run(job, SimpleNamespace(send=sent.append))
+    worker.run(job, SimpleNamespace(send=sent.append), Ending())
     assert seen == [not holds]
     assert sent == ([("begins", None)] if holds else [])
 

@@ -41,9 +41,9 @@ def url(request, monkeypatch, tmp_path):
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     if request.param == "memory":
         return f"memory://bucket/{secrets.token_hex(4)}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("server"))
     import s3fs
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("server"))
     for name, value in {"ACCESS_KEY_ID": "who", "SECRET_ACCESS_KEY": "ever", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     files = s3fs.S3FileSystem(skip_instance_cache=True)

@@ -23,8 +23,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from slimbench.execute import _LOOK_S
 from slimbench.leases import BEAT_S, PATIENCE_S
+from slimbench.local import _LOOK_S
 
 CHECKPOINT_S = 60.0
 # Calls of the file system: a lease that is got, refused, found to be of a cell that is done; a cell that ends.
