@@ -108,7 +108,12 @@ def set_up(settings: Settings) -> None:
     if settings.device == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = settings.precision != "fp32"
+        allow_tf32(allowed=settings.precision != "fp32")
+
+
+def allow_tf32(*, allowed: bool) -> None:
+    """Whether float32 products of a GPU may be TensorFloat-32."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 @contextlib.contextmanager
@@ -117,15 +122,11 @@ def judged(network: nn.Module, settings: Settings) -> Iterator[nn.Module]:
     if settings.device == "cpu":
         yield network
         return
-    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [library.allow_tf32 for library in libraries]
+    allow_tf32(allowed=False)
     try:
-        for library in libraries:
-            library.allow_tf32 = False
         yield copy.deepcopy(network).to(settings.device)
     finally:
-        for library, value in zip(libraries, before, strict=True):
-            library.allow_tf32 = value
+        allow_tf32(allowed=settings.precision != "fp32")
 
 
 def uses_published(cell: Cell) -> bool:

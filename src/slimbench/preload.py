@@ -19,8 +19,8 @@ from slimbench import artifact, cost, worker
 
 __all__ = ["worker"]
 
-for _number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # a cluster sends them to everybody; the server ends
-    signal.signal(_number, signal.SIG_IGN)  # with its runner, which decides what they mean
+for _number in worker.SENT_TO_ALL:  # the server ends with its runner
+    signal.signal(_number, signal.SIG_IGN)
 torch.set_num_threads(1)  # a thread pool would not survive the fork
 _network, _example = torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)
 with mock.patch("torch.cuda.is_available", return_value=False), tempfile.TemporaryDirectory() as _folder:

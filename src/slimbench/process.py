@@ -150,7 +150,7 @@ def _forks_may_use_cuda() -> bool:
         process = context.Process(target=_try_cuda, args=(there,))
         process.start()
     there.close()
-    with contextlib.suppress(EOFError):
+    with here, contextlib.suppress(EOFError):
         return bool(here.recv())
     return False
 

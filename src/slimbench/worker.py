@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from slimbench.core import Task
 
+SENT_TO_ALL = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # by a cluster whose time runs out; the runner decides
+
 
 def main(
     line: Connection,
@@ -43,7 +45,7 @@ def main(
     What it prints, Python's own last words included, goes to ``output``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what an interrupt ends
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # likewise; a cluster sends them to everybody
+    for number in SENT_TO_ALL:  # likewise
         signal.signal(number, lambda *received: None)
     os.setpgid(0, 0)  # what a method forks ends with it
     os.environ.update(environ)
