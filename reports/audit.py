@@ -6,6 +6,7 @@ out again from the records, and the printed texts are read back.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections import defaultdict
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from slimbench.reports.table import Table
 
     Facts = Mapping[str, Any]
-    ById = Mapping[str, Record]
-    Timed = Mapping[str, Sequence[MeasurementRecord]]
 
 
 @dataclass(frozen=True)
@@ -83,30 +82,48 @@ def tables(
     """What does not follow from the records, or is not printed as it is."""
     every = list(found)
     printed = [Problem(table.title, what) for table in every for what in _printed(table)]
-    known = _known(records, measurements)
-    return [p for table in every for p in _against(table.facts, *known)] + printed
+    known = _Known(records, measurements)
+    return [p for table in every for p in _against(table.facts, known)] + printed
 
 
 def against(
     facts: Sequence[Facts], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
 ) -> list[Problem]:
     """What of the figures of one table does not follow from the records: of results, and of findings about claims."""
-    return _against(facts, *_known(records, measurements))
+    return _against(facts, _Known(records, measurements))
 
 
-def _known(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> tuple[ById, Timed]:
-    """Records by id, and by the cell's id what was timed of it."""
-    timed: dict[str, list[MeasurementRecord]] = defaultdict(list)
-    for m in measurements:
-        if m.measurement:
-            timed[m.cell_id].append(m)
-    return {record.id: record for record in records}, timed
+class _Known:
+    """Records by id, and by the cell's id what was timed of it; a row's ids, as it says them, give what it counts."""
+
+    def __init__(self, records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> None:
+        self.by_id = {record.id: record for record in records}
+        self.timed: dict[str, list[MeasurementRecord]] = defaultdict(list)
+        for m in measurements:
+            if m.measurement:
+                self.timed[m.cell_id].append(m)
+        self.counted = functools.cache(self._counted)
+        self.values = functools.cache(self._values)
+
+    def _counted(self, ids: str) -> list[Record]:
+        """Those that met their budget; where none did, those that missed it."""
+        made = [record for name in ids.split() if (record := self.by_id.get(name)) and record.cost]
+        return [record for record in made if record.status == "ok"] or made
+
+    def _values(self, ids: str) -> dict[int, float]:
+        """The headline metric's value by seed."""
+        return _values(self.counted(ids))
+
+    def is_less_better(self, line: Facts) -> bool:
+        """By the task of the records behind a line."""
+        tasks = [record.cell["task"] for record in self.counted(line["ids"])[:1]]
+        return any(line["metric"] in task.get("lower_is_better", ()) for task in tasks)
 
 
-def _against(facts: Sequence[Facts], by_id: ById, timed: Timed) -> list[Problem]:
+def _against(facts: Sequence[Facts], known: _Known) -> list[Problem]:
     results = [line for line in facts if line.get("group")]
-    found = [Problem(_where(line), what) for line in results for what in _line(line, by_id, timed)]
-    found += [Problem(_where(line), what) for line, what in _ranks(results, by_id)]
+    found = [Problem(_where(line), what) for line in results for what in _line(line, known)]
+    found += [Problem(_where(line), what) for line, what in _ranks(results, known)]
     return found + [Problem(str(line["claim"]), what) for line in facts if "gap" in line for what in _finding(line)]
 
 
@@ -114,13 +131,12 @@ def _where(line: Facts) -> str:
     return f"{str(line['group']).partition(':')[0]} {line['method']} {line['keep_asked']:g} {line['resource']}"
 
 
-def _line(line: Facts, by_id: ById, timed: Timed) -> Iterator[str]:
-    ids = line["ids"].split()
+def _line(line: Facts, known: _Known) -> Iterator[str]:
+    by_id, ids = known.by_id, line["ids"].split()
     if missing := [name for name in ids if name not in by_id]:
         yield f"no record {', '.join(missing)}"
         return
-    counted = _counted(by_id[name] for name in ids)
-    values = _values(counted)
+    counted, values = known.counted(line["ids"]), known.values(line["ids"])
     yield from _same(line, "n", len(values))
     scores = np.array(list(values.values()))
     costs = np.array([(r.cost.macs, r.cost.params, r.cost.nonzero) for r in counted], dtype=np.float64).reshape(-1, 3)  # type: ignore[union-attr]
@@ -140,12 +156,7 @@ def _line(line: Facts, by_id: ById, timed: Timed) -> Iterator[str]:
     if line.get("area") is not None:
         yield from _area(line, by_id)
     if line.get("measured_speedup") is not None:
-        yield from _speed(line, [m for name in ids for m in timed.get(name, ())])
-
-
-def _counted(found: Iterable[Record]) -> list[Record]:
-    made = [record for record in found if record.cost]
-    return [record for record in made if record.status == "ok"] or made
+        yield from _speed(line, [m for name in ids for m in known.timed.get(name, ())])
 
 
 def _values(found: Iterable[Record]) -> dict[int, float]:
@@ -173,7 +184,7 @@ def _delta(line: Facts, name: str, ours: Mapping[int, float], theirs: Mapping[in
         yield from _close(line, f"{name}_high", mean + half)
 
 
-def _area(line: Facts, by_id: ById) -> Iterator[str]:
+def _area(line: Facts, by_id: Mapping[str, Record]) -> Iterator[str]:
     """The area under a curve, of each seed's records as a sum of strips, and its interval."""
     curves: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for name in line["area_ids"].split():
@@ -213,7 +224,7 @@ def _speed(line: Facts, taken: Sequence[MeasurementRecord]) -> Iterator[str]:
         yield f"measured speed-up {ratio:g}, and the latencies divide to {times:g}"
 
 
-def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
+def _ranks(found: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]:
     """Controls, tiers and what is bold, among rows of one heading and budget."""
     points: dict[tuple[Any, ...], dict[str, Facts]] = defaultdict(dict)
     for line in found:
@@ -221,11 +232,11 @@ def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
             budget = (line["resource"], line["keep_asked"], line["params_keep_asked"], line["epochs_asked"])
             points[line["group"], *budget][line["ids"]] = line
     for part in points.values():
-        known = [f for f in part.values() if f["mean"] is not None]
-        scored = sorted(known, key=lambda f: f["mean"], reverse=not _less_is_better(known, by_id))
+        made = [f for f in part.values() if f["mean"] is not None]
+        scored = sorted(made, key=lambda f: f["mean"], reverse=not any(map(known.is_less_better, made)))
         for line in scored:
             if line["control"]:
-                yield from ((line, what) for what in _against_control(line, scored, by_id))
+                yield from ((line, what) for what in _against_control(line, scored, known))
             if line["is_best"] and (line is not scored[0] or line["n"] < ENOUGH_SEEDS):
                 yield line, "is marked best, and is not, or of fewer than six seeds"
         tiers = [f["tier"][0] for f in scored if f["tier"]]
@@ -233,23 +244,16 @@ def _ranks(found: Sequence[Facts], by_id: ById) -> Iterator[tuple[Facts, str]]:
             yield scored[0], f"tiers {' '.join(tiers)} do not follow the means"
 
 
-def _less_is_better(found: Sequence[Facts], by_id: ById) -> bool:
-    """By the task of the records behind the lines."""
-    tasks = [(f["metric"], by_id[name].cell["task"]) for f in found for name in f["ids"].split() if name in by_id]
-    return any(metric in task.get("lower_is_better", ()) for metric, task in tasks)
-
-
-def _against_control(line: Facts, scored: Sequence[Facts], by_id: ById) -> Iterator[str]:
+def _against_control(line: Facts, scored: Sequence[Facts], known: _Known) -> Iterator[str]:
     """The difference to the control, and that no control in the table is better than it."""
-    ours, theirs = (
-        _counted(by_id[name] for name in line[ids].split() if name in by_id) for ids in ("ids", "control_ids")
-    )
-    if not {r.cell["method"]["label"] for r in theirs} <= {line["control"].partition(" v")[0]}:
+    methods = {id(r.cell["method"]): r.cell["method"]["label"] for r in known.counted(line["control_ids"])}
+    if not set(methods.values()) <= {line["control"].partition(" v")[0]}:
         yield f"the control {line['control']} has records of another method"
-    yield from _delta(line, "control_difference", _values(ours), _values(theirs))
-    mean = _mean(list(_values(theirs).values()))
+    theirs = known.values(line["control_ids"])
+    yield from _delta(line, "control_difference", known.values(line["ids"]), theirs)
+    mean = _mean(list(theirs.values()))
     rivals = [f for f in scored if "control" in f["fidelity"] and f["status"] == "ok" and f is not line]
-    turn = -1 if _less_is_better([line], by_id) else 1
+    turn = -1 if known.is_less_better(line) else 1
     if mean is not None and any(turn * (f["mean"] - mean) > 1e-9 for f in rivals):
         yield f"a control in the table is better than {line['control']}"
 

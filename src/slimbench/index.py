@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PATIENCE_S = 2.0  # with another run that writes it
+_AT_ONCE = 1000  # bodies
 _VERSION = 1000 * SCHEMA + 2  # of what is kept; another one's index is made anew
 _SHARED = ("environment", "profile", "splits", "published", "dense_cost", "unpruned_cost")
 _TABLES = f"""
@@ -70,9 +71,12 @@ class Index:
         )
         parts = {key: json.loads(text) for key, text in shared}
         while texts:
-            key, text = texts.pop()
-            part, own = parts[key], json.loads(text)
-            yield {**part, **own, "cell": {**part["cell"], **own["cell"]}} if "cell" in part else {**part, **own}
+            some = texts[: -_AT_ONCE - 1 : -1]
+            del texts[-_AT_ONCE:]
+            every = json.loads(f"[{','.join([text for _, text in some])}]")  # the names of fields are made once
+            for (key, _), own in zip(some, every, strict=True):
+                part = parts[key]
+                yield {**part, **own, "cell": {**part["cell"], **own["cell"]}} if "cell" in part else {**part, **own}
 
     def _asked(self, kind: str, *questions: str) -> list[list[tuple[Any, ...]]]:
         """The answers for a kind, up to date; from memory where the file fails: read-only, full, damaged, or held."""
