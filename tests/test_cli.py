@@ -508,3 +508,17 @@ def test_labels_of_methods_can_be_pasted_as_filters(suite):
         for method in arm.methods:
             pasted = identity.label(method)
             assert discover.make("methods", pasted) == method
+
+
+def test_a_bare_name_is_what_the_suite_has(inside):
+    """Its network and its small search; with brackets, or where the suite has the defaults, what was typed."""
+
+    def last(task, method):
+        planned = inside("plan", "nightly", "--seeds", "0", "--json", "--task", task, "--method", method)
+        cells = json.loads(planned.stdout)["cells"]
+        assert len(cells) == 2
+        return cells[-1]["cell"]
+
+    assert last("digits", "dass").startswith("digits/resnet14 dass(cells=3, ")
+    assert last("digits()", "dass()").startswith("digits/resnet20 dass 0.2 ")
+    assert last("digits", "l1_channels") == "digits/resnet14 l1_channels 0.5 macs seed 0"

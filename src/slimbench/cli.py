@@ -85,7 +85,11 @@ def _select(function: Any) -> Any:
                 "--all", "everything", is_flag=True, help="All of the suite; alone: the embedded quick suite."
             ),
             click.option("--method", multiple=True, help='Only these, e.g. l1_channels or "l1_channels(round_to=8)".'),
-            click.option("--task", multiple=True, help="Only these, e.g. \"cifar10(network='resnet56')\"."),
+            click.option(
+                "--task",
+                multiple=True,
+                help="Only these, e.g. \"cifar10(network='resnet56')\"; a bare name: as the suite has it.",
+            ),
             click.option("--keep", multiple=True, type=float, help="Only these shares, in (0, 1]."),
             click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2 or a number of them with n=3."),
             click.option("--profile", multiple=True, help="Only these hardware profiles."),
@@ -107,13 +111,22 @@ def _suite(
         raise UserError(f"Name a suite ({', '.join(discover.suites())}), or say --all for the embedded quick suite.")
     chosen = discover.suite(suite or "quick")
     mine = tuple(cls() for cls in discover.plugin_methods().values())
-    methods = tuple(discover.make("methods", text) for text in method)
+    own = tuple(one for arm in chosen.arms for one in arm.methods)
+    methods = tuple(one for text in method for one in _named("methods", text, own))
     if mine and not methods:
         chosen = replace(chosen, arms=chosen.arms + Filter(methods=mine).of(chosen).arms)
-    part = Filter(tuple(discover.make("tasks", text) for text in task), methods, tuple(keep), seeds_of(seeds))
+    tasks = tuple(one for text in task for one in _named("tasks", text, chosen.tasks))
+    part = Filter(tasks, methods, tuple(keep), seeds_of(seeds))
     if profile:
         chosen = replace(chosen, profiles=tuple(discover.make("hardware_profiles", text) for text in profile))
     return part.of(chosen)
+
+
+def _named(kind: str, text: str, own: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What was typed; of a suite that has a bare name with other fields alone, those: its network, its small search."""
+    made = discover.make(kind, text)
+    alike = tuple(dict.fromkeys(one for one in own if type(one) is type(made)))
+    return alike if alike and made not in alike and "(" not in text else (made,)
 
 
 def seeds_of(text: str | None) -> tuple[int, ...]:

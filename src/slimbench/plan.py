@@ -64,7 +64,8 @@ class Filter:
         if self.keeps:
             arms = tuple(replace(arm, budgets=self._budgets(arm)) for arm in arms)
         tasks, seeds = tuple(self.tasks) or suite.tasks, tuple(self.seeds) or suite.seeds
-        limit_s = Suite.time_limit_s if self.tasks else suite.time_limit_s  # the suite's limit is for its own tasks
+        is_its_own = set(tasks) <= set(suite.tasks)
+        limit_s = suite.time_limit_s if is_its_own else Suite.time_limit_s
         return replace(suite, tasks=tasks, arms=arms, seeds=seeds, time_limit_s=limit_s)
 
     def _arm(self, suite: Suite, method: object) -> Arm:
