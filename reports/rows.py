@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from slimbench.identity import digest, digest_of_shared, remembered
 from slimbench.statistics import Difference, Summary, paired, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from slimbench.core import Measurement, MeasurementRecord, Record
 
@@ -71,26 +72,28 @@ class Row:
         """Why seeds did not end well."""
         return tuple(dict.fromkeys(record.reason for record in self.records if record.status != "ok"))
 
-    def mean(self, figure: Callable[[Record], float]) -> float | None:
-        """A counted figure, mean over seeds."""
-        return statistics.fmean([figure(record) for record in self.counted]) if self.counted else None
+    @functools.cached_property
+    def costs(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """By field: what each counted network costs, and its dense one."""
+        pairs = [(_fields(record.cost), _fields(record.dense_cost)) for record in self.counted]
+        return {name: tuple([(ours[i], dense[i]) for ours, dense in pairs]) for i, name in enumerate(_FIELDS)}
 
     def cost(self, name: str) -> float | None:
         """A field of the cost, mean over seeds."""
-        return self.mean(lambda record: getattr(record.cost, name))
+        return _mean([ours for ours, _ in self.costs[name]])
 
     def kept(self) -> float | None:
         """Share of the budget's resource that is left, mean over seeds."""
         resource = self.first.cell["budget"]["resource"]
-        return self.mean(lambda record: record.kept(resource))
+        return _mean([record.kept(resource) for record in self.counted])
 
     def share(self, name: str) -> float | None:
         """A field of the cost as a share of the dense network's, mean over seeds."""
-        return self.mean(lambda r: getattr(r.cost, name) / max(1, getattr(r.dense_cost, name)))
+        return _mean([ours / max(1, dense) for ours, dense in self.costs[name]])
 
     def theoretical(self) -> float | None:
         """Dense MACs / MACs, mean over seeds."""
-        return self.mean(lambda r: r.dense_cost.macs / max(1, r.cost.macs))  # type: ignore[union-attr]
+        return _mean([dense / max(1, ours) for ours, dense in self.costs["macs"]])
 
     @functools.cached_property
     def scores(self) -> dict[int, float]:
@@ -134,6 +137,14 @@ class Row:
         """The label, and the version once there has been more than one."""
         method = self.first.cell["method"]
         return str(method["label"]) + (f" v{method['version']}" if method["version"] > 1 else "")
+
+
+_FIELDS = ("macs", "params", "nonzero", "bytes")
+_fields = operator.attrgetter(*_FIELDS)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def headline(records: Iterable[Record]) -> dict[int, float]:
