@@ -6,7 +6,6 @@ out again from the records, and the printed texts are read back.
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections import defaultdict
@@ -102,17 +101,22 @@ class _Known:
         for m in measurements:
             if m.measurement:
                 self.timed[m.cell_id].append(m)
-        self.counted = functools.cache(self._counted)
-        self.values = functools.cache(self._values)
+        self._seen: dict[str, tuple[list[Record], dict[int, float]]] = {}
 
-    def _counted(self, ids: str) -> list[Record]:
+    def counted(self, ids: str) -> list[Record]:
         """Those that met their budget; where none did, those that missed it."""
-        made = [record for name in ids.split() if (record := self.by_id.get(name)) and record.cost]
-        return [record for record in made if record.status == "ok"] or made
+        return self._of(ids)[0]
 
-    def _values(self, ids: str) -> dict[int, float]:
-        """The headline metric's value by seed."""
-        return _values(self.counted(ids))
+    def values(self, ids: str) -> dict[int, float]:
+        """The headline metric's value by seed, of those that count."""
+        return self._of(ids)[1]
+
+    def _of(self, ids: str) -> tuple[list[Record], dict[int, float]]:
+        if ids not in self._seen:
+            made = [record for name in ids.split() if (record := self.by_id.get(name)) and record.cost]
+            counted = [record for record in made if record.status == "ok"] or made
+            self._seen[ids] = counted, _values(counted)
+        return self._seen[ids]
 
     def is_less_better(self, line: Facts) -> bool:
         """By the task of the records behind a line."""
@@ -151,7 +155,7 @@ def _line(line: Facts, known: _Known) -> Iterator[str]:
     for name, figures in named.items():
         yield from _same(line, name, float(figures.mean()) if len(figures) else None)
     if not line["is_dense"]:
-        dense = _values([by_id[r.reference] for r in counted if r.reference in by_id])
+        dense = _values([of_it for r in counted if (of_it := by_id.get(r.reference))])
         yield from _delta(line, "difference", values, dense)
     if line.get("area") is not None:
         yield from _area(line, by_id)

@@ -170,7 +170,7 @@ def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -
             refused[m.cell_id].append(f"not measured on {m.profile['label']}: {m.reason}")
     groups: dict[str, dict[tuple[Any, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
     places: dict[tuple[Any, ...], tuple[str, tuple[Any, ...]]] = {}
-    for record in sorted(records, key=lambda r: (r.cell["seed"], r.id)):
+    for record in records:
         key = _objects(record)
         if key not in places:
             places[key] = heading(record), _what(record)
@@ -184,7 +184,7 @@ def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -
 
 def _objects(record: Record) -> tuple[Any, ...]:
     """What two records share as objects: where it is all but the seed, ``_what`` and ``heading`` are equal."""
-    return tuple([(name, id(part)) for name, part in record.cell.items() if name != "seed"])
+    return (*record.cell, *[id(part) for name, part in record.cell.items() if name != "seed"])
 
 
 def _what(record: Record) -> tuple[Any, ...]:
@@ -232,7 +232,8 @@ def column(record: MeasurementRecord) -> Column:
 
 
 def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, Any], refused: Mapping[str, Any]) -> Row:
-    dense = {r.cell["seed"]: by_id[r.reference] for r in part if r.reference in by_id}
+    part.sort(key=lambda r: (r.cell["seed"], r.id))
+    dense = {r.cell["seed"]: of_it for r in part if (of_it := by_id.get(r.reference))}
     measured: dict[Column, tuple[Measurement, ...]] = {}
     for record in part:
         for c, measurement in timed.get(record.id, {}).items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,13 +64,14 @@ class Index:
         return {name: Standing(s, ref, made, began, bool(inner)) for name, s, ref, made, began, inner in found}
 
     def bodies(self, kind: str) -> Iterator[dict[str, Any]]:
-        """Of every readable file of a kind, by name, without notes and samples; parts that are shared: read only."""
+        """Of every readable file of a kind, those that share a part together; neither notes nor samples; read only."""
         texts, shared = self._asked(
             kind,
             "SELECT part, body FROM bodies WHERE kind = ? ORDER BY name DESC",
             "SELECT key, body FROM parts WHERE key IN (SELECT part FROM bodies WHERE kind = ?)",
         )
         parts = {key: json.loads(text) for key, text in shared}
+        texts.sort(key=_part_of)  # who shares a part lies together in memory then, which is faster for whoever reads
         while texts:
             some = texts[: -_AT_ONCE - 1 : -1]
             del texts[-_AT_ONCE:]
@@ -170,4 +172,5 @@ def _standing(body: dict[str, Any]) -> tuple[str, str, str, str, bool]:
     return (*texts, bool(body.get("cell", {}).get("inner")))  # type: ignore[return-value]
 
 
+_part_of = operator.itemgetter(0)
 _compact = json.JSONEncoder(separators=(",", ":")).encode

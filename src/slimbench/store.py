@@ -138,12 +138,12 @@ class Store:
         return list(self._all("measurements", measurement_from))
 
     def summaries(self) -> list[Record]:
-        """What ``records`` gives, fast: without notes and samples' scores; parts that are shared are read only."""
+        """What ``records`` gives, fast: in any order, without notes and samples' scores; shared parts are read only."""
         with uncollected():
             return [record_from(body) for body in self._index.bodies("records")]
 
     def timings(self) -> list[MeasurementRecord]:
-        """What ``measurements`` gives, fast; parts that are shared are read only."""
+        """What ``measurements`` gives, fast: in any order; shared parts are read only."""
         with uncollected():
             return [measurement_from(body) for body in self._index.bodies("measurements")]
 
@@ -323,8 +323,8 @@ def record_from(body: dict[str, Any]) -> Record:
     """A record from its JSON body."""
     return _made(
         Record,
-        body
-        | {
+        {
+            **body,
             "quality": {name: _made(Scores, scores) for name, scores in body["quality"].items()},
             "val_quality": {name: _made(Scores, scores) for name, scores in body["val_quality"].items()},
             "cost": cost_from(body["cost"]),
