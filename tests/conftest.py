@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import torch
 
 from slimbench import artifact, discover
 from slimbench.core import Record, Settings, Task
+from slimbench.hardware_profiles import _onnx
 from slimbench.store import Store
 from slimbench.train import Loop
 
@@ -120,3 +122,13 @@ def stored(tmp_path_factory) -> dict[str, Path]:
         task = fakes.Stripes(f"resnet{depth}")
         artifact.save(task.build(), task.example(), folder / name)
     return {name: folder / name for name in ("dense", "compressed")}
+
+
+@pytest.fixture(scope="module")
+def packed(stored, tmp_path_factory) -> tuple[Path, dict]:
+    """The folder that goes to a board, and its request, for as few rounds as can be."""
+    folder = tmp_path_factory.mktemp("packed")
+    request = _onnx.package(stored["compressed"], stored["dense"], folder, "quick", threads=1, batch=4)
+    request |= {"rounds": 5, "warm_s": [0, 0.05], "sessions": 2}
+    (folder / "request.json").write_text(json.dumps(request))
+    return folder, request
