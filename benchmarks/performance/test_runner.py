@@ -1,7 +1,11 @@
-"""The runner's own speed: a finished suite of a thousand cells, planned, skipped and reported; and a worker's start."""
+"""The runner's own speed: a finished suite of a thousand cells, planned, skipped and reported; and a worker's start.
+
+BENCH_SCALE=100 makes it of a hundred.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,17 +21,18 @@ from slimbench.measure import measurement_id
 from slimbench.plan import Filter, plan
 from slimbench.store import Store
 
-SEEDS = 112  # times nine cells a seed
+CELLS = int(os.environ.get("BENCH_SCALE", "1000"))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A store in which every cell of the quick suite is done, for 112 seeds."""
-    store = Store(tmp_path_factory.mktemp("finished"))
-    suite = Filter(seeds=tuple(range(SEEDS))).of(discover.suite("quick"))
+def finished(tmp_path_factory) -> tuple[Path, int, int]:
+    """A store in which every cell of the quick suite is done, for how many seeds, and how many cells that are."""
+    store, settings = Store(tmp_path_factory.mktemp("finished")), environment.resolve()
+    seeds = max(1, CELLS // len(plan(Filter(seeds=(0,)).of(discover.suite("quick")), settings)))
+    suite = Filter(seeds=tuple(range(seeds))).of(discover.suite("quick"))
     cost = Cost(1000, 100, 100, 90, 50, 400, (("relu", 0.1),))
     made: dict[str, Record] = {}
-    for cell in plan(suite, environment.resolve()):
+    for cell in plan(suite, settings):
         record = Record(
             id=identity.cell_id(cell),
             label=identity.cell_label(cell),
@@ -56,7 +61,7 @@ def finished(tmp_path_factory) -> Path:
                 store.put(
                     MeasurementRecord(name, record.id, dense.id, described, "ok", "", timing(), record.environment)
                 )
-    return store.root
+    return store.root, seeds, len(made)
 
 
 def timing() -> Measurement:
@@ -69,9 +74,10 @@ def timing() -> Measurement:
 def test_second_run_of_a_thousand_cells(benchmark, finished) -> None:
     """`bench run`, from the shell to the table."""
     bench = Path(sys.executable).with_name("bench")
-    command = [bench, "run", "quick", "--seeds", f"n={SEEDS}", "--store", finished]
+    root, seeds, cells = finished
+    command = [bench, "run", "quick", "--seeds", f"n={seeds}", "--store", root]
     done = benchmark.pedantic(lambda: subprocess.run(command, capture_output=True, text=True, check=True), rounds=5)
-    assert "1008 cells, 1008 done, 0 to do" in done.stdout
+    assert f"{cells} cells, {cells} done, 0 to do" in done.stdout
     assert "compress" not in done.stdout.split("###")[0]
 
 
