@@ -37,9 +37,12 @@ RNG = np.random.RandomState(0)
 
 @pytest.fixture(autouse=True)
 def forgets() -> Iterator[None]:
-    """The loaders remember nothing of other tests' data."""
+    """The loaders remember nothing of other tests' data, nor of other files' tests in this process."""
+    loaders = (div2k._load, div2k._read, photos._splits, _restoration.bounds)
+    for loader in loaders:
+        loader.cache_clear()
     yield
-    for loader in (div2k._load, div2k._read, photos._splits, _restoration.bounds):
+    for loader in loaders:
         loader.cache_clear()
 
 

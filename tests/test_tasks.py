@@ -46,9 +46,12 @@ RNG = np.random.RandomState(0)
 
 @pytest.fixture(autouse=True)
 def forgets() -> Iterator[None]:
-    """The loaders remember nothing of other tests' data."""
+    """The loaders remember nothing of other tests' data, nor of other files' tests in this process."""
+    loaders = (mnist._load, mnist._read, cifar._load, cifar._read, _files.split, digits._splits)
+    for loader in loaders:
+        loader.cache_clear()
     yield
-    for loader in (mnist._load, mnist._read, cifar._load, cifar._read, _files.split, digits._splits):
+    for loader in loaders:
         loader.cache_clear()
 
 

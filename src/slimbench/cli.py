@@ -84,11 +84,16 @@ def _select(function: Any) -> Any:
             click.option(
                 "--all", "everything", is_flag=True, help="All of the suite; alone: the embedded quick suite."
             ),
-            click.option("--method", multiple=True, help='Only these, e.g. l1_channels or "l1_channels(round_to=8)".'),
+            click.option(
+                "--method",
+                multiple=True,
+                help='Only these, e.g. l1_channels or "l1_channels(round_to=8)"; a name without fields: its defaults, '
+                "or where the suite has it with other fields only, those.",
+            ),
             click.option(
                 "--task",
                 multiple=True,
-                help="Only these, e.g. \"cifar10(network='resnet56')\"; a bare name: as the suite has it.",
+                help="Only these, e.g. \"cifar10(network='resnet56')\"; names without fields as for --method.",
             ),
             click.option("--keep", multiple=True, type=float, help="Only these shares, in (0, 1]."),
             click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2 or a number of them with n=3."),

@@ -123,7 +123,7 @@ def expected_bytes(cells: Mapping[str, Cell], records: Iterable[Record]) -> dict
 def _taken(records: Iterable[Record], store: Store | None) -> dict[tuple[str, ...], list[tuple[float, float]]]:
     """Seconds and bytes of cells that are done; the disk is asked for the first few of a kind."""
     taken: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
-    for record, (own, alike) in _done(records):
+    for record, (own, alike) in _done(sorted(records, key=lambda record: record.id)):  # of all machines alike
         if store and len(known := taken[own]) < _ENOUGH:
             known.append((record.seconds, float(size_bytes(store.artifact(record.id)))))
             taken[alike].append(known[-1])
