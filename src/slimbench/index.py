@@ -2,8 +2,8 @@
 
 The index is one SQLite file in the store. It holds no result of its own: a file that is new or has changed (by time,
 size and inode) is read and checked again, and an index that is deleted, damaged or cannot be written is made anew, in
-memory where need be. Notes and samples' scores stay in the files. What many records share (all seeds of a method at
-an operating point on one machine) is kept and loaded once.
+memory where need be. Notes, samples' scores and those on val stay in the files. What many records share (all seeds of a
+method at an operating point on one machine) is kept and loaded once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 2.0  # with another run that writes it
 _AT_ONCE = 1000  # bodies
-_VERSION = 1000 * SCHEMA + 2  # of what is kept; another one's index is made anew
+_VERSION = 1000 * SCHEMA + 3  # of what is kept; another one's index is made anew
 _SHARED = ("environment", "profile", "splits", "published", "dense_cost", "unpruned_cost")
 _TABLES = f"""
     BEGIN EXCLUSIVE;
@@ -64,7 +64,7 @@ class Index:
         return {name: Standing(s, ref, made, began, bool(inner)) for name, s, ref, made, began, inner in found}
 
     def bodies(self, kind: str) -> Iterator[dict[str, Any]]:
-        """Of every readable file of a kind, those that share a part together; neither notes nor samples; read only."""
+        """Of every readable file of a kind, those that share a part together; without what stays there; read only."""
         texts, shared = self._asked(
             kind,
             "SELECT part, body FROM bodies WHERE kind = ? ORDER BY name DESC",
@@ -146,9 +146,11 @@ def _stamps(folder: Path) -> dict[str, str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(".json") and not entry.name.startswith("."):
-                with contextlib.suppress(FileNotFoundError):  # it has just been set aside
+                try:
                     s = entry.stat()
-                    found[entry.name.removesuffix(".json")] = f"{s.st_mtime_ns} {s.st_size} {s.st_ino}"
+                except FileNotFoundError:
+                    continue  # it has just been set aside
+                found[entry.name.removesuffix(".json")] = f"{s.st_mtime_ns} {s.st_size} {s.st_ino}"
     return found
 
 
@@ -159,11 +161,9 @@ def _split(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     if "cell" in own:
         shared["cell"] = {name: value for name, value in own["cell"].items() if name != "seed"}
         own["cell"] = {"seed": own["cell"]["seed"]} if "seed" in own["cell"] else {}
-    if "notes" in own:
-        own["notes"] = {}
-    for split in ("quality", "val_quality"):
-        if split in own:
-            own[split] = {name: scores | {"per_sample": ""} for name, scores in own[split].items()}
+    own |= {name: {} for name in ("notes", "val_quality") if name in own}
+    if "quality" in own:
+        own["quality"] = {name: scores | {"per_sample": ""} for name, scores in own["quality"].items()}
     return shared, own
 
 

@@ -138,7 +138,7 @@ class Store:
         return list(self._all("measurements", measurement_from))
 
     def summaries(self) -> list[Record]:
-        """What ``records`` gives, fast: in any order, without notes and samples' scores; shared parts are read only."""
+        """What ``records`` gives, fast, in any order, without notes and scores of samples and on val; read only."""
         with uncollected():
             return [record_from(body) for body in self._index.bodies("records")]
 
