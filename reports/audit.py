@@ -250,8 +250,8 @@ def _ranks(found: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]
 
 def _against_control(line: Facts, scored: Sequence[Facts], known: _Known) -> Iterator[str]:
     """The difference to the control, and that no control in the table is better than it."""
-    methods = {id(r.cell["method"]): r.cell["method"]["label"] for r in known.counted(line["control_ids"])}
-    if not set(methods.values()) <= {line["control"].partition(" v")[0]}:
+    methods = {record.cell["method"]["label"] for record in known.counted(line["control_ids"])}
+    if not methods <= {line["control"].partition(" v")[0]}:
         yield f"the control {line['control']} has records of another method"
     theirs = known.values(line["control_ids"])
     yield from _delta(line, "control_difference", known.values(line["ids"]), theirs)
