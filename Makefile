@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: bench test env lint types docs browser performance nightly night baseline speed speed-baseline clean
+.PHONY: bench test env lint types docs browser performance evidence nightly night baseline speed speed-baseline clean
 
 bench: env
 	$(BIN)/bench run --all
@@ -30,6 +30,25 @@ browser: env
 
 performance: env
 	$(BIN)/python -m pytest benchmarks/performance --benchmark-only
+
+# the comparison on real data (BENCH_DATA), what matters most first. Stop it at any time, `timeout 1h make evidence` too: the next
+# call goes on. STORE=reports continues what is published there; RUN="--device cuda --jobs 8" goes to every `bench run`
+STORE ?= bench_store
+PART = $(BIN)/bench run --store $(STORE) $(RUN)
+
+evidence: env
+	$(PART) cifar10-reduced --keep 0.5 --keep 0.25 --keep 0.1 || [ $$? -eq 1 ]
+	$(PART) segmentation-reduced --keep 0.5 --keep 0.1 --seeds 0,1 || [ $$? -eq 1 ]
+	$(PART) super_resolution-reduced --keep 0.5 --keep 0.1 --seeds 0,1 || [ $$? -eq 1 ]
+	$(PART) dcss-cifar-reduced || [ $$? -eq 1 ]
+	$(PART) etpf-resnet-reduced || [ $$? -eq 1 ]
+	$(PART) resconv-resnet-reduced || [ $$? -eq 1 ]
+	$(PART) resconv-plain-reduced || [ $$? -eq 1 ]
+	$(PART) dass-cifar-thinned || [ $$? -eq 1 ]
+	$(PART) gpp-cifar-reduced || [ $$? -eq 1 ]
+	$(PART) cifar10-reduced --seeds n=6 || [ $$? -eq 1 ]
+	$(PART) segmentation-reduced --seeds n=6 || [ $$? -eq 1 ]
+	$(PART) super_resolution-reduced --seeds n=6 || [ $$? -eq 1 ]
 
 # a store for each commit: an interrupted night goes on, and no record of another commit is taken for tonight's
 NIGHT := nightly/$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo none)

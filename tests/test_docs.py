@@ -181,6 +181,15 @@ def test_the_pages_build(tmp_path):
     assert "compress" in (tmp_path / "pages/api.html").read_text(), "the interface is read from the source"
 
 
+def test_the_runs_of_make_evidence_are_real(tmp_path):
+    """Suites and options of what the Makefile runs, CIFAR-10 first."""
+    runs = re.findall(r"^\t\$\(PART\) (.+) \|\|", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert runs[0].startswith("cifar10-reduced")
+    page = tmp_path / "page.md"
+    page.write_text("```sh\n" + "".join(f"bench run --store s {run}\n" for run in runs) + "```\n")
+    _are_real(page, tmp_path)
+
+
 def test_the_two_commands_exist():
     """In the Makefile, and CI runs the second."""
     makefile = (ROOT / "Makefile").read_text()

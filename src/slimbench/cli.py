@@ -95,7 +95,12 @@ def _select(function: Any) -> Any:
                 multiple=True,
                 help="Only these, e.g. \"cifar10(network='resnet56')\"; names without fields as for --method.",
             ),
-            click.option("--keep", multiple=True, type=float, help="Only these shares, in (0, 1]."),
+            click.option(
+                "--keep",
+                multiple=True,
+                type=float,
+                help="Only these shares, in (0, 1]; one that the suite has for some methods alone is for those.",
+            ),
             click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2 or a number of them with n=3."),
             click.option("--profile", multiple=True, help="Only these hardware profiles."),
         )
