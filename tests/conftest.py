@@ -8,7 +8,9 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -18,6 +20,9 @@ from slimbench.core import Record, Settings, Task
 from slimbench.hardware_profiles import _onnx
 from slimbench.store import Store
 from slimbench.train import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -50,6 +55,23 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
 def loop(task: Task, epochs: float = 0.0) -> Loop:
     """A trainer of seed 0 on the CPU, without checkpoints."""
     return Loop(task, 0, Settings(), epochs)
+
+
+@contextmanager
+def fresh(*loaders: Any) -> Iterator[None]:
+    """These cached functions remember nothing of earlier tests, nor later ones of this."""
+    for loader in loaders:
+        loader.cache_clear()
+    yield
+    for loader in loaders:
+        loader.cache_clear()
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture

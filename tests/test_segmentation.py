@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from conftest import fresh
 from slimbench import artifact, seeding
 from slimbench.compress import compress
 from slimbench.core import Budget, Cell, MissingDataError, Recipe, Settings, Split, UserError, unpack
@@ -427,12 +428,10 @@ def test_outputs_that_are_not_finite_are_refused():
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch) -> Iterator[Path]:
+def root(root) -> Iterator[Path]:
     """An empty data folder; the loaders remember nothing."""
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
-    yield tmp_path
-    for loader in (camvid._load, camvid._checksum, voc._load, voc._checksum, cityscapes._load, cityscapes._checksum):
-        loader.cache_clear()
+    with fresh(camvid._load, camvid._checksum, voc._load, voc._checksum, cityscapes._load, cityscapes._checksum):
+        yield root
 
 
 def put(folder: Path, name: str, array: np.ndarray[Any, Any], mode: str | None = None) -> Path:

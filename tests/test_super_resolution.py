@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from conftest import fresh
 from slimbench import artifact, cost
 from slimbench.core import Budget, MissingDataError, Settings, UserError, unpack
 from slimbench.methods import _choice, _surgery
@@ -37,20 +38,9 @@ RNG = np.random.RandomState(0)
 
 @pytest.fixture(autouse=True)
 def forgets() -> Iterator[None]:
-    """The loaders remember nothing of other tests' data, nor of other files' tests in this process."""
-    loaders = (div2k._load, div2k._read, photos._splits, _restoration.bounds)
-    for loader in loaders:
-        loader.cache_clear()
-    yield
-    for loader in loaders:
-        loader.cache_clear()
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch) -> Path:
-    """An empty data folder."""
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
-    return tmp_path
+    """No data of other tests, nor of other files' tests in this process."""
+    with fresh(div2k._load, div2k._read, photos._splits, _restoration.bounds):
+        yield
 
 
 def noise(height: int, width: int) -> np.ndarray:

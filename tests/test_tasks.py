@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from conftest import fresh
 from slimbench import discover
 from slimbench.core import Metric, Recipe, UserError, unpack
 from slimbench.tasks import _files, _images, _networks, _published, cifar, digits, mnist
@@ -46,20 +47,9 @@ RNG = np.random.RandomState(0)
 
 @pytest.fixture(autouse=True)
 def forgets() -> Iterator[None]:
-    """The loaders remember nothing of other tests' data, nor of other files' tests in this process."""
-    loaders = (mnist._load, mnist._read, cifar._load, cifar._read, _files.split, digits._splits)
-    for loader in loaders:
-        loader.cache_clear()
-    yield
-    for loader in loaders:
-        loader.cache_clear()
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch) -> Path:
-    """An empty data folder."""
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
-    return tmp_path
+    """No data of other tests, nor of other files' tests in this process."""
+    with fresh(mnist._load, mnist._read, cifar._load, cifar._read, _files.split, digits._splits):
+        yield
 
 
 # ------------------------------------------------------------------------------------- every task in the folder
