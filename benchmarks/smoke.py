@@ -49,6 +49,6 @@ suite = Suite(
             budgets=(Budget(0.2, "prunable_nonzero", epochs=3),),
         ),
     ),
-    profiles=(CPU(threads=1, batch=32),),
+    profiles=(CPU(threads=1, batch=1),),
     time_limit_s=120.0,
 )

@@ -1,8 +1,8 @@
 """Every method on super resolution x2 and x4, trained on T91 and BSDS500's training images: EDSR-small, three seeds.
 
 Tested on Set5, Set14 and B100, each by itself. DIV2K in place of T91: ``bench run super_resolution --task div2k``.
-``super_resolution-reduced`` is for two cores: x2 alone, EDSR-tiny, 3 epochs of dense training, 1 after the cut. Its DASS
-is four cells that the authors found: a search for eight takes as long here as all other rows together.
+``super_resolution-reduced`` is for two cores: x2 alone, EDSR-tiny, 3 epochs of dense training, 1 after the cut. Its
+DASS is four cells that the authors found: a search for eight takes as long here as all other rows together.
 """
 
 from dataclasses import replace

@@ -58,7 +58,7 @@ def geo_median(w):
     if w.ndim not in {2, 4}:
         raise ValueError
     flat = w.reshape(-1, w.shape[-1])
-    distances = [sum(norm(flat[:, k] - flat[:, j]) for j in range(flat.shape[1])) for k in range(flat.shape[1])]
+    distances = [norm(flat[:, [k]] - flat, axis=0).sum() for k in range(flat.shape[1])]
     return w[..., int(np.argmin(distances))]
 
 

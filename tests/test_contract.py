@@ -26,14 +26,17 @@ TASK = fakes.Stripes("resnet14")
 
 
 def variants() -> list[object]:
-    """Each method with its defaults, and with every choice that its fields offer."""
+    """Each method with every choice that its fields offer; other fields are the quick suite's: small searches."""
+    quick = discover.suite("quick")
+    small = {type(method): method for arm in quick.arms for method in arm.methods}
     made = []
     for cls in discover.found("methods").values():
         if cls.__module__.startswith("slimbench.methods") and cls is not Dense:
             hints = typing.get_type_hints(cls)
             fields = [f.name for f in dataclasses.fields(cls) if typing.get_origin(hints[f.name]) is typing.Literal]
             choices = [typing.get_args(hints[name]) for name in fields]
-            made += [cls(**dict(zip(fields, values, strict=True))) for values in itertools.product(*choices)]
+            base = small.get(cls, cls())
+            made += [replace(base, **dict(zip(fields, values, strict=True))) for values in itertools.product(*choices)]
     return made
 
 
