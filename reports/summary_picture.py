@@ -91,17 +91,28 @@ def _looks(one: Summary) -> Looks:
 
 
 def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:
-    """Against the share that is really left, dear to cheap; a line joins the points of a method."""
-    asked = {100 * line.facts["keep_asked"] for line in one.compressed if line.facts["resource"] == resource}
-    for method, look in looks.items():
-        mine = [line for line in _of(one, method) if line.facts["resource"] == resource]
-        _draw(axes, mine, [100 * line.facts["kept"] for line in mine], method, look)
-    _dense(axes, one, [line for line in one.compressed if line.facts["resource"] == resource])
-    axes.set_xscale("log")
-    axes.set_xlim(1.15 * max(asked), min(asked) / 1.15)
-    axes.set_xticks(sorted(asked), [f"{share:g}" for share in sorted(asked)])
-    axes.minorticks_off()
-    axes.set_xlabel(f"% of {LEFT[resource]} left")
+    """Against the share that is really left, dear to cheap, a line through the points of a method.
+
+    Of one share alone methods stand side by side: all at one place could not be told apart.
+    """
+    beside = [line for line in one.compressed if line.facts["resource"] == resource]
+    asked = sorted({100 * line.facts["keep_asked"] for line in beside})
+    mine = {method: [line for line in _of(one, method) if line.facts["resource"] == resource] for method in looks}
+    shown = [method for method in looks if mine[method]]
+    for place, method in enumerate(shown):
+        kept = [100 * line.facts["kept"] for line in mine[method]]
+        _draw(axes, mine[method], kept if len(asked) > 1 else [place] * len(kept), method, looks[method])
+    _dense(axes, one, beside)
+    if len(asked) > 1:
+        axes.set_xscale("log")
+        axes.set_xlim(1.15 * asked[-1], asked[0] / 1.15)
+        axes.set_xticks(asked, [f"{share:g}" for share in asked])
+        axes.minorticks_off()
+        axes.set_xlabel(f"% of {LEFT[resource]} left")
+    else:
+        axes.set_xlim(-1, len(shown))
+        axes.set_xticks([])
+        axes.set_xlabel(f"{asked[0]:g} % of {LEFT[resource]} left, methods side by side")
 
 
 def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:
