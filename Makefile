@@ -32,7 +32,7 @@ performance: env
 	$(BIN)/python -m pytest benchmarks/performance --benchmark-only
 
 # the comparison on real data (BENCH_DATA), what matters most first. Stop it at any time, `timeout 1h make evidence` too: the next
-# call goes on. STORE=reports continues what is published there; RUN="--device cuda --jobs 8" goes to every `bench run`
+# call goes on. RUN="--device cuda --jobs 8" goes to every `bench run`
 STORE ?= bench_store
 PART = $(BIN)/bench run --store $(STORE) $(RUN)
 

@@ -6,9 +6,8 @@ were trained as briefly, and say nothing of what any of them reaches. Its DASS i
 
 from dataclasses import replace
 
-from slimbench.benchmarks._arms import suite
+from slimbench.benchmarks._arms import FOUND_CELLS, suite
 from slimbench.hardware_profiles.cpu import CPU
-from slimbench.methods.dass import DASS
 from slimbench.tasks.camvid import CamVid
 
 PROFILES = (CPU(threads=1, batch=1),)
@@ -22,6 +21,6 @@ suites = (
         (REDUCED,),
         3,
         profiles=PROFILES,
-        cells=DASS("dass-99", 8, 4),
+        cells=FOUND_CELLS,
     ),
 )

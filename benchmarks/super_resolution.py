@@ -7,9 +7,8 @@ DASS is four cells that the authors found: a search for eight takes as long here
 
 from dataclasses import replace
 
-from slimbench.benchmarks._arms import suite
+from slimbench.benchmarks._arms import FOUND_CELLS, suite
 from slimbench.hardware_profiles.cpu import CPU
-from slimbench.methods.dass import DASS
 from slimbench.tasks.div2k import T91
 
 PROFILES = (CPU(threads=1, batch=1),)
@@ -23,6 +22,6 @@ suites = (
         (TINY,),
         1,
         profiles=PROFILES,
-        cells=DASS("dass-99", 8, 4),
+        cells=FOUND_CELLS,
     ),
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LEFT = {"macs": "MACs", "params": "params", "prunable_nonzero": "weights"}
 
-SEEN = "Quality against the share that is left: means over seeds, 95 % intervals, and the dense network's as a line"
+SEEN = "Quality by method and share that is left: means over seeds, 95 % intervals, and the dense network's as a line"
 FOLDED = "Reasons, and the records behind every number"
 
 

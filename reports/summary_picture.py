@@ -112,7 +112,7 @@ def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:
     else:
         axes.set_xlim(-1, len(shown))
         axes.set_xticks([])
-        axes.set_xlabel(f"{asked[0]:g} % of {LEFT[resource]} left, methods side by side")
+        axes.set_xlabel(f"{asked[0]:g} % of {LEFT[resource]} asked, methods side by side")
 
 
 def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:

@@ -442,6 +442,9 @@ def test_your_own_method_joins_the_suite(tmp_path):
     whole = json.loads(bench(*plan, cwd=tmp_path).stdout)["cells"]
     assert len(whole) > 3
     assert [row["cell"].split(maxsplit=1)[1] for row in whole].count("disturbs 0.5 macs seed 0") == 1
+    fifth = json.loads(bench(*plan, "--keep", "0.2", cwd=tmp_path).stdout)["cells"]  # which single weights alone have
+    assert [row["cell"].split(maxsplit=1)[1] for row in fifth].count("disturbs 0.2 macs seed 0") == 1
+    assert not any("l1_channels" in row["cell"] for row in fifth)
     only = json.loads(bench(*plan, "--method", "disturbs(how='waits')", cwd=tmp_path).stdout)["cells"]
     assert [row["cell"].split()[1] for row in only] == ["dense", "disturbs(how=waits)"]
 

@@ -94,7 +94,7 @@ def test_the_picture_has_a_panel_for_time_where_there_is_any():
         panels = list(Figure().subplots(2, 2).flat)
         assert summary_picture._panels(one, panels) == labels
         titles = [axes.get_xlabel() for axes in panels[:labels]]
-        assert titles[:2] == [f"{share} left, methods side by side" for share in ("50 % of MACs", "20 % of weights")]
+        assert titles[:2] == [f"{share} asked, methods side by side" for share in ("50 % of MACs", "20 % of weights")]
         assert titles[2:] == (["measured speed-up, cpu quick: right of 1 is faster"] if taken else [])
 
 
@@ -107,7 +107,7 @@ def test_several_shares_are_an_axis():
     both = [record(L1Channels(), top1=87.0, macs=490, budget=HALF), record(DCSS(), top1=80.0, macs=250, budget=quarter)]
     for found, label, places in (
         ([*records()[:4], *both], "% of MACs left", {50.0, 25.0, 49.0}),
-        ([*records()[:4], both[0]], "50 % of MACs left, methods side by side", {0.0, 1.0}),
+        ([*records()[:4], both[0]], "50 % of MACs asked, methods side by side", {0.0, 1.0}),
     ):
         (one,) = summary.summaries(suite, found, ())
         panels = list(Figure().subplots(1, 2))

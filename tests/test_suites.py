@@ -92,18 +92,18 @@ def test_a_share_that_a_suite_has_is_for_the_methods_that_have_it():
     """Half of the MACs asks nothing of single weights, unless they are named; a share of nobody's is for all."""
     suite = discover.suite("cifar10-reduced")
 
-    def points(*keeps: float, methods: tuple[object, ...] = ()) -> set[tuple[str, float]]:
-        part = Filter(methods=methods, keeps=keeps).of(suite)
-        return {(budget.resource, budget.keep) for arm in part.arms for budget in arm.budgets}
+    def points(*keeps: float, methods: tuple[object, ...] = ()) -> list[list[float]]:
+        return [[budget.keep for budget in arm.budgets] for arm in Filter(methods=methods, keeps=keeps).of(suite).arms]
 
-    assert points(0.5, 0.1) == {("macs", 0.5), ("prunable_nonzero", 0.1)}
-    assert points(0.3) == {("macs", 0.3), ("prunable_nonzero", 0.3)}
-    named = (discover.make("methods", "l1_channels"), discover.make("methods", "magnitude_weights"))
-    assert points(0.5, 0.1, methods=named) == points(0.5, 0.1)
-    assert points(0.5, methods=named) == {("macs", 0.5), ("prunable_nonzero", 0.5)}  # none that was named is left out
-    assert points(0.5, 0.3, methods=named[:1]) == {("macs", 0.5), ("macs", 0.3)}
+    assert points(0.5, 0.1) == [[0.5], [0.1], [0.1]]
+    assert points(0.3, 0.3) == [[0.3], [0.3], [0.3]]
+    layers, weights = (discover.make("methods", name) for name in ("l1_channels", "magnitude_weights"))
+    assert points(0.5, 0.1, methods=(layers, weights)) == [[0.5], [0.1]]
+    assert points(0.5, 0.1, methods=(weights,)) == [[0.1]], "whatever else is named"
+    assert points(0.5, methods=(layers, weights)) == [[0.5], [0.5]], "none that was named is left out"
+    assert points(0.5, 0.3, methods=(layers,)) == [[0.5, 0.3]]
     wide = Filter(keeps=(0.01,)).of(suite).arms[-1].budgets
-    assert [budget.tolerance for budget in wide] == [0.1]  # what else an operating point says stays
+    assert [budget.tolerance for budget in wide] == [0.1], "what else an operating point says stays"
 
 
 def test_a_recipe_is_refined_where_it_is_typed():

@@ -99,7 +99,8 @@ def _select(function: Any) -> Any:
                 "--keep",
                 multiple=True,
                 type=float,
-                help="Only these shares, in (0, 1]; one that the suite has for some methods alone is for those.",
+                help="Only these shares, in (0, 1]. One that the suite has for some methods is for those; a method "
+                "that was named and has none of them takes all.",
             ),
             click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2 or a number of them with n=3."),
             click.option("--profile", multiple=True, help="Only these hardware profiles."),
@@ -120,16 +121,17 @@ def _suite(
     if suite is None and not (everything or method or task):
         raise UserError(f"Name a suite ({', '.join(discover.suites())}), or say --all for the embedded quick suite.")
     chosen = discover.suite(suite or "quick")
-    mine = tuple(cls() for cls in discover.plugin_methods().values())
     own = tuple(one for arm in chosen.arms for one in arm.methods)
     methods = tuple(one for text in method for one in _named("methods", text, own))
-    if mine and not methods:
-        chosen = replace(chosen, arms=chosen.arms + Filter(methods=mine).of(chosen).arms)
     tasks = tuple(one for text in task for one in _named("tasks", text, chosen.tasks))
     part = Filter(tasks, methods, tuple(keep), seeds_of(seeds))
     if profile:
         chosen = replace(chosen, profiles=tuple(discover.make("hardware_profiles", text) for text in profile))
-    return part.of(chosen)
+    found = part.of(chosen)
+    mine = tuple(cls() for cls in discover.plugin_methods().values())
+    if mine and not methods:
+        found = replace(found, arms=found.arms + replace(part, methods=mine).of(chosen).arms)
+    return found
 
 
 def _named(kind: str, text: str, own: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -62,7 +62,7 @@ class Filter:
         if self.methods:
             arms = tuple(arm for arm in (self._arm(suite, method) for method in self.methods) if arm.methods)
         if self.keeps:
-            known = {budget.keep for arm in arms for budget in arm.budgets}
+            known = {budget.keep for arm in suite.arms for budget in arm.budgets}
             arms = tuple(replace(arm, budgets=self._budgets(arm, known)) for arm in arms)
         tasks, seeds = tuple(self.tasks) or suite.tasks, tuple(self.seeds) or suite.seeds
         is_its_own = set(tasks) <= set(suite.tasks)
@@ -82,14 +82,15 @@ class Filter:
         return replace(next(fitting, suite.arms[0]), methods=(method,))  # type: ignore[arg-type]
 
     def _budgets(self, arm: Arm, known: set[float]) -> tuple[Budget, ...]:
-        """The asked shares: one that some arm has (``known``) is for those that have it, a new one for all.
+        """The asked shares: one that the suite has (``known``) is for arms that have it, a new one for all.
 
         A method that was named and has none of them takes them all.
         """
-        own = tuple(budget for budget in arm.budgets if budget.keep in self.keeps)
-        new = [keep for keep in self.keeps if keep not in known]
+        asked = dict.fromkeys(self.keeps)
+        own = tuple(budget for budget in arm.budgets if budget.keep in asked)
+        new = [keep for keep in asked if keep not in known]
         if self.methods and not (own or new):
-            new = list(self.keeps)
+            new = list(asked)
         kinds = dict.fromkeys(replace(budget, keep=1.0) for budget in arm.budgets)
         return own + tuple(replace(kind, keep=keep) for kind in kinds for keep in new)
 
