@@ -34,21 +34,28 @@ performance: env
 # the comparison on real data (BENCH_DATA), what matters most first. Stop it at any time, `timeout 1h make evidence` too: the next
 # call goes on. RUN="--device cuda --jobs 8" goes to every `bench run`
 STORE ?= bench_store
-PART = $(BIN)/bench run --store $(STORE) $(RUN)
+part = $(BIN)/bench run --store $(STORE) $(RUN) $(1) || [ $$$$? -eq 1 ]
 
 evidence: env
-	$(PART) cifar10-reduced --keep 0.5 --keep 0.25 --keep 0.1 || [ $$? -eq 1 ]
-	$(PART) segmentation-reduced --keep 0.5 --keep 0.1 --seeds 0,1 || [ $$? -eq 1 ]
-	$(PART) super_resolution-reduced --keep 0.5 --keep 0.1 --seeds 0,1 || [ $$? -eq 1 ]
-	$(PART) dcss-cifar-reduced || [ $$? -eq 1 ]
-	$(PART) etpf-resnet-reduced || [ $$? -eq 1 ]
-	$(PART) resconv-resnet-reduced || [ $$? -eq 1 ]
-	$(PART) resconv-plain-reduced || [ $$? -eq 1 ]
-	$(PART) dass-cifar-thinned || [ $$? -eq 1 ]
-	$(PART) gpp-cifar-reduced || [ $$? -eq 1 ]
-	$(PART) cifar10-reduced --seeds n=6 || [ $$? -eq 1 ]
-	$(PART) segmentation-reduced --seeds n=6 || [ $$? -eq 1 ]
-	$(PART) super_resolution-reduced --seeds n=6 || [ $$? -eq 1 ]
+	$(call part,cifar10-reduced --keep 0.5 --keep 0.25 --keep 0.1)
+	$(call part,segmentation-reduced --keep 0.5 --keep 0.1 --seeds n=2)
+	$(call part,super_resolution-reduced --keep 0.5 --keep 0.1 --seeds n=2)
+	$(call part,dcss-cifar-reduced)
+	$(call part,dcss-edsr-reduced)
+	$(call part,dcss-segmentation-reduced)
+	$(call part,dcss-super-resolution-reduced)
+	$(call part,etpf-lenet-reduced)
+	$(call part,etpf-resnet-reduced)
+	$(call part,resconv-resnet-reduced)
+	$(call part,resconv-no-retraining-reduced)
+	$(call part,resconv-plain-reduced)
+	$(call part,dass-cifar-thinned)
+	$(call part,gpp-cifar-reduced)
+	$(call part,gpp-cifar-reduced-controls)
+	$(call part,gpp-ladder-reduced)
+	$(call part,cifar10-reduced --seeds n=6)
+	$(call part,segmentation-reduced --seeds n=6)
+	$(call part,super_resolution-reduced --seeds n=6)
 
 # a store for each commit: an interrupted night goes on, and no record of another commit is taken for tonight's
 NIGHT := nightly/$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo none)

@@ -92,6 +92,12 @@ suites = (
         Arm((), ()),  # the dense networks alone
     ),
     suite(
+        "gpp-ladder-reduced",
+        "its first rung, 6 epochs",
+        tuple(CIFAR10(network, replace(RECIPE, epochs=6)) for network in ("inception3", "resnet20")),
+        Arm((), ()),
+    ),
+    suite(
         "gpp-growth",
         "three modules grown to at most twelve, pruned to what three cost",
         (CIFAR10("inception3", RECIPE),),

@@ -44,7 +44,8 @@ def networks(recipe: Recipe, *names: str) -> tuple[Task, ...]:
 
 
 SCRATCH = (ResConvFromScratch(), ResConvFromScratch(variant="R1"))  # which differ where there are shortcuts
-LOW = Arm((ResConv(sparse_share=1.0), ResConv(), L1Channels()), tuple(Budget(keep, epochs=40) for keep in RATES))
+UNTUNED = ResConv(sparse_share=1.0)  # its budget goes into the search, and nothing is trained after the cut
+LOW = Arm((UNTUNED, ResConv(), L1Channels()), tuple(Budget(keep, epochs=40) for keep in RATES))
 TRAINED = Arm((ResConvFromScratch(),), (Budget(1.0),))
 
 suites = (
@@ -68,6 +69,12 @@ suites = (
         Arm((ResConv(), ResConvFromScratch(), L1Channels()), (Budget(0.5, epochs=80),)),
     ),
     suite("resconv-no-retraining", "low rates", networks(RECIPE, "resnet56", "vgg16-bn"), LOW),
+    suite(
+        "resconv-no-retraining-reduced",
+        "low rates of ResNet-56 with published weights, 2 epochs",
+        (CIFAR10("resnet56", weights="akamaster"),),
+        Arm((UNTUNED, ResConv()), (Budget(0.7, epochs=2), Budget(0.9, epochs=2))),
+    ),
     suite(
         "resconv-plain",
         "plain networks and ResNets, trained with and without residual convolutions",
