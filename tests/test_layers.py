@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -102,6 +103,20 @@ def test_the_table_beside_the_dense_network():
     assert rows["b"] == ["Conv2d", "removed", "", "", "", "", "", "4.000", "", ""]
     assert rows["total"] == ["", "", "10", "1,000", "32", "2.000", "100.0 %", "6.000", "4.00x", "3.00x"]
     assert "batch norm not folded" in layers.table(OURS, DENSE)
+
+
+def test_what_came_in_a_layers_place_stands_beside_it():
+    """A selection of channels before a convolution: one row, not a layer removed and two that came from nowhere."""
+    parts = [
+        Layer("b (index_select)", "index_select", (2, 4, 4), ms=0.5),
+        replace(OURS[0], name="b (conv2d)", kind="conv2d"),
+    ]
+    rows = cells(layers.table([*OURS, *parts], DENSE))
+    assert rows["b"] == [
+        *("index_select, conv2d", "2 x 4 x 4", "10", "1,000", "32"),
+        *("1.500", "42.9 %", "4.000", "1.00x", "2.67x"),
+    ]
+    assert list(rows)[:5] == ["layer", "a", "(add)", "b", "total"]
 
 
 def test_the_table_of_the_dense_network_itself():

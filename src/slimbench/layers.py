@@ -137,6 +137,7 @@ def _is_leaf(cls: Any) -> bool:
 def table(ours: Sequence[Layer], dense: Sequence[Layer] | None) -> str:
     """A row a layer and a total; beside the dense network's, speed-ups counted and measured, and what was removed."""
     theirs = {layer.name: layer for layer in dense or ()}
+    ours = _joined(ours, theirs)
     whole = sum(layer.ms for layer in ours) or 1.0
     rows = [_row(layer, whole, theirs.get(layer.name) if dense else None) for layer in ours]
     names = {layer.name for layer in ours}
@@ -149,6 +150,23 @@ def table(ours: Sequence[Layer], dense: Sequence[Layer] | None) -> str:
     aligned = ["left"] * 3 + ["right"] * (len(heads) - 3)
     text = tabulate(rows, heads, disable_numparse=True, colalign=aligned)
     return f"{text}\n\n{CAPTION}"
+
+
+def _joined(ours: Sequence[Layer], dense: Mapping[str, Layer]) -> list[Layer]:
+    """What came in a dense layer's place (a selection of channels and a convolution, say) as one layer of its name."""
+    layers: dict[str, Layer] = {}
+    for layer in ours:
+        place = layer.name.removesuffix(f" ({layer.kind})")
+        if place == layer.name or place not in dense:
+            layers[layer.name] = layer
+        elif place not in layers:
+            layers[place] = replace(layer, name=place)
+        else:
+            before = layers[place]
+            layers[place] = replace(
+                _total((before, layer)), name=place, kind=f"{before.kind}, {layer.kind}", output=layer.output
+            )
+    return list(layers.values())
 
 
 def _row(layer: Layer, whole: float, dense: Layer | None) -> list[str]:
