@@ -506,6 +506,14 @@ def test_one_function_is_one_spec(text):
     assert ETPF("abs(WI)+sum(P)").function == "abs(WI) + sum(P)"
 
 
+def test_what_a_function_took_to_find():
+    """Evolved, made by hand after what evolution found, known before, or whatever else."""
+    told = {name: ETPF(name).offline for name in (*functions.NAMED, *functions.BASELINES, "sum(abs(P - mX))")}
+    assert {name for name, text in told.items() if text.startswith("function evolved")} == set(functions.EVOLVED)
+    assert {name for name, text in told.items() if "by hand" in text} == {"GA_inspired_1", "GA_inspired_2"}
+    assert {name for name, text in told.items() if not text} == {*functions.SEEDS, *functions.BASELINES}
+
+
 def test_the_closed_forms_hold_classes_times_channels(three_classes):
     """No function of the authors' main four asks for mean maps of classes; those that do say so."""
     need = {name for name in functions.NAMED if baselines.scorer(name).needs_classes}

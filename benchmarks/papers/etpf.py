@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from slimbench.core import Arm, Budget, Method, Recipe, Suite, Task
 from slimbench.methods.dense import Dense
-from slimbench.methods.etpf.functions import BASELINES, EVOLVED, SEEDS
+from slimbench.methods.etpf.functions import BASELINES, EVOLVED, INSPIRED, SEEDS
 from slimbench.methods.etpf.method import ETPF
 from slimbench.methods.etpf.schedules import trial
 from slimbench.tasks.cifar import CIFAR10, CIFAR100
@@ -23,7 +23,7 @@ from slimbench.tasks.mnist import MNIST
 from slimbench.tasks.photos import Photos
 from slimbench.tasks.texture_digits import TextureDigits
 
-EVERY = (*SEEDS, *EVOLVED, *BASELINES)
+EVERY = (*SEEDS, *EVOLVED, *INSPIRED, *BASELINES)
 OF_THE_PAPER = (*SEEDS, "GA_Func1", "GA_Func2", "GA_Func3", "GA_Func4")
 SEEDS_OF_CELLS = (0, 1, 2)
 

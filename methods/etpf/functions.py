@@ -28,20 +28,23 @@ SEEDS: Final = {
     "GeoMedian": "sqrt(sum((WI - geo_median(W))**2))",
 }
 
-# what the authors' evolution found, and what they made by hand after it; a scalar added to a map counts once a pixel
+# what the authors' evolution found; a scalar added to a map counts once a pixel
 EVOLVED: Final = {
     "GA_Func1": f"sum(var(P) + (mX - var(Q))**2 / ({_SPREAD} + 0.05))",
     "GA_Func2": f"sum({_SYMMETRIC} + (std(mX) * var(Q) * mX + (var(P) - g_mean(Q)))**2 / ({_SPREAD} + 0.05))",
     "GA_Func3": "sum((mX - var(Q))**2 / sqrt(var(P) / num(P) + var(Q) / num(Q) + 0.0001))",
     "GA_Func4": "sum(var(P) / (var(Q) / num(Q) + 0.05) + abs(g_mean(P) - g_mean(Q)) + 0.05 + mQ)",
+}
+
+# what the authors made by hand after it
+INSPIRED: Final = {
     "GA_inspired_1": (
         "std(P) / (std(Q) + 0.05 + 0.05 + 0.05 + 0.05) + std(Q) / (std(P) + 0.05 + 0.05 + 0.05 + 0.05)"
         f" + (sum((mX - mP)**2) + sum((mX - mQ)**2)) / ({_SD})"
     ),
     "GA_inspired_2": f"sum((mX - mQ)**2) / ({_SPREAD} + 0.05)",
 }
-NAMED: Final = SEEDS | EVOLVED
-
+NAMED: Final = SEEDS | EVOLVED | INSPIRED
 
 BASELINES: Final = ("DI", "MMD", "BN", "random")  # no formulas: see ``baselines``
 

@@ -106,6 +106,8 @@ class ETPF:
 
         if self.function in functions.EVOLVED:
             return "function evolved by its authors: 98 GPU-days (claimed at second hand)"
+        if self.function in functions.INSPIRED:
+            return "function made by hand after those that its authors evolved: 98 GPU-days (claimed at second hand)"
         if self.function in functions.SEEDS or self.function in functions.BASELINES:
             return ""
         return "a formula: what it took to find it stands elsewhere"
