@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from torch import fx
+from torch.optim.swa_utils import update_bn
 
 from slimbench.cost import count, layers
 from slimbench.methods import _fusible, _fusible_sites
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 RESOURCES: tuple[Resource, ...] = ("macs", "params")
 _MISS = 1e3  # what missing an aim costs beside |scale|, which is about 1 at most
+CALIBRATION = 2048  # training images that batch-norm statistics are estimated from
 _ADAM = 0.5  # its steps have the size of the rate, whatever the gradient: more than that, and all scales fall alike
 
 
@@ -144,8 +146,8 @@ class LayerPruning:
         self.trainer.note("scales", {name: layer.scale.item() for name, layer in self.layers.items()})
         self.trainer.note("alphas", {name: layer.alpha.item() for name, layer in self.layers.items()})
 
-    def finish(self) -> nn.Module:
-        """Remove, fine-tune for what is left of the epochs, fuse, fold."""
+    def finish(self, *, fine_tune: bool = True) -> nn.Module:
+        """Remove, fine-tune for what is left of the epochs (or only estimate batch norms' statistics), fuse, fold."""
         removed = self.choose()
         going = self.going(removed)
         self._end_empty_branches(removed)
@@ -155,6 +157,15 @@ class LayerPruning:
         self.trainer.note("removed layers", [n for n, cost in self.costs.going.items() if n in going and cost["macs"]])
         left = {resource: self.costs.share(going, resource) for resource in RESOURCES}
         self.trainer.note("nearest whole layers", {"asked": dict(aims(self.budget)), "left": left})
+        if fine_tune:
+            self._fine_tune()
+        else:  # the norms would keep the statistics of what came through the layers that are gone
+            update_bn(self.trainer.batches("train", limit=CALIBRATION), self.model)
+        self.trainer.note("products that stay", _fusible_sites.fold(_fusible.fuse(self.model)))
+        has_heads = self.task.deploy(self.model) is not self.model  # which a rewritten network would lose
+        return self.model if has_heads else _fusible_sites.without_zeros(self.model)
+
+    def _fine_tune(self) -> None:
         kinds = (_fusible.ResConv, _fusible.Scale)
         settling = [module for module in self.model.modules() if isinstance(module, kinds)]
 
@@ -170,9 +181,6 @@ class LayerPruning:
             params=_groups(self.model),
             after_step=settle,
         )
-        self.trainer.note("products that stay", _fusible_sites.fold(_fusible.fuse(self.model)))
-        has_heads = self.task.deploy(self.model) is not self.model  # which a rewritten network would lose
-        return self.model if has_heads else _fusible_sites.without_zeros(self.model)
 
     def _end_empty_branches(self, removed: Sequence[Site]) -> None:
         """Where all convolutions of a branch go, what is left of it, at most a tenth of the identity, goes as well."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from slimbench.core import Budget, Task, Trainer
 
-_CALIBRATION = 2048  # training images that batch-norm statistics are estimated from
-
 _CARD = Card(
     title="ResConv: layer pruning via fusible residual convolutional blocks",
     paper="Xu, Cao, Shang, Sun, Li, Layer Pruning via Fusible Residual Convolutional Block, arXiv 2011.14356, 2020",
@@ -50,7 +48,7 @@ class ResConv:
             rho * sum of learning rates = shrink, so that it does not depend on the schedule's length. At most half as
             far as Adam moves a scale, where the recipe has that.
         sparse_share: share of the budget's epochs that the sparse training takes; fine-tuning has the rest.
-            1: no retraining after the removal.
+            1: no retraining after the removal; batch norms' statistics are estimated anew.
         form: "A": scale * BN(W x) + alpha * x; "B": BN(scale * W x + alpha * x), an ablation.
         penalty: the same for all layers, or in proportion to a layer's MACs.
         threshold: remove every layer whose |scale| is at most this, whatever the budget; None: the smallest, as many as
@@ -92,14 +90,14 @@ class ResConv:
     def compress(self, model: nn.Module, task: Task, budget: Budget, trainer: Trainer) -> nn.Module:
         """Convert, train sparsely, remove, fine-tune, fuse."""
         from slimbench.methods import _fusible
-        from slimbench.methods._layer_pruning import LayerPruning
+        from slimbench.methods._layer_pruning import CALIBRATION, LayerPruning
         from slimbench.train import fine_tuning
 
         pruning = LayerPruning(self, model, task, budget, trainer)
         _fusible.install(model, pruning.every, form=self.form, closing=self.closing)
-        _fusible.calibrate(model, trainer.batches("train", limit=_CALIBRATION))
+        _fusible.calibrate(model, trainer.batches("train", limit=CALIBRATION))
         pruning.train_sparsely(budget.epochs * self.sparse_share, fine_tuning(task.recipe))
-        return pruning.finish()
+        return pruning.finish(fine_tune=self.sparse_share < 1)
 
 
 @dataclass(frozen=True)

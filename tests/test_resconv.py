@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from conftest import fakes
 from slimbench import discover, seeding
@@ -372,6 +373,31 @@ def test_a_penalty_by_macs_presses_dear_layers_harder():
     assert fallen["uniform"] == pytest.approx([fallen["uniform"][0]] * 3)
     assert [f / fallen["macs"][0] for f in fallen["macs"]] == pytest.approx([m / macs[0] for m in macs], rel=1e-2)
     assert macs[2] < macs[0]
+
+
+def test_without_retraining_only_statistics_are_estimated():
+    """No step after the removal, whatever whole batches leave of the budget; batch norms know what is left."""
+    task, fits = fakes.Stripes("resnet14"), []
+
+    class Watched(Loop):
+        def fit(self, model, *args, **how):
+            fits.append(how["name"])
+            return super().fit(model, *args, **how)
+
+    with seeding.seeded(0):
+        trainer = Watched(task, 0, Settings(), 4.5)
+        method = ResConv(sparse_share=1.0)
+        model = method.compress(task.build(), task, Budget(0.5, epochs=4), trainer)
+    assert fits == ["sparse training"]
+    assert trainer.notes["removed layers"]
+    assert 0 < task.size("train") <= 256, "one batch, whose statistics these are"
+    again = copy.deepcopy(model)
+    update_bn(trainer.batches("train"), again)
+    norms = [(a, b) for a, b in zip(model.modules(), again.modules(), strict=True) if isinstance(a, nn.BatchNorm2d)]
+    assert norms
+    for ours, seen in norms:
+        torch.testing.assert_close(ours.running_mean, seen.running_mean, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(ours.running_var, seen.running_var, rtol=1e-3, atol=1e-3)
 
 
 def test_threshold_mode_removes_what_lies_below():
