@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations, product
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -54,7 +55,8 @@ def choose(
     """Channels to remove from each width, lowest scores first, until the budget's resource is met.
 
     Channels go in one order, and a step that would overshoot is skipped for a smaller one further on; at the end one
-    overshooting step is taken where that comes nearer. So the result is the budget to within the smallest steps.
+    overshooting step is taken where that comes nearer. So the result is the budget to within the smallest steps; where
+    those are too coarse for its tolerance, steps of one width are traded for steps of another.
 
     Args:
         scores: one tensor a width, (channels,); low means dispensable.
@@ -64,7 +66,8 @@ def choose(
     ledger = Ledger(model, example, every)
     target = budget.keep * ledger.left(budget.resource)
     skipped: list[tuple[int, list[int]]] = []
-    for width, block in _order(every, scores, how):
+    order = _order(every, scores, how)
+    for width, block in order:
         ledger.change(width, block, -1)
         if ledger.left(budget.resource) < target:
             ledger.change(width, block, +1)
@@ -77,7 +80,34 @@ def choose(
         ledger.change(width, block, +1)
     if misses and min(misses)[0] < over:
         ledger.change(*skipped[min(misses)[1]], -1)
+    if abs(ledger.left(budget.resource) - target) > budget.tolerance * target:
+        _trade(ledger, order, target, budget.resource)
     return ledger.removed
+
+
+def _trade(ledger: Ledger, order: Sequence[tuple[int, list[int]]], target: float, resource: Resource) -> None:
+    """Put back the last one or two steps of a width for the next one or two of another, as comes nearest."""
+    gone: list[list[list[int]]] = [[] for _ in ledger.every]
+    stay: list[list[list[int]]] = [[] for _ in ledger.every]
+    for width, block in order:
+        (gone if ledger.removed[width].issuperset(block) else stay)[width].append(block)
+
+    def change(trade: tuple[int, int, int, int], sign: Literal[-1, 1]) -> None:
+        put_back, backs, taken, takes = trade
+        ledger.change(put_back, [c for block in gone[put_back][-backs:] for c in block], sign)
+        ledger.change(taken, [c for block in stay[taken][:takes] for c in block], -1 if sign > 0 else 1)
+
+    best, nearest = abs(ledger.left(resource) - target), None
+    for (put_back, taken), (backs, takes) in product(permutations(range(len(gone)), 2), product((1, 2), repeat=2)):
+        if backs <= len(gone[put_back]) and takes <= len(stay[taken]):
+            trade = put_back, backs, taken, takes
+            change(trade, +1)
+            miss = abs(ledger.left(resource) - target)
+            change(trade, -1)
+            if miss < best:
+                best, nearest = miss, trade
+    if nearest:
+        change(nearest, +1)
 
 
 def reachable(

@@ -15,6 +15,7 @@ from slimbench.cost import count
 from slimbench.methods import _channels, _choice, _surgery
 from slimbench.methods._choice import How
 from slimbench.tasks import _networks
+from slimbench.tasks._networks import super_resolution
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 
 NETWORKS = [
@@ -82,6 +83,29 @@ def test_each_resource_is_met(resource, keep):
     removed = _choice.choose(model, example, every, scores, budget=Budget(keep, resource), how=How())
     smaller = _surgery.remove(copy.deepcopy(model), every, removed)
     assert count(smaller, example).of(resource) / count(model, example).of(resource) == pytest.approx(keep, rel=0.01)
+
+
+def test_coarse_steps_are_traded_only_where_the_budget_would_be_missed(monkeypatch):
+    """A step of EDSR-tiny is up to 2 % of its MACs: two channels of one width come back for one of another."""
+    model, example = super_resolution.build("edsr-tiny", 2), torch.randn(1, 3, 15, 16)
+    every = [width for width in _surgery.widths(model, example) if len(width.members) == 2]
+    traded = []
+    real = _choice._trade
+    monkeypatch.setattr(_choice, "_trade", lambda *args: (traded.append(seed), real(*args)))
+
+    def kept(seed):
+        scores = [torch.rand(width.channels, generator=seeded) for width in every]
+        removed = _choice.choose(model, example, every, scores, budget=Budget(0.25), how=How("as scored"))
+        ledger = _choice.Ledger(model, example, every)
+        whole = ledger.left("macs")
+        for index, channels in enumerate(removed):
+            ledger.change(index, sorted(channels), -1)
+        return ledger.left("macs") / whole
+
+    for seed in range(12):
+        seeded = torch.Generator().manual_seed(seed)
+        assert kept(seed) == pytest.approx(0.25, rel=0.01)
+    assert 0 < len(traded) < 12
 
 
 def test_lowest_scores_go_first():
