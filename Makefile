@@ -34,7 +34,7 @@ performance: env
 # the comparison on real data (BENCH_DATA), what matters most first. Stop it at any time, `timeout 1h make evidence` too: the next
 # call goes on. RUN="--device cuda --jobs 8" goes to every `bench run`
 STORE ?= bench_store
-part = $(BIN)/bench run --store $(STORE) $(RUN) $(1) || [ $$$$? -eq 1 ]
+part = $(BIN)/bench run --store $(STORE) $(RUN) $(1) || [ $$? -eq 1 ]
 
 evidence: env
 	$(call part,cifar10-reduced --keep 0.5 --keep 0.25 --keep 0.1)

@@ -81,12 +81,13 @@ def choose(
     if misses and min(misses)[0] < over:
         ledger.change(*skipped[min(misses)[1]], -1)
     if abs(ledger.left(budget.resource) - target) > budget.tolerance * target:
-        _trade(ledger, order, target, budget.resource)
+        _trade(ledger, order, target, budget)
     return ledger.removed
 
 
-def _trade(ledger: Ledger, order: Sequence[tuple[int, list[int]]], target: float, resource: Resource) -> None:
-    """Put back the last one or two steps of a width for the next one or two of another, as comes nearest."""
+def _trade(ledger: Ledger, order: Sequence[tuple[int, list[int]]], target: float, budget: Budget) -> None:
+    """Put back the last one or two steps of a width for the next one or two of another, where that meets the budget."""
+    resource = budget.resource
     gone: list[list[list[int]]] = [[] for _ in ledger.every]
     stay: list[list[list[int]]] = [[] for _ in ledger.every]
     for width, block in order:
@@ -97,14 +98,14 @@ def _trade(ledger: Ledger, order: Sequence[tuple[int, list[int]]], target: float
         ledger.change(put_back, [c for block in gone[put_back][-backs:] for c in block], sign)
         ledger.change(taken, [c for block in stay[taken][:takes] for c in block], -1 if sign > 0 else 1)
 
-    best, nearest = abs(ledger.left(resource) - target), None
+    best, nearest = budget.tolerance * target, None
     for (put_back, taken), (backs, takes) in product(permutations(range(len(gone)), 2), product((1, 2), repeat=2)):
         if backs <= len(gone[put_back]) and takes <= len(stay[taken]):
             trade = put_back, backs, taken, takes
             change(trade, +1)
             miss = abs(ledger.left(resource) - target)
             change(trade, -1)
-            if miss < best:
+            if miss < best or (nearest is None and miss == best):
                 best, nearest = miss, trade
     if nearest:
         change(nearest, +1)

@@ -384,15 +384,20 @@ def test_without_retraining_only_statistics_are_estimated():
             fits.append(how["name"])
             return super().fit(model, *args, **how)
 
+        def batches(self, *args, **how):
+            """The last has one image, on whose pooled map batch norm would raise."""
+            ((inputs, targets),) = super().batches(*args, **how)
+            yield inputs[:-1], targets[:-1]
+            yield inputs[-1:], targets[-1:]
+
     with seeding.seeded(0):
         trainer = Watched(task, 0, Settings(), 4.5)
         method = ResConv(sparse_share=1.0)
         model = method.compress(task.build(), task, Budget(0.5, epochs=4), trainer)
     assert fits == ["sparse training"]
     assert trainer.notes["removed layers"]
-    assert 0 < task.size("train") <= 256, "one batch, whose statistics these are"
     again = copy.deepcopy(model)
-    update_bn(trainer.batches("train"), again)
+    update_bn([next(trainer.batches("train"))], again)
     norms = [(a, b) for a, b in zip(model.modules(), again.modules(), strict=True) if isinstance(a, nn.BatchNorm2d)]
     assert norms
     for ours, seen in norms:

@@ -139,7 +139,9 @@ def _of_width(width: Width, places: Sequence[Member], relative: dict[str, list[T
 def to_budget(
     model: nn.Module, example: Tensor, every: Sequence[Width], scores: Sequence[Tensor], *, budget: Budget, floor: float
 ) -> list[set[int]]:
-    """The channels that go for a budget: the eta that meets it. The best ``floor`` of each width go last."""
+    """The channels that go for a budget: the eta that meets it. The best ``floor`` of each width go last,
+    unless others would miss the budget.
+    """
     guarded = [_guarded(each, floor) for each in scores]
     how = _choice.How("as scored")
     return _choice.choose(model, example, every, guarded, budget=budget, how=how)
