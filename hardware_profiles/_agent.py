@@ -168,6 +168,7 @@ def machine() -> dict[str, Any]:
     memory = _field("/proc/meminfo", "MemTotal")
     return {
         "cpu": cpu_name(),
+        "cpu_design": cpu_design(),
         "cores": cores(),
         "memory_gib": round(int(memory.split()[0]) / 2**20) if memory else None,
         "system": platform.system() + " " + platform.machine(),
@@ -183,6 +184,13 @@ def cpu_name() -> str:
     board = _read("/proc/device-tree/model").strip("\0\n ")
     chip = _field("/proc/cpuinfo", "model name") or _field("/proc/cpuinfo", "Hardware")
     return ", ".join(part for part in (board, chip) if part) or platform.processor() or platform.machine()
+
+
+def cpu_design() -> str:
+    """As ``environment.cpu_design`` tells it."""
+    told = ("cpu family", "model", "CPU implementer", "CPU part")
+    found = {name: _field("/proc/cpuinfo", f"{name}\t") for name in told}
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value)
 
 
 def cores() -> int:

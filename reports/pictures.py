@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from slimbench.reports.rows import Column, Row
 
 _COUNTED = {"macs_kept": "MACs kept", "params_kept": "params kept"}
+_HOLLOW = " (hollow: disturbed)"
 _DENSE = {"color": "k", "marker": "*", "markersize": 11}
 
 
@@ -86,8 +87,11 @@ def quality(heading: str, found: Sequence[Line]) -> Figure:
     for axes, (name, label) in zip(panels, _COUNTED.items(), strict=False):
         _scatter(axes, label, [(line, line.facts[name]) for line in found])
     for axes, c in zip(panels[2:], ways, strict=True):
-        timed = [(line, line.measured[c]["p50_ms"]) for line in found if c in line.measured]
-        _scatter(axes, f"latency, ms: {title(c, ways)}", timed)
+        timed = [line for line in found if c in line.measured]
+        doubted = [line for line in timed if line.measured[c]["disturbed"]]
+        _scatter(
+            axes, f"latency, ms: {title(c, ways)}", [(line, line.measured[c]["p50_ms"]) for line in timed], doubted
+        )
     panels[0].set_ylabel(f"{found[0].facts['metric']}, mean and 95 % Student-t interval over seeds")
     under = "".join(f"\n{text}" for text in areas(found))
     drawn.suptitle(f"{heading}\nfewer than 6 seeds: indicative{under}", fontsize=9)
@@ -104,14 +108,16 @@ def areas(found: Sequence[Line]) -> list[str]:
     ]
 
 
-def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]]) -> None:
-    axes.set_xlabel(label)
+def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]], doubted: Sequence[Line] = ()) -> None:
+    """``doubted``: their timing was disturbed: hollow, and no point of the front."""
+    axes.set_xlabel(f"{label}{_HOLLOW if doubted else ''}")
     for i, (line, cost) in enumerate(points):
         look = _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
+        look = look | {"markerfacecolor": "w"} if line in doubted else look
         mean, half = line.facts["mean"], _half(line)
         axes.errorbar(cost, mean, yerr=half, linestyle="", capsize=3, label=_named(line), **look)  # type: ignore[arg-type]
-    if points:
-        edge = front([(cost, line.facts["mean"]) for line, cost in points], points[0][0].row.sign)
+    if sure := [(line, cost) for line, cost in points if line not in doubted]:
+        edge = front([(cost, line.facts["mean"]) for line, cost in sure], sure[0][0].row.sign)
         axes.step(*zip(*edge, strict=True), where="post", color="0.6", linewidth=1, zorder=0)
     axes.grid(visible=True, alpha=0.3)
 
@@ -159,6 +165,9 @@ def speed(c: Column, found: Sequence[Line]) -> Figure:
         places = [line.facts["theoretical_speedup"] for line in part]
         look = {"marker": "os^vD<>Ph"[i // 10 % 9], "color": f"C{i % 10}", "linewidth": 1}
         axes.errorbar(places, ratios, yerr=[below, above], capsize=3, label=name, **look)  # type: ignore[arg-type]
+        doubted = [spot for *spot, m in zip(places, ratios, taken, strict=True) if m["disturbed"]]
+        empty = look | {"linestyle": "", "markerfacecolor": "w", "zorder": 3}
+        axes.plot(*zip(*doubted, strict=True), **empty)  # type: ignore[arg-type]
     ends = [line.facts["theoretical_speedup"] for line in found] + [
         line.measured[c]["measured_speedup"] for line in found
     ]
@@ -171,7 +180,8 @@ def speed(c: Column, found: Sequence[Line]) -> Figure:
         axis.set_major_formatter("{x:g}x")
         axis.set_minor_formatter("{x:g}x")
     axes.set_xlabel("theoretical speed-up: dense MACs / MACs, counted")
-    axes.set_ylabel("measured speed-up: dense latency / latency, 95 % interval")
+    hollow = _HOLLOW if any(line.measured[c]["disturbed"] for line in found) else ""
+    axes.set_ylabel(f"measured speed-up: dense latency / latency, 95 % interval{hollow}")
     axes.set_title(f"{c.profile} {c.level}, machine {c.machine}\n{c.caption}", fontsize=7, wrap=True)
     _legend(drawn, axes)
     return drawn

@@ -110,6 +110,9 @@ def test_the_agent_knows_a_board(monkeypatch):
     assert (machine["cpu"], machine["cores"], machine["memory_gib"]) == ("Board 3, Chip 7", 4, 1)
     assert machine["versions"]["onnxruntime"] == __import__("onnxruntime").__version__
     assert _agent._version("no-such-package") == "absent"
+    assert machine["cpu_design"] == ""
+    files(monkeypatch, proc__cpuinfo="model name\t: EPYC\nCPU part\t: 0xd0b\nCPU implementer\t: 0x41\n")
+    assert _agent.machine()["cpu_design"] == "CPU implementer 0x41, CPU part 0xd0b"
 
 
 def test_the_agent_counts_cores_not_threads(monkeypatch):

@@ -91,3 +91,21 @@ def test_points_of_a_method_are_one_curve_of_speed_ups():
         "digits/resnet20 dcss, 8 epochs": [[2.0, 1.5], [4.0, 2.5]],
         "digits/resnet20 l1_channels, 8 epochs": [[2.0, 0.8]],
     }
+
+
+def test_a_disturbed_timing_is_hollow_and_on_no_front():
+    """The faster of two, were its timing to be trusted: drawn in both pictures, marked in both, and off the front."""
+    quick = measured(RECORDS[4], 2.5, 2.4, 2.6, p50_ms=0.5, disturbed="the load was 3")
+    drawn = dict(pictures._figures(rows(RECORDS, [*TAKEN[:2], quick])))
+    quality, _, speed = drawn.values()
+    macs, _, latency = quality.axes
+    (front,) = (line for line in latency.lines if line.get_drawstyle() == "steps-post")
+    assert 0.5 not in front.get_xdata()
+    assert latency.get_xlabel() == "latency, ms: cpu quick (hollow: disturbed)"
+    fills = {bars[0].get_xydata()[0][0]: bars[0].get_markerfacecolor() for bars in latency.containers}
+    assert [spot for spot, fill in fills.items() if fill == "w"] == [0.5]
+    assert all(bars[0].get_markerfacecolor() != "w" for bars in macs.containers)
+    (axes,) = speed.axes
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "w"]
+    assert [line.get_xydata().tolist() for line in hollow] == [[[2.0, 2.5]]]
+    assert axes.get_ylabel().endswith("(hollow: disturbed)")

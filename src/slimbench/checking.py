@@ -34,7 +34,8 @@ def _installation() -> list[Finding]:
     found = environment.versions()
     packages = ", ".join(f"{name} {version}" for name, version in found.items())
     bf16 = "bf16 in hardware" if environment.has_fast_bf16() else "no bf16 in hardware"
-    machine = f"{environment.cpu_name()}, {environment.physical_cores()} cores, {bf16}"
+    taken = environment.instructions()
+    machine = f"{environment.cpu_name()}, {environment.physical_cores()} cores, {bf16}, torch takes {taken}"
     return [
         Finding("packages", packages, "absent" not in found.values()),
         Finding("machine", machine),

@@ -9,11 +9,14 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from slimbench.core import Precision, Settings, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PACKAGES = ("slimbench", "torch", "torchvision", "torch-pruning", "numpy", "fvcore", "onnxruntime")
 _EXTRAS = ("executorch", "openvino")
@@ -31,23 +34,41 @@ def data_root() -> Path | None:
 
 
 @functools.cache
+def _cpuinfo() -> Mapping[str, str]:
+    """What Linux tells of the first processor; empty elsewhere."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 def cpu_name() -> str:
     """The processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
-@functools.cache
+def cpu_design() -> str:
+    """Which of the designs that share a name: "cpu family 26, model 2"; empty where Linux does not tell."""
+    told = ("cpu family", "model", "CPU implementer", "CPU part")
+    return ", ".join(f"{name} {_cpuinfo()[name]}" for name in told if name in _cpuinfo())
+
+
 def cpu_flags() -> frozenset[str]:
     """Instruction sets that Linux lists; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ()))
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def instructions() -> str:
+    """The vector instructions that torch takes, and those that oneDNN is held to; others round otherwise.
+
+    ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` holds both to "AVX2, oneDNN AVX2".
+    """
+    import torch
+
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA")
+    return torch.backends.cpu.get_cpu_capability() + (f", oneDNN {held.upper()}" if held else "")
 
 
 def has_fast_bf16() -> bool:
@@ -123,6 +144,8 @@ def machine() -> dict[str, Any]:
     """A fingerprint of the hardware and the runtimes: latencies of two fingerprints never share a column."""
     return {
         "cpu": cpu_name(),
+        "cpu_design": cpu_design(),
+        "instructions": instructions(),
         "cores": psutil.cpu_count(logical=False) or os.cpu_count() or 1,
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.machine()}",

@@ -1,0 +1,76 @@
+"""What a record says of the machine that made it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slimbench import environment
+from slimbench.identity import digest
+
+EPYC = "processor\t: 0\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: AMD EPYC\nflags\t\t: avx2 {}\n\nprocessor\t: 1\n"
+ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n"
+
+
+@pytest.fixture
+def cpuinfo(monkeypatch):
+    """Makes Linux tell something else of the processor."""
+
+    def tell(text: str) -> None:
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+        environment._cpuinfo.cache_clear()
+        environment.machine.cache_clear()
+
+    yield tell
+    monkeypatch.undo()
+    environment._cpuinfo.cache_clear()
+    environment.machine.cache_clear()
+
+
+def test_two_designs_of_one_name_are_two_machines(cpuinfo):
+    """Clouds call their processors alike; their latencies must not share a column."""
+    found = []
+    for family, model, flag in ((25, 1, ""), (26, 2, "avx512_bf16")):
+        cpuinfo(EPYC.format(family, model, flag))
+        found.append(environment.machine())
+        assert environment.has_fast_bf16() == bool(flag)
+    assert [machine["cpu"] for machine in found] == ["AMD EPYC"] * 2
+    assert [machine["cpu_design"] for machine in found] == ["cpu family 25, model 1", "cpu family 26, model 2"]
+    assert digest(found[0]) != digest(found[1])
+
+
+def test_processors_that_tell_other_things(cpuinfo, monkeypatch):
+    """An Arm's parts; nothing where there is no such file."""
+    cpuinfo(ARM)
+    assert environment.cpu_design() == "CPU implementer 0x41, CPU part 0xd0b"
+    assert environment.cpu_name() == (platform.processor() or platform.machine())
+    assert not environment.cpu_flags()
+
+    def absent(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    environment._cpuinfo.cache_clear()
+    assert environment.cpu_design() == ""
+    assert environment.cpu_name() == (platform.processor() or platform.machine())
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="these instructions are x86's")
+def test_a_process_held_to_other_instructions_says_so():
+    """And is another machine: it rounds otherwise, and takes its time."""
+    code = "import json; from slimbench.environment import machine; print(json.dumps(machine()))"
+
+    def told(**more: str) -> dict[str, object]:
+        free = {k: v for k, v in os.environ.items() if not k.endswith(("_CPU_CAPABILITY", "_MAX_CPU_ISA"))}
+        ran = subprocess.run([sys.executable, "-c", code], env=free | more, capture_output=True, text=True, check=True)
+        return json.loads(ran.stdout)
+
+    held = told(ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="sse41")
+    assert held["instructions"] == "DEFAULT, oneDNN SSE41"
+    assert "oneDNN" not in str(told()["instructions"])
