@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimbench.identity import digest
 from slimbench.reports import _text
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from slimbench.reports.rows import Column, Row
 
 _COUNTED = {"macs_kept": "MACs kept", "params_kept": "params kept"}
-_HOLLOW = " (hollow: disturbed)"
+FAINT = {"alpha": 0.3}  # a timing that other work disturbed
+SAID = " (faint: disturbed)"
 _DENSE = {"color": "k", "marker": "*", "markersize": 11}
 
 
@@ -88,7 +89,7 @@ def quality(heading: str, found: Sequence[Line]) -> Figure:
         _scatter(axes, label, [(line, line.facts[name]) for line in found])
     for axes, c in zip(panels[2:], ways, strict=True):
         timed = [line for line in found if c in line.measured]
-        doubted = [line for line in timed if line.measured[c]["disturbed"]]
+        doubted = [line for line in timed if is_disturbed(line, c)]
         _scatter(
             axes, f"latency, ms: {title(c, ways)}", [(line, line.measured[c]["p50_ms"]) for line in timed], doubted
         )
@@ -109,11 +110,13 @@ def areas(found: Sequence[Line]) -> list[str]:
 
 
 def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]], doubted: Sequence[Line] = ()) -> None:
-    """``doubted``: their timing was disturbed: hollow, and no point of the front."""
-    axes.set_xlabel(f"{label}{_HOLLOW if doubted else ''}")
+    """``doubted``: their timing was disturbed: faint, and no point of the front."""
+    axes.set_xlabel(f"{label}{SAID if doubted else ''}")
     for i, (line, cost) in enumerate(points):
-        look = _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
-        look = look | {"markerfacecolor": "w"} if line in doubted else look
+        look: dict[str, Any] = (
+            _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
+        )
+        look = look | FAINT if line in doubted else look
         mean, half = line.facts["mean"], _half(line)
         axes.errorbar(cost, mean, yerr=half, linestyle="", capsize=3, label=_named(line), **look)  # type: ignore[arg-type]
     if sure := [(line, cost) for line, cost in points if line not in doubted]:
@@ -134,9 +137,12 @@ def _named(line: Line) -> str:
 
 
 def _legend(drawn: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
+    """Each name once."""
+    found: dict[str, Any] = {}
+    for what, name in zip(*axes.get_legend_handles_labels(), strict=True):
+        found.setdefault(name, what)
     columns = max(1, int(drawn.get_figwidth() // 4.5))
-    drawn.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
+    drawn.legend(found.values(), found, loc="outside lower center", ncols=columns, fontsize=7)
 
 
 # ------------------------------------------------------------------------------------------------------- speed-up
@@ -158,16 +164,9 @@ def speed(c: Column, found: Sequence[Line]) -> Figure:
     for line in sorted(found, key=lambda line: line.facts["theoretical_speedup"]):
         curves[curve_name(line)].append(line)
     for i, (name, part) in enumerate(curves.items()):
-        taken = [line.measured[c] for line in part]
-        ratios = [m["measured_speedup"] for m in taken]
-        below = [max(0.0, ratio - m["measured_low"]) for ratio, m in zip(ratios, taken, strict=True)]
-        above = [max(0.0, m["measured_high"] - ratio) for ratio, m in zip(ratios, taken, strict=True)]
-        places = [line.facts["theoretical_speedup"] for line in part]
-        look = {"marker": "os^vD<>Ph"[i // 10 % 9], "color": f"C{i % 10}", "linewidth": 1}
-        axes.errorbar(places, ratios, yerr=[below, above], capsize=3, label=name, **look)  # type: ignore[arg-type]
-        doubted = [spot for *spot, m in zip(places, ratios, taken, strict=True) if m["disturbed"]]
-        empty = look | {"linestyle": "", "markerfacecolor": "w", "zorder": 3}
-        axes.plot(*zip(*doubted, strict=True), **empty)  # type: ignore[arg-type]
+        look = {"marker": "os^vD<>Ph"[i // 10 % 9], "color": f"C{i % 10}", "linewidth": 1, "label": name}
+        _speeds(axes, c, [line for line in part if not is_disturbed(line, c)], look)
+        _speeds(axes, c, [line for line in part if is_disturbed(line, c)], look | FAINT | {"linestyle": ""})
     ends = [line.facts["theoretical_speedup"] for line in found] + [
         line.measured[c]["measured_speedup"] for line in found
     ]
@@ -180,11 +179,27 @@ def speed(c: Column, found: Sequence[Line]) -> Figure:
         axis.set_major_formatter("{x:g}x")
         axis.set_minor_formatter("{x:g}x")
     axes.set_xlabel("theoretical speed-up: dense MACs / MACs, counted")
-    hollow = _HOLLOW if any(line.measured[c]["disturbed"] for line in found) else ""
-    axes.set_ylabel(f"measured speed-up: dense latency / latency, 95 % interval{hollow}")
+    said = SAID if any(is_disturbed(line, c) for line in found) else ""
+    axes.set_ylabel(f"measured speed-up: dense latency / latency, 95 % interval{said}")
     axes.set_title(f"{c.profile} {c.level}, machine {c.machine}\n{c.caption}", fontsize=7, wrap=True)
     _legend(drawn, axes)
     return drawn
+
+
+def _speeds(axes: Axes, c: Column, part: Sequence[Line], look: Mapping[str, Any]) -> None:
+    """Points of one curve, with their intervals."""
+    taken = [line.measured[c] for line in part]
+    ratios = [m["measured_speedup"] for m in taken]
+    below = [max(0.0, m["measured_speedup"] - m["measured_low"]) for m in taken]
+    above = [max(0.0, m["measured_high"] - m["measured_speedup"]) for m in taken]
+    places = [line.facts["theoretical_speedup"] for line in part]
+    if part:
+        axes.errorbar(places, ratios, yerr=[below, above], capsize=3, **look)
+
+
+def is_disturbed(line: Line, c: Column) -> bool:
+    """Whether a timing of this row should be doubted."""
+    return bool(line.measured[c]["disturbed"])
 
 
 # --------------------------------------------------------------------------------------------------------- widths

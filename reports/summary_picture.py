@@ -9,6 +9,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from slimbench.reports import _text
+from slimbench.reports.pictures import FAINT, SAID, is_disturbed
 from slimbench.reports.summary import LEFT
 from slimbench.reports.table import title
 from slimbench.statistics import student
@@ -119,17 +120,23 @@ def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:
     """Against the measured speed-up."""
     for method, look in looks.items():
         mine = [line for line in _of(one, method) if way in line.measured]
-        _draw(axes, mine, [line.measured[way]["measured_speedup"] for line in mine], method, look)
-    _dense(axes, one, [line for line in one.compressed if way in line.measured])
+        for some, how in (
+            ([line for line in mine if not is_disturbed(line, way)], look),
+            ([line for line in mine if is_disturbed(line, way)], {**look, **FAINT, "linestyle": ""}),
+        ):
+            _draw(axes, some, [line.measured[way]["measured_speedup"] for line in some], method, how)
+    timed = [line for line in one.compressed if way in line.measured]
+    _dense(axes, one, timed)
     axes.axvline(1, color="0.6", linestyle=":", linewidth=1)
-    axes.set_xlabel(f"measured speed-up, {title(way, [way])}: right of 1 is faster")
+    said = SAID if any(is_disturbed(line, way) for line in timed) else ""
+    axes.set_xlabel(f"measured speed-up, {title(way, [way])}: right of 1 is faster{said}")
 
 
 def _of(one: Summary, method: str) -> list[Line]:
     return [line for line in one.compressed if line.facts["method"] == method and line.facts["mean"] is not None]
 
 
-def _draw(axes: Axes, mine: Sequence[Line], places: Sequence[float], method: str, look: Mapping[str, str]) -> None:
+def _draw(axes: Axes, mine: Sequence[Line], places: Sequence[float], method: str, look: Mapping[str, Any]) -> None:
     if mine:
         means = [line.facts["mean"] for line in mine]
         bars = [_half(line) for line in mine]

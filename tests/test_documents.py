@@ -98,6 +98,20 @@ def test_the_picture_has_a_panel_for_time_where_there_is_any():
         assert titles[2:] == (["measured speed-up, cpu quick: right of 1 is faster"] if taken else [])
 
 
+def test_a_disturbed_timing_is_faint():
+    """And joined by no line; the axis says what faint means."""
+    from matplotlib.figure import Figure
+
+    one = shown(taken=[measured(records()[2], disturbed="the load was 3")])
+    panels = list(Figure().subplots(2, 2).flat)
+    summary_picture._panels(one, panels)
+    (bars,) = panels[2].containers
+    assert bars[0].get_alpha() == summary_picture.FAINT["alpha"]
+    assert bars[0].get_linestyle() == "None"
+    assert panels[2].get_xlabel().endswith("right of 1 is faster (faint: disturbed)")
+    assert not any(bars[0].get_alpha() for axes in panels[:2] for bars in axes.containers)
+
+
 def test_several_shares_are_an_axis():
     """Each where it really ends; of one share alone methods stand beside each other."""
     from matplotlib.figure import Figure
