@@ -32,7 +32,8 @@ performance: env
 	$(BIN)/python -m pytest benchmarks/performance --benchmark-only
 
 # the comparison on real data (BENCH_DATA), what matters most first. Stop it at any time, `timeout 1h make evidence` too: the next
-# call goes on. RUN="--device cuda --jobs 8" goes to every `bench run`
+# call goes on. RUN="--device cuda --jobs 8" goes to every `bench run`. The published records of segmentation and super resolution are
+# made with RUN="--precision fp32" and ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2: on x86 they come out again, to the bit
 STORE ?= bench_store
 part = $(BIN)/bench run --store $(STORE) $(RUN) $(1) || [ $$? -eq 1 ]
 

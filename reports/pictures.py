@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _COUNTED = {"macs_kept": "MACs kept", "params_kept": "params kept"}
 FAINT = {"alpha": 0.3}  # a timing that other work disturbed
-SAID = " (faint: disturbed)"
+SAID = "faint: disturbed"
 _DENSE = {"color": "k", "marker": "*", "markersize": 11}
 
 
@@ -111,7 +111,7 @@ def areas(found: Sequence[Line]) -> list[str]:
 
 def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]], doubted: Sequence[Line] = ()) -> None:
     """``doubted``: their timing was disturbed: faint, and no point of the front."""
-    axes.set_xlabel(f"{label}{SAID if doubted else ''}")
+    axes.set_xlabel(f"{label} ({SAID})" if doubted else label)
     for i, (line, cost) in enumerate(points):
         look: dict[str, Any] = (
             _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
@@ -179,7 +179,7 @@ def speed(c: Column, found: Sequence[Line]) -> Figure:
         axis.set_major_formatter("{x:g}x")
         axis.set_minor_formatter("{x:g}x")
     axes.set_xlabel("theoretical speed-up: dense MACs / MACs, counted")
-    said = SAID if any(is_disturbed(line, c) for line in found) else ""
+    said = f" ({SAID})" if any(is_disturbed(line, c) for line in found) else ""
     axes.set_ylabel(f"measured speed-up: dense latency / latency, 95 % interval{said}")
     axes.set_title(f"{c.profile} {c.level}, machine {c.machine}\n{c.caption}", fontsize=7, wrap=True)
     _legend(drawn, axes)

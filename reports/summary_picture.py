@@ -73,8 +73,11 @@ def _panels(one: Summary, panels: Sequence[Axes]) -> int:
 
 
 def _legend(drawn: Figure, panels: Sequence[Axes], free: Sequence[Axes]) -> None:
-    """Every method once: in the panel that is free, else below."""
-    found = {name: what for axes in panels for what, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    """Every method once, as its first panel draws it: in the panel that is free, else below."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for what, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, what)
     for axes in free:
         axes.set_axis_off()
         axes.legend(found.values(), found, loc="center", fontsize=8)
@@ -128,8 +131,8 @@ def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:
     timed = [line for line in one.compressed if way in line.measured]
     _dense(axes, one, timed)
     axes.axvline(1, color="0.6", linestyle=":", linewidth=1)
-    said = SAID if any(is_disturbed(line, way) for line in timed) else ""
-    axes.set_xlabel(f"measured speed-up, {title(way, [way])}: right of 1 is faster{said}")
+    said = f"; {SAID}" if any(is_disturbed(line, way) for line in timed) else ""
+    axes.set_xlabel(f"measured speed-up, {title(way, [way])}\nright of 1 is faster{said}")
 
 
 def _of(one: Summary, method: str) -> list[Line]:

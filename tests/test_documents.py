@@ -95,7 +95,7 @@ def test_the_picture_has_a_panel_for_time_where_there_is_any():
         assert summary_picture._panels(one, panels) == labels
         titles = [axes.get_xlabel() for axes in panels[:labels]]
         assert titles[:2] == [f"{share} asked, methods side by side" for share in ("50 % of MACs", "20 % of weights")]
-        assert titles[2:] == (["measured speed-up, cpu quick: right of 1 is faster"] if taken else [])
+        assert titles[2:] == (["measured speed-up, cpu quick\nright of 1 is faster"] if taken else [])
 
 
 def test_a_disturbed_timing_is_faint():
@@ -108,7 +108,12 @@ def test_a_disturbed_timing_is_faint():
     (bars,) = panels[2].containers
     assert bars[0].get_alpha() == summary_picture.FAINT["alpha"]
     assert bars[0].get_linestyle() == "None"
-    assert panels[2].get_xlabel().endswith("right of 1 is faster (faint: disturbed)")
+    assert panels[2].get_xlabel().endswith("\nright of 1 is faster; faint: disturbed")
+    drawn = Figure()
+    summary_picture._legend(drawn, panels[:3], panels[3:])
+    told = panels[3].get_legend()
+    looks = {text.get_text(): what.get_alpha() for text, what in zip(told.texts, told.legend_handles, strict=True)}
+    assert looks["dcss"] is None, "its look is that of its first panel"
     assert not any(bars[0].get_alpha() for axes in panels[:2] for bars in axes.containers)
 
 
