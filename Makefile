@@ -41,6 +41,9 @@ evidence: env
 	$(call part,cifar10-reduced --keep 0.5 --keep 0.25 --keep 0.1)
 	$(call part,segmentation-reduced --keep 0.5 --keep 0.1 --seeds n=2)
 	$(call part,super_resolution-reduced --keep 0.5 --keep 0.1 --seeds n=2)
+	$(call part,super_resolution-reduced-rewound --keep 0.5 --keep 0.25)
+	$(call part,segmentation-reduced-rewound --keep 0.5 --seeds n=2)
+	$(call part,cifar10-reduced-rewound --keep 0.5 --keep 0.25)
 	$(call part,dcss-cifar-reduced)
 	$(call part,dcss-edsr-reduced)
 	$(call part,dcss-segmentation-reduced)
@@ -57,6 +60,9 @@ evidence: env
 	$(call part,cifar10-reduced --seeds n=6)
 	$(call part,segmentation-reduced --seeds n=6)
 	$(call part,super_resolution-reduced --seeds n=6)
+	$(call part,cifar10-reduced-rewound --seeds n=6)
+	$(call part,segmentation-reduced-rewound --seeds n=6)
+	$(call part,super_resolution-reduced-rewound --seeds n=6)
 
 # a store for each commit: an interrupted night goes on, and no record of another commit is taken for tonight's
 NIGHT := nightly/$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo none)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from slimbench.core import Arm, Budget, HardwareProfile, Suite, Task
+from slimbench.core import Arm, Budget, HardwareProfile, Recipe, Suite, Task
 from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
@@ -45,6 +45,11 @@ def arms(epochs: float, cells: DASS = DASS()) -> tuple[Arm, ...]:
         # layers of few weights keep one more than their share, which at 1 % of a small network is some per cent
         Arm((cells,), tuple(replace(budget, tolerance=0.1) for budget in sparse)),
     )
+
+
+def rewound(recipe: Recipe) -> Recipe:
+    """Inherited weights are trained at the rate of fresh ones, not at a lower one (after Renda et al., 2020)."""
+    return replace(recipe, fine_tune_lr=recipe.lr)
 
 
 def suite(

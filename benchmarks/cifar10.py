@@ -2,9 +2,12 @@
 
 ``cifar10`` trains as papers do. ``cifar10-reduced`` is for two cores: 6 epochs of dense training, 2 after the cut; its
 rows compare methods that were trained as briefly, and say nothing of what any of them reaches. Its DASS has 4 cells.
+``cifar10-reduced-rewound`` repairs at the full learning rate.
 """
 
-from slimbench.benchmarks._arms import FOUND_CELLS, suite
+from dataclasses import replace
+
+from slimbench.benchmarks._arms import FOUND_CELLS, rewound, suite
 from slimbench.core import Recipe
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.hardware_profiles.onnx_cpu import OnnxCPU
@@ -19,6 +22,14 @@ suites = (
         "cifar10-reduced",
         "Every method on CIFAR-10, 6 + 2 epochs",
         (REDUCED,),
+        2,
+        profiles=PROFILES,
+        cells=FOUND_CELLS,
+    ),
+    suite(
+        "cifar10-reduced-rewound",
+        "Every method on CIFAR-10, 6 + 2 epochs at the full rate",
+        (replace(REDUCED, recipe=rewound(REDUCED.recipe)),),
         2,
         profiles=PROFILES,
         cells=FOUND_CELLS,

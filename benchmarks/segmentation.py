@@ -2,11 +2,12 @@
 
 ``segmentation-reduced`` is for two cores: 12 epochs of dense training, 3 after the cut. Its rows compare methods that
 were trained as briefly, and say nothing of what any of them reaches. Its DASS is four cells that the authors found.
+``segmentation-reduced-rewound`` repairs at the full learning rate.
 """
 
 from dataclasses import replace
 
-from slimbench.benchmarks._arms import FOUND_CELLS, suite
+from slimbench.benchmarks._arms import FOUND_CELLS, rewound, suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.tasks.camvid import CamVid
 
@@ -19,6 +20,14 @@ suites = (
         "segmentation-reduced",
         "Every method on CamVid, 12 + 3 epochs",
         (REDUCED,),
+        3,
+        profiles=PROFILES,
+        cells=FOUND_CELLS,
+    ),
+    suite(
+        "segmentation-reduced-rewound",
+        "Every method on CamVid, 12 + 3 epochs at the full rate",
+        (replace(REDUCED, recipe=rewound(REDUCED.recipe)),),
         3,
         profiles=PROFILES,
         cells=FOUND_CELLS,

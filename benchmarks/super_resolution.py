@@ -2,12 +2,12 @@
 
 Tested on Set5, Set14 and B100, each by itself. DIV2K in place of T91: ``bench run super_resolution --task div2k``.
 ``super_resolution-reduced`` is for two cores: x2 alone, EDSR-tiny, 3 epochs of dense training, 1 after the cut. Its
-DASS is four cells that the authors found: a search for eight takes as long here as all other rows together.
+DASS is four cells that the authors found: a search for eight takes as long here as all other rows together. ``super_resolution-reduced-rewound`` repairs at the full learning rate.
 """
 
 from dataclasses import replace
 
-from slimbench.benchmarks._arms import FOUND_CELLS, suite
+from slimbench.benchmarks._arms import FOUND_CELLS, rewound, suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.tasks.div2k import T91
 
@@ -20,6 +20,14 @@ suites = (
         "super_resolution-reduced",
         "Every method on super resolution, 3 + 1 epochs",
         (TINY,),
+        1,
+        profiles=PROFILES,
+        cells=FOUND_CELLS,
+    ),
+    suite(
+        "super_resolution-reduced-rewound",
+        "Every method on super resolution, 3 + 1 epochs at the full rate",
+        (replace(TINY, recipe=rewound(TINY.recipe)),),
         1,
         profiles=PROFILES,
         cells=FOUND_CELLS,
