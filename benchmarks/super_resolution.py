@@ -2,7 +2,8 @@
 
 Tested on Set5, Set14 and B100, each by itself. DIV2K in place of T91: ``bench run super_resolution --task div2k``.
 ``super_resolution-reduced`` is for two cores: x2 alone, EDSR-tiny, 3 epochs of dense training, 1 after the cut. Its
-DASS is four cells that the authors found: a search for eight takes as long here as all other rows together. ``super_resolution-reduced-rewound`` repairs at the full learning rate.
+DASS is four cells that the authors found: a search for eight takes as long here as all other rows together.
+``super_resolution-reduced-rewound`` repairs at the full learning rate.
 """
 
 from dataclasses import replace
