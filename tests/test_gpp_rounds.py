@@ -63,10 +63,10 @@ def test_the_threshold_rises_until_validation_suffers(monkeypatch):
     etas, sizes = [], []
     below = prune.below
 
-    def watched(scores, eta, floor):
+    def watched(scores, eta, floors):
         etas.append(eta)
         sizes.append(sum(map(len, scores)))
-        return below(scores, eta, floor)
+        return below(scores, eta, floors)
 
     monkeypatch.setattr(prune, "below", watched)
     smaller = GPP(eta=0.2, rounds=4, images=32).compress(model, STRIPES, Budget(0.5), loop(STRIPES))

@@ -180,8 +180,8 @@ def test_the_only_response_lies_above_any_threshold():
     model, example = Planted(), torch.zeros(1, 1, 8, 8)
     every = _surgery.widths(model, example)
     scores = [torch.tensor([0.0, torch.inf, 0.0, 0.0]), torch.arange(6.0)]
-    assert 1 not in prune.to_budget(model, example, every, scores, budget=Budget(0.1), floor=0.1)[0]
-    assert 1 not in prune.below(scores, 9.0, 0.0)[0]
+    assert 1 not in prune.to_budget(model, example, every, scores, budget=Budget(0.1), floors=[0, 0])[0]
+    assert 1 not in prune.below(scores, 9.0, [0, 0])[0]
 
 
 class Planted(nn.Module):
@@ -225,9 +225,9 @@ def test_a_channel_that_tells_no_class_goes_first():
 def test_a_threshold_takes_what_lies_below_it():
     """One channel and the best share of each width stay."""
     scores = [torch.tensor([0.05, 0.3, 0.1]), torch.tensor([0.01, 0.02])]
-    assert prune.below(scores, 0.2, 0.0) == [{0, 2}, {0}]
-    assert prune.below(scores, 9.0, 0.0) == [{0, 2}, {0}]
-    assert prune.below([torch.arange(10.0)], 9.0, 0.5) == [{0, 1, 2, 3, 4}]
+    assert prune.below(scores, 0.2, [0, 0]) == [{0, 2}, {0}]
+    assert prune.below(scores, 9.0, [0, 0]) == [{0, 2}, {0}]
+    assert prune.below([torch.arange(10.0)], 9.0, [5]) == [{0, 1, 2, 3, 4}]
     assert prune.reached(scores, [{0, 2}, {0}]) == pytest.approx(0.1)
     assert prune.reached(scores, [set(), set()]) == 0
 
@@ -237,11 +237,31 @@ def test_the_best_of_each_width_go_last():
     model, example = Planted(), torch.zeros(1, 1, 8, 8)
     every = _surgery.widths(model, example)
     scores = [torch.arange(width.channels) + 100.0 * index for index, width in enumerate(every)]
-    gone = prune.to_budget(model, example, every, scores, budget=Budget(0.25), floor=0.5)
+    gone = prune.to_budget(model, example, every, scores, budget=Budget(0.25), floors=[2, 3])
     assert gone[0] <= {0, 1}
     assert gone[0]
-    greedy = prune.to_budget(model, example, every, scores, budget=Budget(0.25), floor=0.0)
+    greedy = prune.to_budget(model, example, every, scores, budget=Budget(0.25), floors=[0, 0])
     assert greedy[0] == {0, 1, 2}
+
+
+def test_as_many_neurons_go_last_as_there_are_outputs():
+    """Behind a pixel shuffle as well: EDSR's three colours are not to be made of one channel."""
+    model, example = Planted(), torch.zeros(1, 1, 8, 8)
+    every = _surgery.widths(model, example)
+    assert {w.name: n for w, n in zip(every, prune.floors(model, every, "linear", 0.3), strict=True)} == {
+        "first": 1,
+        "second": 4,
+    }
+    task = Photos("edsr-tiny")
+    model, example = task.build(), task.example()
+    every = prune.inner(model, _surgery.widths(model, example))
+    floors = prune.floors(model, every, features.decision(model, example), 0.1)
+    assert {w.name: n for w, n in zip(every, floors, strict=True) if n != 1} == {"upsample.0": 3}
+    scores = [torch.arange(w.channels) + 100.0 * (w.name != "upsample.0") for w in every]
+    for counts, left in ((floors, 3), ([1] * len(every), 1)):
+        gone = prune.to_budget(model, example, every, scores, budget=Budget(0.3), floors=counts)
+        shuffled = next(g for w, g in zip(every, gone, strict=True) if w.name == "upsample.0")
+        assert 16 - len(shuffled) == left
 
 
 class Judged:

@@ -66,7 +66,7 @@ def is_ours(task: dict) -> bool:
 def wrong_records(root: Path) -> list[str]:
     """Records of networks that began as weights for research alone."""
     found = []
-    for file in sorted(root.glob("reports/records/*.json")):
+    for file in sorted(root.glob("reports/**/records/*.json")):
         weights = json.loads(file.read_text())["body"]["cell"]["task"].get("weights", "")
         if weights not in {"", None, *FREE_WEIGHTS}:
             found.append(file.name)

@@ -28,11 +28,13 @@ _CARD = Card(
         "super resolution": "extension",
     },
     selects_on_val=True,
+    version=2,
     deviations=(
         "the abstract gives no loss: its three terms, their weights and the schedule are ours",
         "values of the push loss are moving averages', its gradients those of the batch, unscaled",
         "the order of channels is the companion's, u over a layer's deviation; eta is then what meets the budget",
         "manual correction of layers that lose too much: the best tenth of each width goes last",
+        "where few neurons are read last, as many go last as there are outputs",
         "batch norm's scale is traced with its convolution; maps are traced at the input of the layer that reads them",
         "activations other than ReLU go back as ReLU does; sigmoid gates are constants",
         "residual networks, which the companion avoids: widths that several layers make together stay",
@@ -61,7 +63,7 @@ class GPP:
             comparable last is retrained. None: the eta that meets the budget, which a round nears by as many factors.
         comparable: the largest relative loss of the validation score that is.
         streams: whether channels that several layers make together (residual streams) go as well.
-        floor: share of each width's channels that goes last.
+        floor: share of each width's channels that goes last; of those that the decision reads, one an output.
         pick: which channels of a width go, as many as the traced order says: those that it names; or, as controls at
             the same rates, those of the least L1 norm, or any.
         images: training images, the first ones, that scatters are taken of; they must show all classes. None: all.

@@ -136,23 +136,44 @@ def _of_width(width: Width, places: Sequence[Member], relative: dict[str, list[T
     return best
 
 
-def to_budget(
-    model: nn.Module, example: Tensor, every: Sequence[Width], scores: Sequence[Tensor], *, budget: Budget, floor: float
-) -> list[set[int]]:
-    """The channels that go for a budget: the eta that meets it. The best ``floor`` of each width go last,
-    unless others would miss the budget.
+def floors(model: nn.Module, every: Sequence[Width], decision: str, share: float) -> list[int]:
+    """How many channels of each width go last: a share, and of the pre-decision neurons as many as there are outputs.
+
+    Outputs that fewer neurons feed depend on each other: of three colours, one neuron makes shades of one.
     """
-    guarded = [_guarded(each, floor) for each in scores]
+    outputs = len(model.get_submodule(decision).weight)  # type: ignore[arg-type]
+    return [
+        max(int(share * width.channels), min(width.channels, outputs) if _feeds(width, decision) else 0)
+        for width in every
+    ]
+
+
+def _feeds(width: Width, decision: str) -> bool:
+    return any((member.layer, member.side) == (decision, "in") for member in width.members)
+
+
+def to_budget(
+    model: nn.Module,
+    example: Tensor,
+    every: Sequence[Width],
+    scores: Sequence[Tensor],
+    *,
+    budget: Budget,
+    floors: Sequence[int],
+) -> list[set[int]]:
+    """The channels that go for a budget: the eta that meets it. The best of each width, as many as ``floors`` says, go
+    last, unless others would miss the budget.
+    """
+    guarded = [_guarded(each, count) for each, count in zip(scores, floors, strict=True)]
     how = _choice.How("as scored")
     return _choice.choose(model, example, every, guarded, budget=budget, how=how)
 
 
-def below(scores: Sequence[Tensor], eta: float, floor: float) -> list[set[int]]:
-    """The channels that go for a given eta; the best ``floor`` of each width stay, one at least."""
+def below(scores: Sequence[Tensor], eta: float, floors: Sequence[int]) -> list[set[int]]:
+    """The channels that go for a given eta; the best of each width stay: ``floors``, and one at least."""
     removed = []
-    for each in scores:
-        guarded = _guarded(each, floor)
-        guarded[each.argmax()] = math.inf
+    for each, count in zip(scores, floors, strict=True):
+        guarded = _guarded(each, max(1, count))
         removed.append(set((guarded < eta).nonzero().flatten().tolist()))
     return removed
 
@@ -162,9 +183,8 @@ def reached(scores: Sequence[Tensor], removed: Sequence[set[int]]) -> float:
     return max((float(each[sorted(gone)].max()) for each, gone in zip(scores, removed, strict=True) if gone), default=0)
 
 
-def _guarded(scores: Tensor, floor: float) -> Tensor:
-    """The same, the best share ``floor`` of the channels beyond all others, in their order."""
-    count = int(floor * len(scores))
+def _guarded(scores: Tensor, count: int) -> Tensor:
+    """The same, the best ``count`` of the channels beyond all others, in their order."""
     best = scores.argsort(stable=True)[len(scores) - count :]
     guarded = scores.clone()
     guarded[best] += 1e12

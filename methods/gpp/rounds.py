@@ -125,11 +125,12 @@ class Rounds:
         every = _widths(method, self.model, self.task)
         kept = prune.enough(self.model, self.decision, utilities, self.task, method.comparable)
         scores = prune.worth(self.model, every, self.decision, self._images(), kept)
+        floors = prune.floors(self.model, every, self.decision, method.floor)
         if method.eta is None:
             example, budget = self.task.example(), self._next(number)
-            removed = prune.to_budget(self.model, example, every, scores, budget=budget, floor=method.floor)
+            removed = prune.to_budget(self.model, example, every, scores, budget=budget, floors=floors)
         else:
-            removed = prune.below(scores, (number + 1) * method.eta, method.floor)
+            removed = prune.below(scores, (number + 1) * method.eta, floors)
         self.told["eta"].append(prune.reached(scores, removed))
         self.told["pre-decision neurons"].append([len(kept), int(kept.sum())])
         _surgery.remove(self.model, every, removed if method.pick == "traced" else self._picked(every, removed))
