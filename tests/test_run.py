@@ -404,7 +404,7 @@ def test_a_damaged_measurement_is_taken_again(copied):
     file.write_text("")
     _, view = go(SUITE, copied)
     assert any("set aside" in text for text in view.said)
-    assert view.labels("started") == [f"{copied.record(victim.cell_id).label} on cpu"]
+    assert view.labels("started") == [f"{copied.record(victim.cell_id).label} on {victim.profile['label']}"]
     assert copied.measurement(victim.id).measurement is not None
 
 
