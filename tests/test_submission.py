@@ -256,6 +256,6 @@ def test_every_committed_record_has_the_id_that_follows_from_its_cell():
     earlier = [r for r in found if r.cell["method"]["version"] < methods[r.cell["method"]["is"]].card.version]
     assert len(earlier) < len(found) / 2
     assert [r.id for r in found if r not in earlier and described.cell_id(r, checksums) != r.id] == []
-    for record in earlier:
+    for old in earlier:
         with pytest.raises(UserError, match=r"made by version \d+ of its method"):
-            described.cell_id(record, checksums)
+            described.cell_id(old, checksums)
