@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from slimbench.core import Arm, Budget, HardwareProfile, Recipe, Suite, Task
+from slimbench.core import Arm, Budget, HardwareProfile, Suite, Task
 from slimbench.methods.dass import DASS, SparseScores
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
@@ -47,11 +47,6 @@ def arms(epochs: float, cells: DASS = DASS()) -> tuple[Arm, ...]:
     )
 
 
-def rewound(recipe: Recipe) -> Recipe:
-    """Inherited weights are trained at the rate of fresh ones, not at a lower one (after Renda et al., 2020)."""
-    return replace(recipe, fine_tune_lr=recipe.lr)
-
-
 def suite(
     name: str,
     title: str,
@@ -63,3 +58,26 @@ def suite(
 ) -> Suite:
     """All arms on these tasks, three seeds."""
     return Suite(name, title, tasks, REFERENCE, arms(epochs, cells), (0, 1, 2), profiles)
+
+
+def reduced(
+    name: str, title: str, task: Task, epochs: float, *, profiles: tuple[HardwareProfile, ...]
+) -> tuple[Suite, Suite]:
+    """``name-reduced`` and ``name-reduced-rewound``: short, with four cells that DASS's authors found.
+
+    Rewound, what inherits weights trains at the rate of fresh ones, not at a lower one (after Renda et al., 2020).
+    """
+    full = replace(task.recipe, fine_tune_lr=task.recipe.lr)
+    rewound: Task = replace(task, recipe=full)  # type: ignore[type-var]  # tasks are dataclasses
+    short = f"{title}, {task.recipe.epochs:g} + {epochs:g} epochs"
+    return (
+        suite(f"{name}-reduced", short, (task,), epochs, profiles=profiles, cells=FOUND_CELLS),
+        suite(
+            f"{name}-reduced-rewound",
+            f"{short} at the full rate",
+            (rewound,),
+            epochs,
+            profiles=profiles,
+            cells=FOUND_CELLS,
+        ),
+    )

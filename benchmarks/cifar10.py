@@ -5,9 +5,7 @@ rows compare methods that were trained as briefly, and say nothing of what any o
 ``cifar10-reduced-rewound`` repairs at the full learning rate.
 """
 
-from dataclasses import replace
-
-from slimbench.benchmarks._arms import FOUND_CELLS, rewound, suite
+from slimbench.benchmarks._arms import reduced, suite
 from slimbench.core import Recipe
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.hardware_profiles.onnx_cpu import OnnxCPU
@@ -18,20 +16,5 @@ PAPER, REDUCED = (CIFAR10("resnet20", Recipe(epochs=epochs, weight_decay=5e-4)) 
 
 suites = (
     suite("cifar10", "Every method on CIFAR-10", (PAPER,), 40, profiles=PROFILES),
-    suite(
-        "cifar10-reduced",
-        "Every method on CIFAR-10, 6 + 2 epochs",
-        (REDUCED,),
-        2,
-        profiles=PROFILES,
-        cells=FOUND_CELLS,
-    ),
-    suite(
-        "cifar10-reduced-rewound",
-        "Every method on CIFAR-10, 6 + 2 epochs at the full rate",
-        (replace(REDUCED, recipe=rewound(REDUCED.recipe)),),
-        2,
-        profiles=PROFILES,
-        cells=FOUND_CELLS,
-    ),
+    *reduced("cifar10", "Every method on CIFAR-10", REDUCED, 2, profiles=PROFILES),
 )

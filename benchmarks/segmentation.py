@@ -7,7 +7,7 @@ were trained as briefly, and say nothing of what any of them reaches. Its DASS i
 
 from dataclasses import replace
 
-from slimbench.benchmarks._arms import FOUND_CELLS, rewound, suite
+from slimbench.benchmarks._arms import reduced, suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.tasks.camvid import CamVid
 
@@ -16,20 +16,5 @@ REDUCED = CamVid(recipe=replace(CamVid().recipe, epochs=12))
 
 suites = (
     suite("segmentation", "Every method on CamVid", (CamVid(),), 30, profiles=PROFILES),
-    suite(
-        "segmentation-reduced",
-        "Every method on CamVid, 12 + 3 epochs",
-        (REDUCED,),
-        3,
-        profiles=PROFILES,
-        cells=FOUND_CELLS,
-    ),
-    suite(
-        "segmentation-reduced-rewound",
-        "Every method on CamVid, 12 + 3 epochs at the full rate",
-        (replace(REDUCED, recipe=rewound(REDUCED.recipe)),),
-        3,
-        profiles=PROFILES,
-        cells=FOUND_CELLS,
-    ),
+    *reduced("segmentation", "Every method on CamVid", REDUCED, 3, profiles=PROFILES),
 )

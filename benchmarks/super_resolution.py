@@ -8,7 +8,7 @@ DASS is four cells that the authors found: a search for eight takes as long here
 
 from dataclasses import replace
 
-from slimbench.benchmarks._arms import FOUND_CELLS, rewound, suite
+from slimbench.benchmarks._arms import reduced, suite
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.tasks.div2k import T91
 
@@ -17,20 +17,5 @@ TINY = T91(scale=2, network="edsr-tiny", recipe=replace(T91().recipe, epochs=3))
 
 suites = (
     suite("super_resolution", "Every method on super resolution", (T91(scale=2), T91(scale=4)), 7, profiles=PROFILES),
-    suite(
-        "super_resolution-reduced",
-        "Every method on super resolution, 3 + 1 epochs",
-        (TINY,),
-        1,
-        profiles=PROFILES,
-        cells=FOUND_CELLS,
-    ),
-    suite(
-        "super_resolution-reduced-rewound",
-        "Every method on super resolution, 3 + 1 epochs at the full rate",
-        (replace(TINY, recipe=rewound(TINY.recipe)),),
-        1,
-        profiles=PROFILES,
-        cells=FOUND_CELLS,
-    ),
+    *reduced("super_resolution", "Every method on super resolution", TINY, 1, profiles=PROFILES),
 )

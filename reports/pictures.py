@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from slimbench.reports.rows import Column, Row
 
 _COUNTED = {"macs_kept": "MACs kept", "params_kept": "params kept"}
-FAINT = {"alpha": 0.3}  # a timing that other work disturbed
+_FAINT = {"alpha": 0.3}  # a timing that other work disturbed
 SAID = "faint: disturbed"
 _DENSE = {"color": "k", "marker": "*", "markersize": 11}
 
@@ -116,7 +116,7 @@ def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]], doubt
         look: dict[str, Any] = (
             _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
         )
-        look = look | FAINT if line in doubted else look
+        look = look | _FAINT if line in doubted else look
         mean, half = line.facts["mean"], _half(line)
         axes.errorbar(cost, mean, yerr=half, linestyle="", capsize=3, label=_named(line), **look)  # type: ignore[arg-type]
     if sure := [(line, cost) for line, cost in points if line not in doubted]:
@@ -137,12 +137,18 @@ def _named(line: Line) -> str:
 
 
 def _legend(drawn: Figure, axes: Axes) -> None:
-    """Each name once."""
-    found: dict[str, Any] = {}
-    for what, name in zip(*axes.get_legend_handles_labels(), strict=True):
-        found.setdefault(name, what)
+    found = handles([axes])
     columns = max(1, int(drawn.get_figwidth() // 4.5))
     drawn.legend(found.values(), found, loc="outside lower center", ncols=columns, fontsize=7)
+
+
+def handles(panels: Sequence[Axes]) -> dict[str, Any]:
+    """What each name looks like where it is drawn first."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for what, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, what)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------- speed-up
@@ -165,8 +171,8 @@ def speed(c: Column, found: Sequence[Line]) -> Figure:
         curves[curve_name(line)].append(line)
     for i, (name, part) in enumerate(curves.items()):
         look = {"marker": "os^vD<>Ph"[i // 10 % 9], "color": f"C{i % 10}", "linewidth": 1, "label": name}
-        _speeds(axes, c, [line for line in part if not is_disturbed(line, c)], look)
-        _speeds(axes, c, [line for line in part if is_disturbed(line, c)], look | FAINT | {"linestyle": ""})
+        for some, how in by_trust(part, c, look):
+            _speeds(axes, c, some, how)
     ends = [line.facts["theoretical_speedup"] for line in found] + [
         line.measured[c]["measured_speedup"] for line in found
     ]
@@ -195,6 +201,15 @@ def _speeds(axes: Axes, c: Column, part: Sequence[Line], look: Mapping[str, Any]
     places = [line.facts["theoretical_speedup"] for line in part]
     if part:
         axes.errorbar(places, ratios, yerr=[below, above], capsize=3, **look)
+
+
+def by_trust(
+    found: Sequence[Line], c: Column, look: Mapping[str, Any]
+) -> tuple[tuple[list[Line], Mapping[str, Any]], ...]:
+    """Rows whose timing was quiet, and as they look; the disturbed ones, faint and joined by no line."""
+    doubted = [line for line in found if is_disturbed(line, c)]
+    quiet = [line for line in found if not is_disturbed(line, c)]
+    return (quiet, look), (doubted, {**look, **_FAINT, "linestyle": ""})
 
 
 def is_disturbed(line: Line, c: Column) -> bool:

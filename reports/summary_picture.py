@@ -9,7 +9,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from slimbench.reports import _text
-from slimbench.reports.pictures import FAINT, SAID, is_disturbed
+from slimbench.reports.pictures import SAID, by_trust, handles, is_disturbed
 from slimbench.reports.summary import LEFT
 from slimbench.reports.table import title
 from slimbench.statistics import student
@@ -74,10 +74,7 @@ def _panels(one: Summary, panels: Sequence[Axes]) -> int:
 
 def _legend(drawn: Figure, panels: Sequence[Axes], free: Sequence[Axes]) -> None:
     """Every method once, as its first panel draws it: in the panel that is free, else below."""
-    found: dict[str, Any] = {}
-    for axes in panels:
-        for what, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, what)
+    found = handles(panels)
     for axes in free:
         axes.set_axis_off()
         axes.legend(found.values(), found, loc="center", fontsize=8)
@@ -123,10 +120,7 @@ def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:
     """Against the measured speed-up."""
     for method, look in looks.items():
         mine = [line for line in _of(one, method) if way in line.measured]
-        for some, how in (
-            ([line for line in mine if not is_disturbed(line, way)], look),
-            ([line for line in mine if is_disturbed(line, way)], {**look, **FAINT, "linestyle": ""}),
-        ):
+        for some, how in by_trust(mine, way, look):
             _draw(axes, some, [line.measured[way]["measured_speedup"] for line in some], method, how)
     timed = [line for line in one.compressed if way in line.measured]
     _dense(axes, one, timed)

@@ -187,7 +187,11 @@ def test_the_runs_of_make_evidence_are_real(tmp_path):
     runs = re.findall(r"^\S+/bench run --store \S+ +(.+) \|\| \[ \$\? -eq 1 \]$", told, re.MULTILINE)
     assert len(runs) == told.count("bench run") == (ROOT / "Makefile").read_text().count("\t$(call part,")
     assert runs[0].startswith("cifar10-reduced")
-    reduced = {name for name in discover.suites() if name.endswith(("-reduced", "-reduced-controls", "-thinned"))}
+    reduced = {
+        name
+        for name in discover.suites()
+        if name.endswith(("-reduced", "-reduced-controls", "-reduced-rewound", "-thinned"))
+    }
     assert reduced - {run.split()[0] for run in runs} == {"dcss-imagenet-reduced"}, "ImageNet is no two cores' work"
     page = tmp_path / "page.md"
     page.write_text("```sh\n" + "".join(f"bench run --store s {run}\n" for run in runs) + "```\n")

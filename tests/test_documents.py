@@ -106,7 +106,7 @@ def test_a_disturbed_timing_is_faint():
     panels = list(Figure().subplots(2, 2).flat)
     summary_picture._panels(one, panels)
     (bars,) = panels[2].containers
-    assert bars[0].get_alpha() == summary_picture.FAINT["alpha"]
+    assert bars[0].get_alpha() == 0.3
     assert bars[0].get_linestyle() == "None"
     assert panels[2].get_xlabel().endswith("\nright of 1 is faster; faint: disturbed")
     drawn = Figure()
