@@ -50,9 +50,20 @@ def quality(facts: Facts) -> str:
     """Mean ± sd (n); bold where it is better than every other row of its budget, beyond the spread."""
     if facts["mean"] is None:
         return ""
-    spread = "" if facts["sd"] is None else f" ± {facts['sd']:.2f}"
-    text = f"{facts['mean']:.2f}{spread} ({facts['n']})"
+    text = spread(facts["mean"], facts["sd"], facts["n"])
     return bold(text) if facts["is_best"] else text
+
+
+def spread(mean: float, sd: float | None, n: int) -> str:
+    """Mean ± sd (n); no sd of one."""
+    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}") + f" ({n})"
+
+
+def repair_rate(facts: Facts) -> str:
+    """The chosen rate; "either" where validation says the same of all; nothing where there was no choice."""
+    if facts["is_dense"] or not facts.get("repair_tries"):
+        return ""
+    return "either" if facts["repair_rate"] is None else f"{facts['repair_rate']:g}"
 
 
 def difference(facts: Facts, name: str) -> str:

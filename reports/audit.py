@@ -6,6 +6,7 @@ out again from the records, and the printed texts are read back.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import defaultdict
@@ -159,6 +160,8 @@ def _line(line: Facts, known: _Known) -> Iterator[str]:
         yield from _delta(line, "difference", values, dense)
     if line.get("area") is not None:
         yield from _area(line, by_id)
+    if line.get("repair_tries"):
+        yield from _choice(line, known)
     if line.get("measured_speedup") is not None:
         yield from _speed(line, [m for name in ids for m in known.timed.get(name, ())])
 
@@ -206,6 +209,45 @@ def _area(line: Facts, by_id: Mapping[str, Record]) -> Iterator[str]:
         half = student_t(len(means) - 1) * float(np.std(means, ddof=1)) / math.sqrt(len(means))
         yield from _close(line, "area_low", sum(means) / len(means) - half)
         yield from _close(line, "area_high", sum(means) / len(means) + half)
+
+
+def _choice(line: Facts, known: _Known) -> Iterator[str]:
+    """No other rate of repair was better on val, and all tries are of one cell but for the rate."""
+    tries = {part.partition(": ")[0]: part.partition(": ")[2] for part in line["repair_tries"].split("; ")}
+    counted = {rate: known.counted(ids) for rate, ids in tries.items()}
+    cells = {_without_rate(record) for found in counted.values() for record in found}
+    if len(cells) > 1 or line["ids"] not in tries.values():
+        yield f"the rates {', '.join(tries)} were not tried on one cell, or what counts is none of them"
+    if strangers := [rate for rate, found in counted.items() if {f"{_rate(record):g}" for record in found} != {rate}]:
+        yield f"the rate {', '.join(strangers)} is not what its records trained at"
+    val = {rate: {r.cell["seed"]: _first(r.val_quality) for r in found} for rate, found in counted.items()}
+    seeds = sorted(set.intersection(*(set(scores) for scores in val.values())))
+    if not seeds:
+        yield "no seed ran at every rate that is said to have been tried"
+        return
+    turn = -1 if known.is_less_better(line) else 1
+    means = {rate: turn * sum(scores[seed] for seed in seeds) / len(seeds) for rate, scores in val.items()}
+    best = max(means.values())
+    if not any(math.isclose(means[rate], best, rel_tol=1e-12) for rate, ids in tries.items() if ids == line["ids"]):
+        yield f"on val {turn * best:g} was better than the rate that was chosen"
+    if (line["repair_rate"] is None) != (len(set(means.values())) == 1):
+        yield "is said to be open, or not to be, and validation says otherwise"
+
+
+def _rate(record: Record) -> float:
+    return float(record.cell["task"]["recipe"]["fine_tune_lr"])
+
+
+def _without_rate(record: Record) -> str:
+    """All that a cell is but its seed and its rate."""
+    task = record.cell["task"]
+    recipe = {name: value for name, value in task["recipe"].items() if name != "fine_tune_lr"}
+    cell = {**record.cell, "seed": 0, "task": {**task, "recipe": recipe}}
+    return json.dumps(cell, sort_keys=True)
+
+
+def _first(scores: Mapping[str, Scores]) -> float:
+    return next(iter(scores.values())).value
 
 
 def _close(line: Facts, name: str, right: float | None) -> Iterator[str]:

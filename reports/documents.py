@@ -16,7 +16,7 @@ from slimbench.reports import cards, summary, summary_picture
 from slimbench.store import Store, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from slimbench.reports.summary import Summary
 
@@ -57,23 +57,26 @@ def _file(path: Path) -> str:
 
 
 def _results(what: str, folder: Path) -> str:
-    name, one = results(what, folder)
-    picture = os.path.relpath(_picture(name, folder), folder)
-    return summary.markdown(name, one, Path(picture).as_posix())
+    names, one = results(what, folder)
+    picture = os.path.relpath(_picture(names, folder), folder)
+    return summary.markdown(names, one, Path(picture).as_posix())
 
 
-def results(what: str, folder: Path) -> tuple[str, Summary]:
+def results(what: str, folder: Path) -> tuple[list[str], Summary]:
     """Of suites in order ("a, else b") the first that has records beside the document; its heading of most rows.
+
+    "a + b" is one comparison of two suites: each row at the rate of repair that validation chose (``tuned``).
 
     Raises: UserError where there is none.
     """
     store = Store(_root(folder) / "reports", create=False)
     records, measurements = store.records(), store.measurements()
-    names = [name.strip() for name in what.split(", else ")]
-    for name in names:
-        if found := summary.summaries(discover.suite(name), records, measurements):
-            return name, max(found, key=lambda one: len(one.found))
-    raise UserError(f"{store.root} has no records of {' or '.join(names)}: `bench run {names[0]}` makes them.")
+    tries = [[name.strip() for name in text.split(" + ")] for text in what.split(", else ")]
+    for names in tries:
+        if found := summary.summaries([discover.suite(name) for name in names], records, measurements):
+            return names, max(found, key=lambda one: len(one.found))
+    said, first = " or ".join(" + ".join(names) for names in tries), "`, `".join(f"bench run {n}" for n in tries[0])
+    raise UserError(f"{store.root} has no records of {said}: `{first}` makes them.")
 
 
 def _root(folder: Path) -> Path:
@@ -84,16 +87,16 @@ def _root(folder: Path) -> Path:
     raise UserError(f"No folder above {folder} has reports/records, of which results are made.")
 
 
-def _picture(suite: str, folder: Path) -> Path:
-    return _root(folder) / "docs" / "pictures" / f"{suite}.svg"
+def _picture(suites: Sequence[str], folder: Path) -> Path:
+    return _root(folder) / "docs" / "pictures" / f"{suites[0]}{'-tuned' * (len(suites) > 1)}.svg"
 
 
 def pictures(text: str, folder: Path) -> Iterator[tuple[Path, Summary]]:
     """The pictures that a document's results show: where they lie, and what they are of."""
     for block in _BLOCK.finditer(text):
         if block["kind"] == "results":
-            name, one = results(block["what"], folder)
-            yield _picture(name, folder), one
+            names, one = results(block["what"], folder)
+            yield _picture(names, folder), one
 
 
 def write(document: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slimbench.benchmarks.papers.claims import PAPERS
-from slimbench.reports import _scores
+from slimbench.reports import _scores, _text
 from slimbench.reports.area import areas, curve_of
 from slimbench.statistics import ENOUGH_SEEDS, detectable, paired, tiers
 
@@ -105,6 +105,7 @@ def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -
         **_difference("control_difference", other),
         "refused": "; ".join(row.refused),
         "fidelity": ", ".join(row.fidelity),
+        **_tried(row),
         **_training(row),
         "claimed": _claimed(row),
         "status": _status(row),
@@ -147,6 +148,21 @@ def _others(row: Row) -> dict[str, Any]:
         if found := _scores.summary(row.counted, metric):
             facts |= {f"mean of {metric}": found.mean, f"sd of {metric}": found.sd if found.n > 1 else None}
     return facts
+
+
+def _tried(row: Row) -> dict[str, Any]:
+    """Of a row at a chosen rate of repair: which, and what each rate gave on val and on test, with the records."""
+    if not (choice := row.choice):
+        return {}
+    others = {rate: t.quality for rate, t in choice.tries.items() if rate != choice.rate and not choice.is_open}
+    return {
+        "repair_rate": None if choice.is_open else choice.rate,
+        "repair_on_val": "; ".join(f"{rate:g}: {mean:.2f}" for rate, mean in choice.means.items()),
+        "repair_tries": "; ".join(f"{rate:g}: {' '.join(r.id for r in t.records)}" for rate, t in choice.tries.items()),
+        "repair_elsewhere": "; ".join(
+            f"{rate:g}: {_text.spread(q.mean, q.sd if q.n > 1 else None, q.n)}" for rate, q in others.items() if q
+        ),
+    }
 
 
 def _claimed(row: Row) -> str:

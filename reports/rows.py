@@ -37,6 +37,20 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Of several rates of repair, the one that validation chose; no means where no try met its budget."""
+
+    rate: float
+    means: Mapping[float, float]  # of the headline metric on val by rate, over the seeds that ran at every rate
+    tries: Mapping[float, Row]  # that met their budget, by rate
+
+    @property
+    def is_open(self) -> bool:
+        """Whether validation says the same of every rate."""
+        return len(set(self.means.values())) < 2
+
+
+@dataclass(frozen=True)
 class Row:
     """One method at one operating point on one task: all its seeds."""
 
@@ -44,6 +58,7 @@ class Row:
     dense: Mapping[int, Record]
     measured: Mapping[Column, tuple[Measurement, ...]]  # by seed
     refused: tuple[str, ...] = ()
+    choice: Choice | None = None
 
     @functools.cached_property
     def first(self) -> Record:
@@ -99,6 +114,11 @@ class Row:
     def scores(self) -> dict[int, float]:
         """The headline metric's value by seed."""
         return headline(self.counted)
+
+    @functools.cached_property
+    def val_scores(self) -> dict[int, float]:
+        """The same on the validation images."""
+        return {r.cell["seed"]: next(iter(r.val_quality.values())).value for r in self.counted if r.val_quality}
 
     @functools.cached_property
     def quality(self) -> Summary | None:
@@ -173,21 +193,21 @@ def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -
     for record in records:
         key = _objects(record)
         if key not in places:
-            places[key] = heading(record), _what(record)
-        name, what = places[key]
-        groups[name][what].append(record)
+            places[key] = heading(record), what(record)
+        name, kind = places[key]
+        groups[name][kind].append(record)
     table: dict[str, list[Row]] = {}
     for name, group in sorted(groups.items()):
-        table[name] = sorted((_row(part, by_id, timed, refused) for part in group.values()), key=_place)
+        table[name] = sorted((_row(part, by_id, timed, refused) for part in group.values()), key=place)
     return table
 
 
 def _objects(record: Record) -> tuple[Any, ...]:
-    """What two records share as objects: where it is all but the seed, ``_what`` and ``heading`` are equal."""
+    """What two records share as objects: where it is all but the seed, ``what`` and ``heading`` are equal."""
     return (*record.cell, *[id(part) for name, part in record.cell.items() if name != "seed"])
 
 
-def _what(record: Record) -> tuple[Any, ...]:
+def what(record: Record) -> tuple[Any, ...]:
     """What is equal for all seeds of a method at an operating point: everything of a cell but the seed."""
     parts = sorted((name, part) for name, part in record.cell.items() if name != "seed")
     return tuple((name, digest_of_shared(part) if isinstance(part, dict) else str(part)) for name, part in parts)
@@ -199,10 +219,10 @@ _COMMON = {"is", "network", "recipe", "weights", "version", "label", "family", "
 def heading(record: Record) -> str:
     """What must be equal for two rows to be compared: task, network, recipe, weights, data and training settings."""
     cell = record.cell
-    settings, (what, version) = cell["settings"], _on(cell["task"])
+    settings, (name, version) = cell["settings"], _on(cell["task"])
     how = f"{settings['precision']} on {settings['device']}, {settings['threads']} thread(s)"
     version = version.format(engine=cell["engine"])
-    return f"{what}; trained in {how}; {version}, data {digest(cell['data'])[:6]}"
+    return f"{name}; trained in {how}; {version}, data {digest(cell['data'])[:6]}"
 
 
 @remembered
@@ -242,6 +262,7 @@ def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, An
     return Row(tuple(part), dense, measured, tuple(why))
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def place(row: Row) -> tuple[Any, ...]:
+    """What rows of one heading are sorted by: dense first, then resource, keep and method."""
     budget = row.first.cell["budget"]
     return (not row.is_dense, budget["resource"], -budget["keep"], row.method, row.first.id)

@@ -5,6 +5,7 @@ A table is of one task and one resource: rows of two recipes, or of channels and
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ from slimbench.reports import _text, audit, render
 from slimbench.reports.figures import Line, lines
 from slimbench.reports.rows import rows
 from slimbench.reports.table import Entry, Table, title
+from slimbench.reports.tuned import SAID, tuned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from slimbench.core import MeasurementRecord, Record, Suite
     from slimbench.reports.rows import Column
@@ -33,6 +35,16 @@ class Summary:
 
     heading: str
     found: tuple[Line, ...]
+
+    @property
+    def title(self) -> str:
+        """The heading without what two of one task and recipe share."""
+        return self.heading.partition(";")[0] + (SAID if self.is_tuned else "")
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether each row's rate of repair was chosen."""
+        return self.heading.endswith(SAID)
 
     @property
     def dense(self) -> Line | None:
@@ -57,14 +69,20 @@ class Summary:
 
 
 def summaries(
-    suite: Suite, records: Sequence[Record], measurements: Sequence[MeasurementRecord]
+    suites: Sequence[Suite], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
 ) -> tuple[Summary, ...]:
-    """The suite's headings that have records. Raises: UserError where a table fails its audit."""
-    mine = [record for record in records if _is_of(suite, record)]
-    found = tuple(Summary(name, tuple(lines(name, group))) for name, group in rows(mine, measurements).items())
+    """The headings of a suite that have records; of several suites those that ran at several rates of repair.
+
+    Raises: UserError where a table fails its audit.
+    """
+    mine = [record for record in records if any(_is_of(suite, record) for suite in suites)]
+    groups = rows(mine, measurements)
+    groups = tuned(groups) if len(suites) > 1 else groups
+    found = tuple(Summary(name, tuple(lines(name, group))) for name, group in groups.items())
     found = tuple(one for one in found if one.compressed)
     if problems := audit.tables([table for one in found for table in tables(one)], records, measurements):
-        raise UserError(f"The tables of {suite.name} fail their audit: {'; '.join(map(str, problems[:5]))}.")
+        names = " + ".join(suite.name for suite in suites)
+        raise UserError(f"The tables of {names} fail their audit: {'; '.join(map(str, problems[:5]))}.")
     return found
 
 
@@ -121,15 +139,17 @@ def _entry(line: Line | None) -> Entry:
     return Entry(_text.quality(line.facts) or line.facts["status"], line.row.reasons)
 
 
-def markdown(suite: str, one: Summary, picture: str) -> str:
+def markdown(suites: Sequence[str], one: Summary, picture: str) -> str:
     """The first screen: the tables, the picture, and folded away below them the reasons and the records."""
     metric = next(line.facts["metric"] for line in one.found if line.facts["metric"])
     few = any(line.facts["difference_indicative"] for line in one.compressed)
     said = "Fewer than six seeds: indicative; nothing is ranked, nothing is bold." if few else ""
     dense = f"Dense: {_dense(one.dense)}." if one.dense else ""
-    above = f"{metric} on test, mean ± sd (seeds). {dense} {said}".strip()
+    above = f"{metric} on test, mean ± sd (seeds). {dense} {_rates(one)} {said}".replace("  ", " ").strip()
     grids = "\n\n".join(map(render.grid, tables(one)))
-    made = f"Suite `{suite}`, {one.heading}. All columns: `bench report {suite} --store reports`."
+    names = " and ".join(f"`{name}`" for name in suites)
+    what = "tuned" if one.is_tuned else suites[0]
+    made = f"Suite{'s' * one.is_tuned} {names}, {one.heading}. All columns: `bench report {what} --store reports`."
     below = f"<details markdown='1'><summary>{FOLDED}</summary>\n\n{_behind(one)}\n\n</details>"
     return f"{above}\n\n{grids}\n\n{made}\n\n![{SEEN}]({picture})\n\n{below}"
 
@@ -139,16 +159,28 @@ def _dense(line: Line) -> str:
     return f"{_text.quality(facts)}, {_text.big(facts['macs'])} MACs, {_text.big(facts['params'])} params"
 
 
+def _rates(one: Summary) -> str:
+    """How often validation chose which rate; nothing where it chose none."""
+    chosen = [line.facts["repair_rate"] for line in one.compressed if line.facts.get("repair_tries")]
+    counts = Counter(rate for rate in chosen if rate is not None)
+    if not counts:
+        return ""
+    words = ", ".join(f"{rate:g} in {n}" for rate, n in sorted(counts.items()))
+    return f"Repair rate of each row chosen on validation: {words}; no difference in {chosen.count(None)}."
+
+
 def _behind(one: Summary) -> str:
-    """Footnotes of each table, then the ids of each row."""
+    """Footnotes of each table, then the ids of each row; where there was a choice, at every rate that was tried."""
     timed = [f"- {title(one.way, [one.way])} (machine {one.way.machine}): {one.way.caption}."] if one.way else []
     notes = [
         f"- {LEFT[resource]} [{i}]: {note}"
         for resource, table in zip(one.resources, tables(one), strict=True)
         for i, note in enumerate(table.notes, 1)
     ]
-    body = tuple(
-        (Entry(line.facts["method"]), Entry(_text.asked(line.facts)), Entry(line.facts["ids"])) for line in one.found
-    )
-    ids = render.grid(Table(one.heading, ("method", "keep asked", "records"), body))
+    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {"method": lambda f: f["method"], "keep asked": _text.asked}
+    if one.is_tuned:
+        shown |= {"repair rate": _text.repair_rate, "on val by rate": lambda f: f["repair_on_val"]}
+    shown["records"] = lambda f: f.get("repair_tries") or f["ids"]
+    body = tuple(tuple(Entry(text(line.facts)) for text in shown.values()) for line in one.found)
+    ids = render.grid(Table(one.heading, tuple(shown), body))
     return "\n".join([*timed, *notes, "", ids]).strip()

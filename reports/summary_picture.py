@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from slimbench import discover
 from slimbench.reports import _text
 from slimbench.reports.pictures import SAID, by_trust, handles, is_disturbed
 from slimbench.reports.summary import LEFT
@@ -52,7 +53,7 @@ def svg(one: Summary) -> str:
         panels: list[Axes] = list(drawn.subplots(rows, 2, squeeze=False).flat)
         count = _panels(one, panels)
         _legend(drawn, panels[:count], panels[count:])
-        drawn.suptitle(one.heading.partition(";")[0], fontsize=10)
+        drawn.suptitle(one.title, fontsize=10)
         out = io.StringIO()
         about = {"Date": None, "Creator": None, "Title": one.heading, "Description": described(one)}
         drawn.savefig(out, format="svg", metadata=about)
@@ -83,12 +84,23 @@ def _legend(drawn: Figure, panels: Sequence[Axes], free: Sequence[Axes]) -> None
 
 
 def _looks(one: Summary) -> Looks:
-    """A look a method: colours for methods, grey and dashed for the controls that they must beat."""
-    methods = {line.facts["method"]: line.row.is_control for line in one.compressed}
-    groups = [sorted(name for name, is_control in methods.items() if is_control is which) for which in (False, True)]
-    coloured = {n: {"color": _COLOURS[i % 9], "marker": _MARKERS[i % 9]} for i, n in enumerate(groups[0])}
-    grey = {"linestyle": "--", "fillstyle": "none"}
-    return coloured | {n: grey | {"color": _GREYS[i % 2], "marker": _MARKERS[i % 9]} for i, n in enumerate(groups[1])}
+    """A look a method, the same in every picture: colours for methods, grey and dashed for the controls to beat.
+
+    What differs in its options alone has its method's colour, and a marker of its own.
+    """
+    methods = {line.facts["method"]: line.row for line in one.compressed}
+    known = sorted({*discover.found("methods"), *(row.first.cell["method"]["is"] for row in methods.values())})
+    controls = sorted(name for name in methods if methods[name].is_control)
+    looks: dict[str, dict[str, str]] = {}
+    for name in (*sorted(methods.keys() - set(controls)), *controls):
+        kind = methods[name].first.cell["method"]["is"]
+        place, variant = known.index(kind), sum(methods[n].first.cell["method"]["is"] == kind for n in looks)
+        looks[name] = {"marker": _MARKERS[(place + 4 * variant) % 9]}
+        if name in controls:
+            looks[name] |= {"linestyle": "--", "fillstyle": "none", "color": _GREYS[place % 2]}
+        else:
+            looks[name] |= {"color": _COLOURS[place % 9], "linestyle": ("-", ":", "-.")[variant % 3]}
+    return looks
 
 
 def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:

@@ -107,6 +107,11 @@ def _compact(shows: Sequence[_Show], measured: Sequence[str]) -> tuple[str, ...]
 
 
 THEORETICAL = "theoretical speed-up"
+_CHOSEN = (
+    "Repair rate: the learning rate at which what was cut or inherited trains on; the one of best mean on validation, "
+    "over the seeds that ran at every rate. Every row was tried at the same rates, and spent its compression epochs at "
+    "each. Either: validation gives the same at all, as where nothing is repaired."
+)
 _MEASURED = 7
 
 
@@ -124,10 +129,13 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
         _Show("params (kept)", lambda f: _text.count(f, "params"), rank=11),
         _Show("nonzero", lambda f: _text.big(f["nonzero"])),
         _Show(f"{metric}{way} mean ± sd (n)", _text.quality, rank=3),
+        _Show("repair rate", _text.repair_rate, rank=12),
         _Show("tier", lambda f: f["tier"], rank=6),
         _Show("Δ dense", lambda f: _text.difference(f, "difference"), rank=4),
         _Show("Δ best control", lambda f: _text.difference(f, "control_difference"), rank=9),
         _Show("detectable", lambda f: _text.number(f["detectable"], ".2f")),
+        _Show("on val by rate", lambda f: _text.repair_rate(f) and f["repair_on_val"]),
+        _Show("on test at other rates", lambda f: f.get("repair_elsewhere", "")),
         _Show(THEORETICAL, lambda f: _text.number(f["theoretical_speedup"], ".2f", "x"), rank=8),
         _Show("fidelity", lambda f: f["fidelity"]),
         _Show("dense epochs", lambda f: _text.epochs(f["dense_epochs"])),
@@ -177,6 +185,8 @@ def _captions(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
         "control: of the same budget, chosen on test, which favours it. Detectable: the smallest true difference to "
         "dense that so many seeds show in four of five tries."
     )
+    if any(line.facts.get("repair_tries") for line in found):
+        yield _CHOSEN
     if any(line.facts["tier"] for line in found):
         yield "Tier: rows of one budget that share a letter cannot be told apart (paired t-tests, Holm, 5 %)."
     for name, head in (("difference", "Δ dense"), ("control_difference", "Δ best control")):

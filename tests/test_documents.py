@@ -46,13 +46,13 @@ def records():
 
 
 def shown(found=None, taken=()):
-    (one,) = summary.summaries(SUITE, found or records(), taken)
+    (one,) = summary.summaries([SUITE], found or records(), taken)
     return one
 
 
 def test_methods_down_and_points_across():
     """A table a resource, the dense network above, no number of anything but the suite."""
-    text = summary.markdown("one", shown(), "x.svg")
+    text = summary.markdown(["one"], shown(), "x.svg")
     assert re.search(r"^\| dcss +\| 88\.50 ± 0\.71 \(2\) +\| authors' code, extension +\|$", text, re.MULTILINE)
     assert re.search(r"^\| method +\| 50 % of MACs +\|", text, re.MULTILINE)
     assert re.search(r"^\| magnitude_weights +\| 87\.00 \(1\) ", text, re.MULTILINE)
@@ -63,14 +63,14 @@ def test_methods_down_and_points_across():
 
 def test_what_did_not_end_well_says_so_and_why():
     """Beside its place; the reason is folded away."""
-    text = summary.markdown("one", shown(), "x.svg")
+    text = summary.markdown(["one"], shown(), "x.svg")
     assert re.search(r"^\| l1_channels +\| failed 1/1 \[1\] ", text, re.MULTILINE)
     assert "- MACs [1]: killed by SIGKILL" in text.partition("<details")[2]
 
 
 def test_every_number_names_its_records():
     """Each row's ids stand in the fold."""
-    below = summary.markdown("one", shown(), "x.svg").partition("<details")[2]
+    below = summary.markdown(["one"], shown(), "x.svg").partition("<details")[2]
     for one in records()[:6]:
         assert one.id in below
 
@@ -128,7 +128,7 @@ def test_several_shares_are_an_axis():
         ([*records()[:4], *both], "% of MACs left", {50.0, 25.0, 49.0}),
         ([*records()[:4], both[0]], "50 % of MACs asked, methods side by side", {0.0, 1.0}),
     ):
-        (one,) = summary.summaries(suite, found, ())
+        (one,) = summary.summaries([suite], found, ())
         panels = list(Figure().subplots(1, 2))
         summary_picture._panels(one, panels)
         assert panels[0].get_xlabel() == label

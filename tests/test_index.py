@@ -21,8 +21,11 @@ RECORD = nights.record(0, reference="dense", reference_artifact="theirs", notes=
 
 def slim(record):
     """Without notes and samples."""
-    bare = {name: replace(scores, per_sample="") for name, scores in record.quality.items()}
-    return replace(record, notes={}, quality=bare, val_quality={})
+    quality, val_quality = (
+        {name: replace(scores, per_sample="") for name, scores in split.items()}
+        for split in (record.quality, record.val_quality)
+    )
+    return replace(record, notes={}, quality=quality, val_quality=val_quality)
 
 
 def test_a_summary_is_the_record_without_notes_and_samples(store):

@@ -11,7 +11,7 @@ from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.store import Store
 
-WORDS = ("overall", "papers", "profiles", "site", "tasks")
+WORDS = ("overall", "papers", "profiles", "site", "tasks", "tuned")
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def _fill(collection: Collection, cards: Mapping[str, Card], folder: Path) -> in
 
 def _refuse_wrong(site: Site) -> None:
     """Tables that fail their audit are not shown, as `bench report` prints none. Raises: UserError."""
-    found = [grid.table for heading in site.headings for grid in heading.grids]
+    found = [grid.table for heading in (*site.tuned, *site.headings) for grid in heading.grids]
     if problems := audit.tables(found, site.collection.records, site.collection.measurements):
         raise UserError(f"The tables fail their audit, and no site is written: {'; '.join(map(str, problems[:5]))}.")
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from slimbench.reports import across, papers, table
+from slimbench.reports import across, papers, table, tuned
 from slimbench.reports.figures import lines
 from slimbench.reports.formulas import FORMULAS, mathml
 from slimbench.reports.rows import rows
@@ -67,6 +67,7 @@ class Site:
         self.by_id = {record.id: record for record in collection.records}
         groups = rows(collection.records, collection.measurements)
         self.headings = [self._heading(name, group) for name, group in groups.items()]
+        self.tuned = [self._heading(name, group) for name, group in tuned.tuned(groups).items()]
         self.rows = [row for group in groups.values() for row in group]
         self.tasks = sorted({heading.task for heading in self.headings})
         self.methods = sorted({row.first.cell["method"]["is"] for row in self.rows} | set(cards))
@@ -138,7 +139,9 @@ class Site:
         yield "compare.html", "compare.html", {"pairs": pairs, "names": names}
         for label in self.tasks:
             here = [heading for heading in self.headings if heading.task == label]
-            yield self.task(label), "task.html", {"label": label, "headings": here, "speeds": self._speeds(here, label)}
+            values = {"label": label, "headings": here, "speeds": self._speeds(here, label)}
+            chosen = [heading for heading in self.tuned if heading.task == label]
+            yield self.task(label), "task.html", values | {"headings": [*chosen, *here]}
         for name in self.methods:
             yield self.method(name), "method.html", self._method(name)
         for name, course in collection.evolutions.items():

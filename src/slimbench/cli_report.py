@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WHAT = {
     "tasks": "A table a task: methods at their operating points. This is what no word at all gives.",
     "profiles": "A table a hardware profile, level and machine.",
+    "tuned": "A table a task that ran at several rates of repair: each row at the one that validation chose.",
     "overall": "One table: methods x tasks.",
     "papers": "Claimed against reproduced, and each paper's results.",
 }
@@ -143,13 +144,18 @@ def write(text: str, out: str) -> None:
 def made(what: str, records: list[Record], measurements: list[MeasurementRecord]) -> list[Table]:
     """The tables of one kind, or of a suite. Raises: UserError where there is neither."""
     from slimbench import identity
-    from slimbench.reports import across, papers, table
+    from slimbench.reports import across, papers, table, tuned
 
     if what == "papers":
         from slimbench.benchmarks.papers.claims import PAPERS
 
         return papers.tables(PAPERS, records, measurements, _fidelity)
-    kinds: dict[str, Any] = {"tasks": table.tables, "profiles": across.by_profile, "overall": across.overall}
+    kinds: dict[str, Any] = {
+        "tasks": table.tables,
+        "tuned": tuned.tables,
+        "profiles": across.by_profile,
+        "overall": across.overall,
+    }
     if what in kinds:
         return list(kinds[what](records, measurements))
     known = discover.suites()

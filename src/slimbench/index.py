@@ -2,7 +2,7 @@
 
 The index is one SQLite file in the store. It holds no result of its own: a file that is new or has changed (by time,
 size and inode) is read and checked again, and an index that is deleted, damaged or cannot be written is made anew, in
-memory where need be. Notes, samples' scores and those on val stay in the files. What many records share (all seeds of a
+memory where need be. Notes and samples' scores stay in the files. What many records share (all seeds of a
 method at an operating point on one machine) is kept and loaded once.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 2.0  # with another run that writes it
 _AT_ONCE = 1000  # bodies
-_VERSION = 1000 * SCHEMA + 3  # of what is kept; another one's index is made anew
+_VERSION = 1000 * SCHEMA + 4  # of what is kept; another one's index is made anew
 _SHARED = ("environment", "profile", "splits", "published", "dense_cost", "unpruned_cost")
 _TABLES = f"""
     BEGIN EXCLUSIVE;
@@ -161,9 +161,10 @@ def _split(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     if "cell" in own:
         shared["cell"] = {name: value for name, value in own["cell"].items() if name != "seed"}
         own["cell"] = {"seed": own["cell"]["seed"]} if "seed" in own["cell"] else {}
-    own |= {name: {} for name in ("notes", "val_quality") if name in own}
-    if "quality" in own:
-        own["quality"] = {name: scores | {"per_sample": ""} for name, scores in own["quality"].items()}
+    if "notes" in own:
+        own["notes"] = {}
+    for split in own.keys() & {"quality", "val_quality"}:
+        own[split] = {name: scores | {"per_sample": ""} for name, scores in own[split].items()}
     return shared, own
 
 
