@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     Looks = Mapping[str, Mapping[str, str]]
 
-_MARKERS = "os^vD<>Ph"
+_MARKERS = "os^vD<>PhdXp"
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")  # C7 is grey: controls are
-_GREYS = ("0.35", "0.6")
+_GREYS = ("0.25", "0.45", "0.65")
 _STYLE: dict[Any, Any] = {"svg.hashsalt": "slimbench", "svg.fonttype": "path", "font.size": 9.0}
 
 
@@ -89,18 +89,24 @@ def _looks(one: Summary) -> Looks:
     What differs in its options alone has its method's colour, and a marker of its own.
     """
     methods = {line.facts["method"]: line.row for line in one.compressed}
-    known = sorted({*discover.found("methods"), *(row.first.cell["method"]["is"] for row in methods.values())})
     controls = sorted(name for name in methods if methods[name].is_control)
     looks: dict[str, dict[str, str]] = {}
     for name in (*sorted(methods.keys() - set(controls)), *controls):
-        kind = methods[name].first.cell["method"]["is"]
-        place, variant = known.index(kind), sum(methods[n].first.cell["method"]["is"] == kind for n in looks)
-        looks[name] = {"marker": _MARKERS[(place + 4 * variant) % 9]}
-        if name in controls:
-            looks[name] |= {"linestyle": "--", "fillstyle": "none", "color": _GREYS[place % 2]}
+        kind, is_control = methods[name].first.cell["method"]["is"], name in controls
+        place = _known({kind}, is_control).index(kind)
+        variant = sum(methods[other].first.cell["method"]["is"] == kind for other in looks)
+        looks[name] = {"marker": _MARKERS[(place + 6 * variant) % len(_MARKERS)]}
+        if is_control:
+            looks[name] |= {"linestyle": "--", "fillstyle": "none", "color": _GREYS[place % len(_GREYS)]}
         else:
-            looks[name] |= {"color": _COLOURS[place % 9], "linestyle": ("-", ":", "-.")[variant % 3]}
+            looks[name] |= {"color": _COLOURS[place % len(_COLOURS)], "linestyle": ("-", ":", "-.")[variant % 3]}
     return looks
+
+
+def _known(more: set[str], are_controls: bool) -> list[str]:
+    """Names of all methods that are controls, or are none, by their cards; ``more`` may be of no plug-in here."""
+    found = discover.found("methods").items()
+    return sorted(more | {n for n, m in found if ("control" in m.card.fidelity.values()) is are_controls})  # type: ignore[attr-defined]
 
 
 def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:

@@ -9,11 +9,14 @@ import pytest
 
 from conftest import ROOT
 from made import NOTHING, measured, record
+from slimbench import discover
 from slimbench.core import Arm, Budget, Recipe, Suite, UserError
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
+from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
+from slimbench.methods.random_channels import RandomChannels
 from slimbench.reports import documents, summary, summary_picture
 from slimbench.store import Store
 from slimbench.tasks.digits import Digits
@@ -115,6 +118,28 @@ def test_a_disturbed_timing_is_faint():
     looks = {text.get_text(): what.get_alpha() for text, what in zip(told.texts, told.legend_handles, strict=True)}
     assert looks["dcss"] is None, "its look is that of its first panel"
     assert not any(bars[0].get_alpha() for axes in panels[:2] for bars in axes.containers)
+
+
+def test_a_method_looks_alike_in_every_picture():
+    """Whatever stands beside it; no two look alike, and options alone change the marker, not the colour."""
+    found = [
+        record(Dense(), top1=90.0),
+        *(record(make(), top1=80.0, budget=HALF) for make in discover.found("methods").values() if make is not Dense),
+        record(L1Channels("global"), top1=80.0, budget=HALF),
+        record(ETPF(rule="budget"), top1=80.0, budget=HALF),
+    ]
+    suites = [
+        Suite("x", "X", (Digits(),), Dense(), (Arm(methods, (HALF,)),))
+        for methods in (
+            (*(make() for make in discover.found("methods").values()), L1Channels("global"), ETPF(rule="budget")),
+            (ETPF(), RandomChannels()),
+        )
+    ]
+    every, two = (summary_picture._looks(summary.summaries([suite], found, ())[0]) for suite in suites)
+    assert len({tuple(sorted(look.items())) for look in every.values()}) == len(every) > 10
+    assert {name: every[name] for name in two} == two
+    assert every["etpf"]["color"] == every["etpf(rule=budget)"]["color"]
+    assert every["etpf"]["marker"] != every["etpf(rule=budget)"]["marker"]
 
 
 def test_several_shares_are_an_axis():
