@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _MARKERS = "os^vD<>PhdXp"
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")  # C7 is grey: controls are
 _GREYS = ("0.25", "0.45", "0.65")
+_LINE = 3  # shares that a line goes through, at least
 _STYLE: dict[Any, Any] = {"svg.hashsalt": "slimbench", "svg.fonttype": "path", "font.size": 9.0}
 
 
@@ -47,7 +48,7 @@ def svg(one: Summary) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    rows = (len(one.resources) + (one.way is not None) + 1) // 2
+    rows = (len(_views(one)) + (one.way is not None) + 1) // 2
     with mpl.rc_context(_STYLE):
         drawn = Figure(figsize=(9.0, 0.6 + 3.8 * rows), layout="constrained")
         panels: list[Axes] = list(drawn.subplots(rows, 2, squeeze=False).flat)
@@ -60,17 +61,29 @@ def svg(one: Summary) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
+def _views(one: Summary) -> list[tuple[str, float | None]]:
+    """What each panel is of: a resource, or one share of it where too few were asked for a line to say anything."""
+    views: list[tuple[str, float | None]] = []
+    for resource in one.resources:
+        asked = sorted({f["keep_asked"] for line in one.compressed if (f := line.facts)["resource"] == resource})
+        views += [(resource, None)] if len(asked) >= _LINE else [(resource, share) for share in asked[::-1]]
+    return views
+
+
 def _panels(one: Summary, panels: Sequence[Axes]) -> int:
     """Against each resource, then against time; how many panels were drawn."""
-    looks = _looks(one)
+    looks, views = _looks(one), _views(one)
     metric = next(line.facts["metric"] for line in one.found if line.facts["metric"])
-    for axes, resource in zip(panels, one.resources, strict=False):
-        _kept(axes, one, resource, looks)
+    for axes, (resource, share) in zip(panels, views, strict=False):
+        if share is None:
+            _kept(axes, one, resource, looks)
+        else:
+            _beside(axes, one, resource, share, looks)
     if one.way:
-        _timed(panels[len(one.resources)], one, one.way, looks)
+        _timed(panels[len(views)], one, one.way, looks)
     for axes in panels[::2]:
         axes.set_ylabel(f"{metric} on test, mean and 95 % interval")
-    return len(one.resources) + (one.way is not None)
+    return len(views) + (one.way is not None)
 
 
 def _legend(drawn: Figure, panels: Sequence[Axes], free: Sequence[Axes]) -> None:
@@ -110,28 +123,31 @@ def _known(more: set[str], are_controls: bool) -> list[str]:
 
 
 def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:
-    """Against the share that is really left, dear to cheap, a line through the points of a method.
+    """Against the share that is really left, dear to cheap, a line through the points of a method."""
+    here = [line for line in one.compressed if line.facts["resource"] == resource]
+    for method, look in looks.items():
+        mine = [line for line in _of(one, method) if line.facts["resource"] == resource]
+        _draw(axes, mine, [100 * line.facts["kept"] for line in mine], method, look)
+    _dense(axes, one, here)
+    asked = sorted({100 * line.facts["keep_asked"] for line in here})
+    axes.set_xscale("log")
+    axes.set_xlim(1.15 * asked[-1], asked[0] / 1.15)
+    axes.set_xticks(asked, [f"{share:g}" for share in asked])
+    axes.minorticks_off()
+    axes.set_xlabel(f"% of {LEFT[resource]} left")
 
-    Of one share alone methods stand side by side: all at one place could not be told apart.
-    """
-    beside = [line for line in one.compressed if line.facts["resource"] == resource]
-    asked = sorted({100 * line.facts["keep_asked"] for line in beside})
-    mine = {method: [line for line in _of(one, method) if line.facts["resource"] == resource] for method in looks}
+
+def _beside(axes: Axes, one: Summary, resource: str, share: float, looks: Looks) -> None:
+    """Methods side by side at one share: all at one place could not be told apart."""
+    here = [line for line in one.compressed if (line.facts["resource"], line.facts["keep_asked"]) == (resource, share)]
+    mine = {method: [line for line in _of(one, method) if line in here] for method in looks}
     shown = [method for method in looks if mine[method]]
     for place, method in enumerate(shown):
-        kept = [100 * line.facts["kept"] for line in mine[method]]
-        _draw(axes, mine[method], kept if len(asked) > 1 else [place] * len(kept), method, looks[method])
-    _dense(axes, one, beside)
-    if len(asked) > 1:
-        axes.set_xscale("log")
-        axes.set_xlim(1.15 * asked[-1], asked[0] / 1.15)
-        axes.set_xticks(asked, [f"{share:g}" for share in asked])
-        axes.minorticks_off()
-        axes.set_xlabel(f"% of {LEFT[resource]} left")
-    else:
-        axes.set_xlim(-1, len(shown))
-        axes.set_xticks([])
-        axes.set_xlabel(f"{asked[0]:g} % of {LEFT[resource]} asked, methods side by side")
+        _draw(axes, mine[method], [place] * len(mine[method]), method, looks[method])
+    _dense(axes, one, here)
+    axes.set_xlim(-1, len(shown))
+    axes.set_xticks([])
+    axes.set_xlabel(f"{100 * share:g} % of {LEFT[resource]} asked, methods side by side")
 
 
 def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:

@@ -142,22 +142,29 @@ def test_a_method_looks_alike_in_every_picture():
     assert every["etpf"]["marker"] != every["etpf(rule=budget)"]["marker"]
 
 
-def test_several_shares_are_an_axis():
-    """Each where it really ends; of one share alone methods stand beside each other."""
+def test_three_shares_are_an_axis():
+    """Each where it really ends; of fewer shares methods stand beside each other, a panel a share."""
     from matplotlib.figure import Figure
 
-    quarter = Budget(0.25, epochs=8)
-    suite = Suite("one", "One", (Digits(),), Dense(), (Arm((DCSS(), L1Channels()), (HALF, quarter)),))
-    both = [record(L1Channels(), top1=87.0, macs=490, budget=HALF), record(DCSS(), top1=80.0, macs=250, budget=quarter)]
-    for found, label, places in (
-        ([*records()[:4], *both], "% of MACs left", {50.0, 25.0, 49.0}),
-        ([*records()[:4], both[0]], "50 % of MACs asked, methods side by side", {0.0, 1.0}),
+    shares = {keep: Budget(keep, epochs=8) for keep in (0.5, 0.25, 0.125)}
+    suite = Suite("one", "One", (Digits(),), Dense(), (Arm((DCSS(), L1Channels()), tuple(shares.values())),))
+    more = [
+        record(L1Channels(), top1=87.0, macs=490, budget=shares[0.5]),
+        record(DCSS(), top1=80.0, macs=250, budget=shares[0.25]),
+        record(DCSS(), top1=70.0, macs=130, budget=shares[0.125]),
+    ]
+    halves = "50 % of MACs asked, methods side by side", {0.0, 1.0}
+    for count, panels in (
+        (1, [halves]),
+        (2, [halves, ("25 % of MACs asked, methods side by side", {0.0})]),
+        (3, [("% of MACs left", {50.0, 49.0, 25.0, 13.0})]),
     ):
-        (one,) = summary.summaries([suite], found, ())
-        panels = list(Figure().subplots(1, 2))
-        summary_picture._panels(one, panels)
-        assert panels[0].get_xlabel() == label
-        assert {float(x) for bars in panels[0].containers for x in bars.lines[0].get_xdata()} == places
+        (one,) = summary.summaries([suite], [*records()[:4], *more[:count]], ())
+        drawn = list(Figure().subplots(1, 2))
+        assert summary_picture._panels(one, drawn) == len(panels)
+        for axes, (label, places) in zip(drawn, panels, strict=False):
+            assert axes.get_xlabel() == label
+            assert {float(x) for bars in axes.containers for x in bars.lines[0].get_xdata()} == places
 
 
 def test_the_first_suite_with_records_is_shown(tmp_path):
