@@ -43,8 +43,8 @@ def one(made):
     return made("one")
 
 
-def merge(*stores: Store, into, status: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["merge", *(str(s.root) for s in stores), "--into", str(into)])
+def merge(*stores: Store, into, status: int = 0, more: tuple[str, ...] = ()) -> Result:
+    result = CliRunner().invoke(main, ["merge", *(str(s.root) for s in stores), "--into", str(into), *more])
     assert result.exit_code == status, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
@@ -150,6 +150,24 @@ def test_a_network_that_the_target_lost_comes_back(one, tmp_path):
     shutil.rmtree(into.artifact("cc"))
     assert "1 records, 0 measurements taken, 2 were there" in merge(one, into=into.root).stdout
     artifact.verify(into.artifact("cc"))
+
+
+def test_records_alone_make_a_store_to_publish(one, made, tmp_path):
+    """Also of a store that has no networks itself; what conflicts is found all the same, and no file is copied."""
+    shutil.rmtree(one.artifact("cc"))
+    into = Store(tmp_path / "all")
+    only = ("--records-only",)
+    told = f"{one.root}: 2 records, 1 measurements taken, 0 were there\n"
+    assert merge(one, into=into.root, more=only).stdout == told
+    assert into.records() == one.records()
+    assert into.measurements() == one.measurements()
+    assert not any((into.root / folder / name).exists() for folder in ("artifacts", "logs") for name in ("cc", "dd"))
+    assert not (into.root / "evolutions").exists()
+    two = made("two")
+    two.put(replace(two.record("dd"), artifact="ff" * 32))
+    assert "the first stays" in merge(two, into=into.root, more=only, status=1).stdout
+    merge(made("three"), into=into.root)
+    artifact.verify(into.artifact("dd"))  # it comes with a merge of everything
 
 
 def test_a_corrupt_record_is_named_and_stays_where_it_is(one, tmp_path):

@@ -45,8 +45,9 @@ def logs(id: str, store: str, *, as_json: bool, follow: bool) -> None:  # noqa: 
 @click.command()
 @click.argument("stores", nargs=-1, required=True, metavar="STORE...")
 @click.option("--into", required=True, help="The store that takes them in; made where it does not exist.")
+@click.option("--records-only", is_flag=True, help="No networks, logs or evolutions: a store to publish.")
 @options("json")
-def merge(stores: tuple[str, ...], into: str, *, as_json: bool) -> None:
+def merge(stores: tuple[str, ...], into: str, *, records_only: bool, as_json: bool) -> None:
     """Put the records and networks of several stores, from several machines, say, into one.
 
     Every checksum is verified first. Where two stores disagree on a cell, the one that is there stays, and what differs
@@ -59,7 +60,7 @@ def merge(stores: tuple[str, ...], into: str, *, as_json: bool) -> None:
     from slimbench.remote import open_store
 
     sources = [open_store(path, create=False, keeps_corrupt=True) for path in stores]
-    findings = merging.merge(sources, Store(into))
+    findings = merging.merge(sources, Store(into), records_only=records_only)
     for finding in findings:
         click.echo(json.dumps(dataclasses.asdict(finding)) if as_json else finding.text)
     for source in sources:

@@ -36,13 +36,17 @@ class _ConflictError(Exception):
     """Why a record is not taken."""
 
 
-def merge(sources: Sequence[Store], into: Store) -> list[Finding]:
-    """Take every source's records in, and say what conflicts. Raises: UserError where a source is the target."""
+def merge(sources: Sequence[Store], into: Store, *, records_only: bool = False) -> list[Finding]:
+    """Take every source's records in, and say what conflicts.
+
+    ``records_only``: no networks, logs or evolutions, as in a store that is published; records still say which network
+    they are of. Raises: UserError where a source is the target.
+    """
     for source in sources:
         if source.root.resolve() == into.root.resolve():
             raise UserError(f"{source.root} cannot be merged into itself: name another store with --into.")
     with Leases(into.root, "a merge") as leases:
-        return [finding for source in sources for finding in _Merge(source, into, leases).run()]
+        return [finding for source in sources for finding in _Merge(source, into, leases, records_only).run()]
 
 
 @dataclass
@@ -50,6 +54,7 @@ class _Merge:
     source: Store
     into: Store
     leases: Leases
+    records_only: bool
 
     def run(self) -> list[Finding]:
         """Dense networks first: what started from them asks for them."""
@@ -67,7 +72,7 @@ class _Merge:
             else:
                 taken[kind] += is_new
                 there += not is_new
-        carried = self._carry_files("evolutions")
+        carried = 0 if self.records_only else self._carry_files("evolutions")
         text = ", ".join(f"{count} {kind}" for kind, count in taken.items()) + f" taken, {there} were there"
         conflicts = f", {len(found)} in conflict" if found else ""
         files = f", {carried} files of evolutions" if carried else ""
@@ -89,7 +94,12 @@ class _Merge:
                 raise _ConflictError(
                     f"{self.into.root} has {_words(there)}, {self.source.root} {_words(record)}: the first stays"
                 )
-            if not record.artifact or self.into.artifact(record.id).is_dir() or record.artifact != there.artifact:
+            if (
+                self.records_only
+                or not record.artifact
+                or self.into.artifact(record.id).is_dir()
+                or record.artifact != there.artifact
+            ):
                 return False
             self._network(record)  # the target has lost it
             return True
@@ -98,20 +108,26 @@ class _Merge:
         dense = self.into.record(record.reference) if record.reference else None
         if dense and record.reference_artifact not in {"", dense.artifact}:
             raise _ConflictError(f"it started from another dense network than the one in {self.into.root}: not taken")
+        if not self.records_only:
+            self._files(record)
+        self.into.put(record)
+        return True
+
+    def _files(self, record: Record) -> None:
         if record.artifact:
             self._network(record)
         log = self.source.log(record.id)
         if log.is_file() and not self.into.log(record.id).exists():
             shutil.copyfile(log, self.into.log(record.id))
-        self.into.put(record)
-        return True
 
     def _network(self, record: Record) -> None:
         """Copy a network, whole or not at all, once its files agree with their checksums and with the record."""
         self.source.bring(record.id)
         folder = self.source.artifact(record.id)
         if not folder.is_dir():
-            raise _ConflictError(f"its network is missing in {self.source.root}: not taken")
+            raise _ConflictError(
+                f"its network is missing in {self.source.root}: not taken (records alone: --records-only)"
+            )
         with whole_folder(self.into.artifact(record.id)) as part:
             shutil.copytree(folder, part, dirs_exist_ok=True)
             artifact.verify(part)
