@@ -228,9 +228,9 @@ def _choice(line: Facts, known: _Known) -> Iterator[str]:
     turn = -1 if known.is_less_better(line) else 1
     means = {rate: turn * sum(scores[seed] for seed in seeds) / len(seeds) for rate, scores in val.items()}
     best = max(means.values())
-    if not any(math.isclose(means[rate], best, rel_tol=1e-12) for rate, ids in tries.items() if ids == line["ids"]):
+    if not any(math.isclose(means[rate], best, rel_tol=1e-9) for rate, ids in tries.items() if ids == line["ids"]):
         yield f"on val {turn * best:g} was better than the rate that was chosen"
-    if (line["repair_rate"] is None) != (len(set(means.values())) == 1):
+    if (line["repair_rate"] is None) != math.isclose(min(means.values()), best, rel_tol=1e-9):
         yield "is said to be open, or not to be, and validation says otherwise"
 
 

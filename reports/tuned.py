@@ -7,6 +7,7 @@ on val over the seeds that all of them have says which one counts. Test images c
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from dataclasses import replace
@@ -71,5 +72,7 @@ def _chosen(tries: Mapping[float, Row]) -> Row | None:
     if not seeds:
         return None
     means = {rate: statistics.fmean(row.val_scores[seed] for seed in sorted(seeds)) for rate, row in met.items()}
-    best = max(means, key=lambda rate: (met[rate].sign * means[rate], len(met[rate].counted), len(met[rate].measured)))
+    best = max(means, key=lambda rate: met[rate].sign * means[rate])
+    alike = [rate for rate in means if math.isclose(means[rate], means[best], rel_tol=1e-9)]
+    best = max(alike, key=lambda rate: (len(met[rate].counted), len(met[rate].measured)))
     return replace(met[best], choice=Choice(best, means, met))

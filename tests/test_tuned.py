@@ -96,6 +96,16 @@ def test_equal_on_validation_is_either_with_all_its_seeds():
     assert texts["dense"]["repair rate"] == ""
 
 
+def test_rounding_chooses_nothing():
+    """The same network may score otherwise in the last digit."""
+    found = [r for r in records() if "l1" not in r.label]
+    found += [*tried(L1Channels(), LOW, 80.1 + 1e-12, 80, seeds=(0,)), *tried(L1Channels(), FULL, 80.1, 80)]
+    made, texts = shown(found)
+    assert texts["l1_channels"]["repair rate"] == "either"
+    assert texts["l1_channels"]["top1 mean ± sd (n)"].endswith("(2)")
+    assert audit.tables([made], found, []) == []
+
+
 def test_only_seeds_of_every_rate_are_compared():
     """A lucky third seed of one rate chooses nothing; without a common seed there is no choice."""
     lucky = [*records(), *tried(L1Channels(), LOW, 97, 97, seeds=(2,))]
