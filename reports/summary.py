@@ -38,8 +38,8 @@ class Summary:
 
     @property
     def title(self) -> str:
-        """The heading without what two of one task and recipe share."""
-        return self.heading.partition(";")[0] + (SAID if self.is_tuned else "")
+        """The heading without what all of one task and recipe share."""
+        return self.heading.partition(";")[0] + (SAID.replace("; ", "\n") if self.is_tuned else "")
 
     @property
     def is_tuned(self) -> bool:
