@@ -60,8 +60,8 @@ def spread(mean: float, sd: float | None, n: int) -> str:
 
 
 def repair_rate(facts: Facts) -> str:
-    """The chosen rate; "either" where validation says the same of all; nothing where there was no choice."""
-    if facts["is_dense"] or not facts.get("repair_tries"):
+    """The chosen rate; "either" where validation says the same of all; nothing where nothing was to choose from."""
+    if facts["is_dense"] or not facts.get("repair_tries") or facts["mean"] is None:
         return ""
     return "either" if facts["repair_rate"] is None else f"{facts['repair_rate']:g}"
 

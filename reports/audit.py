@@ -6,7 +6,7 @@ out again from the records, and the printed texts are read back.
 
 from __future__ import annotations
 
-import json
+import functools
 import math
 import re
 from collections import defaultdict
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slimbench.core import unpack
+from slimbench.reports import audit_tuned
 from slimbench.reports._text import BOLD, PLAIN
+from slimbench.reports.audit_tuned import Tried
 from slimbench.statistics import ENOUGH_SEEDS, student_t
 
 if TYPE_CHECKING:
@@ -104,6 +106,11 @@ class _Known:
                 self.timed[m.cell_id].append(m)
         self._seen: dict[str, tuple[list[Record], dict[int, float]]] = {}
 
+    @functools.cached_property
+    def tried(self) -> Tried:
+        """Records by what they share but for the rate of repair."""
+        return Tried(self.by_id.values())
+
     def counted(self, ids: str) -> list[Record]:
         """Those that met their budget; where none did, those that missed it."""
         return self._of(ids)[0]
@@ -129,7 +136,18 @@ def _against(facts: Sequence[Facts], known: _Known) -> list[Problem]:
     results = [line for line in facts if line.get("group")]
     found = [Problem(_where(line), what) for line in results for what in _line(line, known)]
     found += [Problem(_where(line), what) for line, what in _ranks(results, known)]
+    found += [Problem(_where(line), what) for line, what in _choices(results, known)]
     return found + [Problem(str(line["claim"]), what) for line in facts if "gap" in line for what in _finding(line)]
+
+
+def _choices(results: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]:
+    """Of rates of repair, where a table says that they were chosen."""
+    groups: dict[str, list[Facts]] = defaultdict(list)
+    for line in results:
+        if line.get("repair_tries"):
+            groups[line["group"]].append(line)
+    for group in groups.values():
+        yield from audit_tuned.problems(group, known.tried, any(map(known.is_less_better, group)))
 
 
 def _where(line: Facts) -> str:
@@ -160,8 +178,6 @@ def _line(line: Facts, known: _Known) -> Iterator[str]:
         yield from _delta(line, "difference", values, dense)
     if line.get("area") is not None:
         yield from _area(line, by_id)
-    if line.get("repair_tries"):
-        yield from _choice(line, known)
     if line.get("measured_speedup") is not None:
         yield from _speed(line, [m for name in ids for m in known.timed.get(name, ())])
 
@@ -209,45 +225,6 @@ def _area(line: Facts, by_id: Mapping[str, Record]) -> Iterator[str]:
         half = student_t(len(means) - 1) * float(np.std(means, ddof=1)) / math.sqrt(len(means))
         yield from _close(line, "area_low", sum(means) / len(means) - half)
         yield from _close(line, "area_high", sum(means) / len(means) + half)
-
-
-def _choice(line: Facts, known: _Known) -> Iterator[str]:
-    """No other rate of repair was better on val, and all tries are of one cell but for the rate."""
-    tries = {part.partition(": ")[0]: part.partition(": ")[2] for part in line["repair_tries"].split("; ")}
-    counted = {rate: known.counted(ids) for rate, ids in tries.items()}
-    cells = {_without_rate(record) for found in counted.values() for record in found}
-    if len(cells) > 1 or line["ids"] not in tries.values():
-        yield f"the rates {', '.join(tries)} were not tried on one cell, or what counts is none of them"
-    if strangers := [rate for rate, found in counted.items() if {f"{_rate(record):g}" for record in found} != {rate}]:
-        yield f"the rate {', '.join(strangers)} is not what its records trained at"
-    val = {rate: {r.cell["seed"]: _first(r.val_quality) for r in found} for rate, found in counted.items()}
-    seeds = sorted(set.intersection(*(set(scores) for scores in val.values())))
-    if not seeds:
-        yield "no seed ran at every rate that is said to have been tried"
-        return
-    turn = -1 if known.is_less_better(line) else 1
-    means = {rate: turn * sum(scores[seed] for seed in seeds) / len(seeds) for rate, scores in val.items()}
-    best = max(means.values())
-    if not any(math.isclose(means[rate], best, rel_tol=1e-9) for rate, ids in tries.items() if ids == line["ids"]):
-        yield f"on val {turn * best:g} was better than the rate that was chosen"
-    if (line["repair_rate"] is None) != math.isclose(min(means.values()), best, rel_tol=1e-9):
-        yield "is said to be open, or not to be, and validation says otherwise"
-
-
-def _rate(record: Record) -> float:
-    return float(record.cell["task"]["recipe"]["fine_tune_lr"])
-
-
-def _without_rate(record: Record) -> str:
-    """All that a cell is but its seed and its rate."""
-    task = record.cell["task"]
-    recipe = {name: value for name, value in task["recipe"].items() if name != "fine_tune_lr"}
-    cell = {**record.cell, "seed": 0, "task": {**task, "recipe": recipe}}
-    return json.dumps(cell, sort_keys=True)
-
-
-def _first(scores: Mapping[str, Scores]) -> float:
-    return next(iter(scores.values())).value
 
 
 def _close(line: Facts, name: str, right: float | None) -> Iterator[str]:

@@ -75,7 +75,8 @@ def results(what: str, folder: Path) -> tuple[list[str], Summary]:
     for names in tries:
         if found := summary.summaries([discover.suite(name) for name in names], records, measurements):
             return names, max(found, key=lambda one: len(one.found))
-    said, first = " or ".join(" + ".join(names) for names in tries), "`, `".join(f"bench run {n}" for n in tries[0])
+    said = " or ".join(" + ".join(names) + " at several rates of repair" * (len(names) > 1) for names in tries)
+    first = "`, `".join(f"bench run {name}" for name in tries[0])
     raise UserError(f"{store.root} has no records of {said}: `{first}` makes them.")
 
 
@@ -88,7 +89,7 @@ def _root(folder: Path) -> Path:
 
 
 def _picture(suites: Sequence[str], folder: Path) -> Path:
-    return _root(folder) / "docs" / "pictures" / f"{suites[0]}{'-tuned' * (len(suites) > 1)}.svg"
+    return _root(folder) / "docs" / "pictures" / f"{'-and-'.join(suites)}.svg"
 
 
 def pictures(text: str, folder: Path) -> Iterator[tuple[Path, Summary]]:

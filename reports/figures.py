@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slimbench.benchmarks.papers.claims import PAPERS
-from slimbench.reports import _scores, _text
+from slimbench.reports import _scores
 from slimbench.reports.area import areas, curve_of
 from slimbench.statistics import ENOUGH_SEEDS, detectable, paired, tiers
 
@@ -151,17 +151,19 @@ def _others(row: Row) -> dict[str, Any]:
 
 
 def _tried(row: Row) -> dict[str, Any]:
-    """Of a row at a chosen rate of repair: which, and what each rate gave on val and on test, with the records."""
+    """Of a row at a chosen rate of repair: which, what each rate gave on val and on test, and the records of each."""
     if not (choice := row.choice):
         return {}
-    others = {rate: t.quality for rate, t in choice.tries.items() if rate != choice.rate and not choice.is_open}
+    tries = sorted(choice.tries.items())
+    on_val = [f"{choice.means[r]:.2f} ({choice.n})" if r in choice.means else _status(t) for r, t in tries]
+    others = {r: paired(t.scores, row.scores) for r, t in tries if r in choice.means and r != choice.rate}
     return {
-        "repair_rate": None if choice.is_open else choice.rate,
-        "repair_on_val": "; ".join(f"{rate:g}: {mean:.2f}" for rate, mean in choice.means.items()),
-        "repair_tries": "; ".join(f"{rate:g}: {' '.join(r.id for r in t.records)}" for rate, t in choice.tries.items()),
+        "repair_rate": choice.rate if choice.means and not choice.is_open else None,
+        "repair_on_val": "; ".join(f"{r:g}: {text}" for (r, _), text in zip(tries, on_val, strict=True)),
         "repair_elsewhere": "; ".join(
-            f"{rate:g}: {_text.spread(q.mean, q.sd if q.n > 1 else None, q.n)}" for rate, q in others.items() if q
+            f"{r:g}: {d.mean:+.2f} ({d.n})" for r, d in others.items() if d and round(d.mean, 2)
         ),
+        "repair_tries": "; ".join(f"{r:g}: {' '.join(record.id for record in t.records)}" for r, t in tries),
     }
 
 

@@ -40,16 +40,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Choice:
-    """Of several rates of repair, the one that validation chose; no means where no try met its budget."""
+    """Of several rates of repair, the one that validation chose (``tuned``)."""
 
     rate: float
-    means: Mapping[float, float]  # of the headline metric on val by rate, over the seeds that ran at every rate
-    tries: Mapping[float, Row]  # that met their budget, by rate
+    means: Mapping[float, float]  # of the headline metric on val by rate, where the row ended well, over ``n`` seeds
+    n: int
+    tries: Mapping[float, Row]  # every one, by rate
 
     @property
     def is_open(self) -> bool:
         """Whether validation says the same of every rate, but for rounding."""
-        return all(math.isclose(a, b, rel_tol=1e-9) for a, b in pairwise(self.means.values()))
+        same = all(math.isclose(a, b, rel_tol=1e-9) for a, b in pairwise(self.means.values()))
+        return same and len(self.means) == len(self.tries)
 
 
 @dataclass(frozen=True)

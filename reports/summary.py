@@ -1,4 +1,4 @@
-"""Records of one suite go in; what a first screen shows of them comes out: methods x operating points, and a picture.
+"""Records of suites go in; what a first screen shows of them comes out: methods x operating points, and a picture.
 
 A table is of one task and one resource: rows of two recipes, or of channels and single weights, never share one.
 """
@@ -31,10 +31,11 @@ FOLDED = "Reasons, and the records behind every number"
 
 @dataclass(frozen=True)
 class Summary:
-    """One heading (task, network, recipe, settings) of a suite."""
+    """One heading (task, network, recipe, settings) of a suite, or of several that differ in the rate of repair."""
 
     heading: str
     found: tuple[Line, ...]
+    left_out: int = 0  # rows that were not tried at every rate
 
     @property
     def title(self) -> str:
@@ -77,13 +78,18 @@ def summaries(
     """
     mine = [record for record in records if any(_is_of(suite, record) for suite in suites)]
     groups = rows(mine, measurements)
-    groups = tuned(groups) if len(suites) > 1 else groups
-    found = tuple(Summary(name, tuple(lines(name, group))) for name, group in groups.items())
-    found = tuple(one for one in found if one.compressed)
-    if problems := audit.tables([table for one in found for table in tables(one)], records, measurements):
+    if len(suites) > 1:
+        chosen = tuned(groups).items()
+        found = [
+            Summary(name, tuple(lines(name, one.rows)), sum(map(len, one.left_out.values()))) for name, one in chosen
+        ]
+    else:
+        found = [Summary(name, tuple(lines(name, group))) for name, group in groups.items()]
+    kept = tuple(one for one in found if one.compressed)
+    if problems := audit.tables([table for one in kept for table in tables(one)], records, measurements):
         names = " + ".join(suite.name for suite in suites)
         raise UserError(f"The tables of {names} fail their audit: {'; '.join(map(str, problems[:5]))}.")
-    return found
+    return kept
 
 
 def _is_of(suite: Suite, record: Record) -> bool:
@@ -114,19 +120,20 @@ def tables(one: Summary) -> list[Table]:
 
 def _table(one: Summary, resource: str) -> Table:
     found = [line for line in one.compressed if line.facts["resource"] == resource]
-    points = list(dict.fromkeys(map(_point, found)))
+    points = list(dict.fromkeys(map(point, found)))
     methods = sorted({line.facts["method"] for line in found})
-    at = {(line.facts["method"], _point(line)): line for line in found}
+    at = {(line.facts["method"], point(line)): line for line in found}
     fidelity = {line.facts["method"]: line.facts["fidelity"] for line in found}
     body = [
-        (Entry(name), *(_entry(at.get((name, point))) for point in points), Entry(fidelity[name])) for name in methods
+        (Entry(name), *(_entry(at.get((name, column))) for column in points), Entry(fidelity[name])) for name in methods
     ]
     every = [line for line in (one.dense, *one.compressed) if line]
     facts = tuple(dict(line.facts) for line in every)
     return Table(one.heading, ("method", *points, "fidelity"), tuple(body), (), facts)
 
 
-def _point(line: Line) -> str:
+def point(line: Line) -> str:
+    """An operating point in words: what rows of one column share."""
     facts = line.facts
     second = "" if facts["params_keep_asked"] is None else f", {100 * facts['params_keep_asked']:g} % of params"
     return f"{100 * facts['keep_asked']:g} % of {LEFT[facts['resource']]}{second}"
@@ -162,11 +169,13 @@ def _dense(line: Line) -> str:
 def _rates(one: Summary) -> str:
     """How often validation chose which rate; nothing where it chose none."""
     chosen = [line.facts["repair_rate"] for line in one.compressed if line.facts.get("repair_tries")]
+    either = sum(_text.repair_rate(line.facts) == "either" for line in one.compressed)
     counts = Counter(rate for rate in chosen if rate is not None)
     if not counts:
         return ""
-    words = ", ".join(f"{rate:g} in {n}" for rate, n in sorted(counts.items()))
-    return f"Repair rate of each row chosen on validation: {words}; no difference in {chosen.count(None)}."
+    words = [f"{rate:g} in {n}" for rate, n in sorted(counts.items())] + ([f"either in {either}"] if either else [])
+    left = f"; rows tried at one alone are left out ({one.left_out})" if one.left_out else ""
+    return f"Repair rate of each row chosen on validation: {', '.join(words)}{left}."
 
 
 def _behind(one: Summary) -> str:
@@ -179,7 +188,7 @@ def _behind(one: Summary) -> str:
     ]
     shown: dict[str, Callable[[Mapping[str, Any]], str]] = {"method": lambda f: f["method"], "keep asked": _text.asked}
     if one.is_tuned:
-        shown |= {"repair rate": _text.repair_rate, "on val by rate": lambda f: f["repair_on_val"]}
+        shown |= {"repair rate": _text.repair_rate, "on val by rate (n)": lambda f: f["repair_on_val"]}
     shown["records"] = lambda f: f.get("repair_tries") or f["ids"]
     body = tuple(tuple(Entry(text(line.facts)) for text in shown.values()) for line in one.found)
     ids = render.grid(Table(one.heading, tuple(shown), body))

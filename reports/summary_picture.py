@@ -9,9 +9,10 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from slimbench import discover
+from slimbench.identity import digest
 from slimbench.reports import _text
 from slimbench.reports.pictures import SAID, by_trust, handles, is_disturbed
-from slimbench.reports.summary import LEFT
+from slimbench.reports.summary import LEFT, point
 from slimbench.reports.table import title
 from slimbench.statistics import student
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
     Looks = Mapping[str, Mapping[str, str]]
 
-_MARKERS = "os^vD<>PhdXp"
+_MARKERS = "os^vD<>"
+_OPTIONS = "PhdXp8H"  # of a method with other options than its defaults
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")  # C7 is grey: controls are
 _GREYS = ("0.25", "0.45", "0.65")
 _LINE = 3  # shares that a line goes through, at least
@@ -44,7 +46,7 @@ def described(one: Summary) -> str:
 
 
 def svg(one: Summary) -> str:
-    """The picture of one heading: a panel a resource, one of times where there are any, the legend in what is left."""
+    """The picture of one heading: a panel a resource or point, one of times where there are any, then the legend."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -61,12 +63,12 @@ def svg(one: Summary) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _views(one: Summary) -> list[tuple[str, float | None]]:
-    """What each panel is of: a resource, or one share of it where too few were asked for a line to say anything."""
-    views: list[tuple[str, float | None]] = []
+def _views(one: Summary) -> list[tuple[str, str | None]]:
+    """What each panel is of: a resource, or one point of it where there are too few for a line to say anything."""
+    views: list[tuple[str, str | None]] = []
     for resource in one.resources:
-        asked = sorted({f["keep_asked"] for line in one.compressed if (f := line.facts)["resource"] == resource})
-        views += [(resource, None)] if len(asked) >= _LINE else [(resource, share) for share in asked[::-1]]
+        points = dict.fromkeys(point(line) for line in one.compressed if line.facts["resource"] == resource)
+        views += [(resource, None)] if len(points) >= _LINE else [(resource, name) for name in points]
     return views
 
 
@@ -74,11 +76,11 @@ def _panels(one: Summary, panels: Sequence[Axes]) -> int:
     """Against each resource, then against time; how many panels were drawn."""
     looks, views = _looks(one), _views(one)
     metric = next(line.facts["metric"] for line in one.found if line.facts["metric"])
-    for axes, (resource, share) in zip(panels, views, strict=False):
-        if share is None:
+    for axes, (resource, name) in zip(panels, views, strict=False):
+        if name is None:
             _kept(axes, one, resource, looks)
         else:
-            _beside(axes, one, resource, share, looks)
+            _beside(axes, one, name, looks)
     if one.way:
         _timed(panels[len(views)], one, one.way, looks)
     for axes in panels[::2]:
@@ -99,20 +101,21 @@ def _legend(drawn: Figure, panels: Sequence[Axes], free: Sequence[Axes]) -> None
 def _looks(one: Summary) -> Looks:
     """A look a method, the same in every picture: colours for methods, grey and dashed for the controls to beat.
 
-    What differs in its options alone has its method's colour, and a marker of its own.
+    What differs in its options alone has its method's colour, and a marker of its options.
     """
-    methods = {line.facts["method"]: line.row for line in one.compressed}
-    controls = sorted(name for name in methods if methods[name].is_control)
     looks: dict[str, dict[str, str]] = {}
-    for name in (*sorted(methods.keys() - set(controls)), *controls):
-        kind, is_control = methods[name].first.cell["method"]["is"], name in controls
-        place = _known({kind}, is_control).index(kind)
-        variant = sum(methods[other].first.cell["method"]["is"] == kind for other in looks)
-        looks[name] = {"marker": _MARKERS[(place + 6 * variant) % len(_MARKERS)]}
-        if is_control:
+    methods = {line.facts["method"]: line.row for line in one.compressed}
+    for name, row in sorted(methods.items(), key=lambda item: (item[1].is_control, item[0])):
+        method = row.first.cell["method"]
+        place = _known({method["is"]}, row.is_control).index(method["is"])
+        if method["label"] == method["is"]:
+            looks[name] = {"marker": _MARKERS[place % len(_MARKERS)], "linestyle": "-"}
+        else:
+            looks[name] = {"marker": _OPTIONS[int(digest(method["label"]), 16) % len(_OPTIONS)], "linestyle": ":"}
+        if row.is_control:
             looks[name] |= {"linestyle": "--", "fillstyle": "none", "color": _GREYS[place % len(_GREYS)]}
         else:
-            looks[name] |= {"color": _COLOURS[place % len(_COLOURS)], "linestyle": ("-", ":", "-.")[variant % 3]}
+            looks[name]["color"] = _COLOURS[place % len(_COLOURS)]
     return looks
 
 
@@ -137,17 +140,16 @@ def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:
     axes.set_xlabel(f"% of {LEFT[resource]} left")
 
 
-def _beside(axes: Axes, one: Summary, resource: str, share: float, looks: Looks) -> None:
-    """Methods side by side at one share: all at one place could not be told apart."""
-    here = [line for line in one.compressed if (line.facts["resource"], line.facts["keep_asked"]) == (resource, share)]
-    mine = {method: [line for line in _of(one, method) if line in here] for method in looks}
+def _beside(axes: Axes, one: Summary, name: str, looks: Looks) -> None:
+    """Methods side by side at one point: all at one place could not be told apart."""
+    mine = {method: [line for line in _of(one, method) if point(line) == name] for method in looks}
     shown = [method for method in looks if mine[method]]
     for place, method in enumerate(shown):
         _draw(axes, mine[method], [place] * len(mine[method]), method, looks[method])
-    _dense(axes, one, here)
+    _dense(axes, one, [line for method in shown for line in mine[method]])
     axes.set_xlim(-1, len(shown))
     axes.set_xticks([])
-    axes.set_xlabel(f"{100 * share:g} % of {LEFT[resource]} asked, methods side by side")
+    axes.set_xlabel(f"{name} asked, methods side by side")
 
 
 def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:

@@ -74,14 +74,14 @@ def tables(records: Sequence[Record], measurements: Sequence[MeasurementRecord])
     return [table for name, group in rows(records, measurements).items() for table in of_heading(name, group)]
 
 
-def of_heading(name: str, group: Sequence[Row]) -> list[Table]:
-    """The tables of one heading."""
+def of_heading(name: str, group: Sequence[Row], captions: Sequence[str] = ()) -> list[Table]:
+    """The tables of one heading; ``captions`` stand below the main one, after its own."""
     found = lines(name, group)
     ways = sorted({c for line in found for c in line.measured}, key=lambda c: c.place)
-    return [_main(name, found, ways), *_beside(found), *_taken(found, ways)]
+    return [_main(name, found, ways, captions), *_beside(found), *_taken(found, ways)]
 
 
-def _main(name: str, found: Sequence[Line], ways: Sequence[Column]) -> Table:
+def _main(name: str, found: Sequence[Line], ways: Sequence[Column], captions: Sequence[str]) -> Table:
     shows = [show for show in _columns(found) if any(map(show.text, (line.facts for line in found)))]
     measured = [f"measured speed-up, {title(c, ways)}" for c in ways]
     place = 1 + [show.head for show in shows].index(THEORETICAL) if measured else 0
@@ -94,7 +94,7 @@ def _main(name: str, found: Sequence[Line], ways: Sequence[Column]) -> Table:
         f"{name}{_indicative(found)}",
         tuple(heads),
         tuple(map(tuple, body)),
-        tuple(_captions(found, ways)),
+        (*_captions(found, ways), *captions),
         tuple(flat for line in found for flat in line.flat()),
         compact=_compact(shows, measured),
     )
@@ -109,8 +109,9 @@ def _compact(shows: Sequence[_Show], measured: Sequence[str]) -> tuple[str, ...]
 THEORETICAL = "theoretical speed-up"
 _CHOSEN = (
     "Repair rate: the learning rate at which what was cut or inherited trains on; the one of best mean on validation, "
-    "over the seeds that ran at every rate. Every row was tried at the same rates, and spent its compression epochs at "
-    "each. Either: validation gives the same at all, as where nothing is repaired."
+    "over the n seeds that ended well at every rate where the row did; then all seeds of that rate count. Every row "
+    "was tried at the same rates, and spent its compression epochs at each. Either: validation gives the same at all, "
+    "as where nothing is repaired. Δ at other rates: how much more the row has on test there, paired by seed."
 )
 _MEASURED = 7
 
@@ -134,8 +135,8 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
         _Show("Δ dense", lambda f: _text.difference(f, "difference"), rank=4),
         _Show("Δ best control", lambda f: _text.difference(f, "control_difference"), rank=9),
         _Show("detectable", lambda f: _text.number(f["detectable"], ".2f")),
-        _Show("on val by rate", lambda f: _text.repair_rate(f) and f["repair_on_val"]),
-        _Show("on test at other rates", lambda f: f.get("repair_elsewhere", "")),
+        _Show("on val by rate (n)", lambda f: _text.repair_rate(f) and f["repair_on_val"]),
+        _Show("Δ at other rates (n)", lambda f: _text.repair_rate(f) and f["repair_elsewhere"]),
         _Show(THEORETICAL, lambda f: _text.number(f["theoretical_speedup"], ".2f", "x"), rank=8),
         _Show("fidelity", lambda f: f["fidelity"]),
         _Show("dense epochs", lambda f: _text.epochs(f["dense_epochs"])),

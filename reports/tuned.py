@@ -2,17 +2,18 @@
 
 The rate at which what was cut trains on (``Recipe.fine_tune_lr``) suits some methods more than others. Headings that
 differ in it alone are one comparison here: every row was tried at the same rates, and the mean of the headline metric
-on val over the seeds that all of them have says which one counts. Test images choose nothing.
+on val, over the seeds that ended well at each of them, says which one counts. Test images choose nothing.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
-from dataclasses import replace
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from slimbench.core import Recipe
 from slimbench.reports.rows import Choice, heading, place, rows, what
 from slimbench.reports.table import of_heading
 
@@ -23,35 +24,45 @@ if TYPE_CHECKING:
     from slimbench.reports.rows import Row
     from slimbench.reports.table import Table
 
+    Tries = Mapping[float, Row]  # of one method at one operating point, by rate
+
 _RATE = "fine_tune_lr"
 SAID = "; rate of repair chosen on validation"  # in a heading
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows at their chosen rates, and those that were not tried at each rate: they had fewer tries than the others."""
+
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, tuple[str, ...]]  # methods by operating point
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """What was left out, in words."""
+        said = "; ".join(f"{point}: {', '.join(methods)}" for point, methods in self.left_out.items())
+        return (f"Left out, for they were not tried at every one of these rates: {said}.",) if said else ()
 
 
 def tables(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
     """The tables of each comparison that ran at several rates."""
     found = tuned(rows(records, measurements))
-    return [table for name, group in found.items() for table in of_heading(name, group)]
+    return [table for name, one in found.items() for table in of_heading(name, one.rows, one.captions)]
 
 
-def tuned(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """Rows by heading, as ``rows`` gives them, each at its chosen rate; comparisons of one rate alone are left out.
-
-    So is a row that was not tried at every rate: it had fewer tries than the others.
-    """
+def tuned(groups: Mapping[str, Sequence[Row]]) -> dict[str, Comparison]:
+    """Comparisons by heading, from rows by heading (``rows``). The rates are those that most rows were tried at."""
     every: dict[str, dict[tuple[Any, ...], dict[float, Row]]] = defaultdict(lambda: defaultdict(dict))
     for group in groups.values():
         for row in group:
-            rate = row.first.cell["task"]["recipe"].get(_RATE)
             unrated = _unrated(row.first)
-            every[heading(unrated) + SAID][what(unrated)][rate] = row
-    found = {}
-    for name, part in sorted(every.items()):
-        rates = {rate for tries in part.values() for rate in tries}
-        chosen = [_chosen(tries) for tries in part.values() if tries.keys() == rates]
-        kept = [row for row in chosen if row]
-        if len(rates) > 1 and any(not row.is_dense for row in kept):
-            found[name] = sorted(kept, key=place)
-    return found
+            every[heading(unrated) + SAID][what(unrated)][_rate(row.first)] = row
+    found = {name: _comparison(list(part.values())) for name, part in sorted(every.items())}
+    return {name: one for name, one in found.items() if any(not row.is_dense for row in one.rows)}
+
+
+def _rate(record: Record) -> float:
+    return float(record.cell["task"]["recipe"].get(_RATE, Recipe().fine_tune_lr))
 
 
 def _unrated(record: Record) -> Record:
@@ -61,18 +72,43 @@ def _unrated(record: Record) -> Record:
     return replace(record, cell={**record.cell, "task": {**task, "recipe": recipe}})
 
 
-def _chosen(tries: Mapping[float, Row]) -> Row | None:
-    """The row whose mean on val is best; of equals one of most seeds. None: no seed ran at every rate."""
-    tries = dict(sorted(tries.items()))
-    met = {rate: row for rate, row in tries.items() if row.is_met}
-    if not met:  # unsupported at every rate, say
-        rate, row = next(iter(tries.items()))
-        return replace(row, choice=Choice(rate, {}, {}))
-    seeds = set.intersection(*(set(row.val_scores) for row in met.values()))
+def _comparison(every: Sequence[Tries]) -> Comparison:
+    rates = _rates(every)
+    kept, left = [], defaultdict(list)
+    for tries in every:
+        first = next(iter(tries.values()))
+        chosen = _chosen({rate: tries[rate] for rate in rates}) if rates and rates <= tries.keys() else None
+        if chosen:
+            kept.append(chosen)
+        elif not first.is_dense and rates:
+            budget = first.first.cell["budget"]
+            left[-budget["keep"], budget["resource"]].append(first.method)
+    points = {f"{-keep:g} {resource}": tuple(sorted(names)) for (keep, resource), names in sorted(left.items())}
+    return Comparison(tuple(sorted(kept, key=place)), points)
+
+
+def _rates(every: Sequence[Tries]) -> set[float]:
+    """The set of two rates or more that most rows were tried at, of equals the larger; empty where no row was."""
+    sets = Counter(frozenset(tries) for tries in every if len(tries) > 1 and not next(iter(tries.values())).is_dense)
+    return set(max(sorted(sets, key=sorted), key=lambda some: (sets[some], len(some)), default=()))
+
+
+def _chosen(tries: Tries) -> Row | None:
+    """The row whose mean on val is best; of equals one of most seeds. None: no seed ended well at every rate.
+
+    A rate at which a row ended otherwise, as failed or off its budget, loses to one at which it met its budget.
+    """
+    ended = {rate: row for rate, row in sorted(tries.items()) if row.is_met} or {
+        rate: row for rate, row in sorted(tries.items()) if row.counted
+    }
+    if not ended:  # unsupported at every rate, say
+        rate = min(tries)
+        return replace(tries[rate], choice=Choice(rate, {}, 0, tries))
+    seeds = sorted(set.intersection(*(set(row.val_scores) for row in ended.values())))
     if not seeds:
         return None
-    means = {rate: statistics.fmean(row.val_scores[seed] for seed in sorted(seeds)) for rate, row in met.items()}
-    best = max(means, key=lambda rate: met[rate].sign * means[rate])
+    means = {rate: statistics.fmean(row.val_scores[seed] for seed in seeds) for rate, row in ended.items()}
+    best = max(means, key=lambda rate: ended[rate].sign * means[rate])
     alike = [rate for rate in means if math.isclose(means[rate], means[best], rel_tol=1e-9)]
-    best = max(alike, key=lambda rate: (len(met[rate].counted), len(met[rate].measured)))
-    return replace(met[best], choice=Choice(best, means, met))
+    best = max(alike, key=lambda rate: len(ended[rate].counted))
+    return replace(ended[best], choice=Choice(best, means, len(seeds), tries))

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 from made import NOTHING, measured, record
 from slimbench import discover
+from slimbench.benchmarks import _arms
 from slimbench.core import Arm, Budget, Recipe, Suite, UserError
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
@@ -122,22 +123,22 @@ def test_a_disturbed_timing_is_faint():
 
 def test_a_method_looks_alike_in_every_picture():
     """Whatever stands beside it; no two look alike, and options alone change the marker, not the colour."""
+    kinds = [make() for make in discover.found("methods").values() if make is not Dense]
+    methods = dict.fromkeys([*kinds, *(method for arm in _arms.arms(1) for method in arm.methods)])
     found = [
         record(Dense(), top1=90.0),
-        *(record(make(), top1=80.0, budget=HALF) for make in discover.found("methods").values() if make is not Dense),
-        record(L1Channels("global"), top1=80.0, budget=HALF),
-        record(ETPF(rule="budget"), top1=80.0, budget=HALF),
+        *(record(method, top1=80.0, budget=HALF) for method in methods),
     ]
     suites = [
         Suite("x", "X", (Digits(),), Dense(), (Arm(methods, (HALF,)),))
         for methods in (
-            (*(make() for make in discover.found("methods").values()), L1Channels("global"), ETPF(rule="budget")),
-            (ETPF(), RandomChannels()),
+            tuple(methods),
+            (ETPF(rule="budget"), L1Channels("global"), RandomChannels()),
         )
     ]
-    every, two = (summary_picture._looks(summary.summaries([suite], found, ())[0]) for suite in suites)
+    every, few = (summary_picture._looks(summary.summaries([suite], found, ())[0]) for suite in suites)
     assert len({tuple(sorted(look.items())) for look in every.values()}) == len(every) > 10
-    assert {name: every[name] for name in two} == two
+    assert {name: every[name] for name in few} == few
     assert every["etpf"]["color"] == every["etpf(rule=budget)"]["color"]
     assert every["etpf"]["marker"] != every["etpf(rule=budget)"]["marker"]
 

@@ -161,7 +161,8 @@ def test_records_alone_make_a_store_to_publish(one, made, tmp_path):
     assert merge(one, into=into.root, more=only).stdout == told
     assert into.records() == one.records()
     assert into.measurements() == one.measurements()
-    assert not any((into.root / folder / name).exists() for folder in ("artifacts", "logs") for name in ("cc", "dd"))
+    assert not into.artifact("dd").exists()
+    assert not into.log("cc").exists()
     assert not (into.root / "evolutions").exists()
     two = made("two")
     two.put(replace(two.record("dd"), artifact="ff" * 32))

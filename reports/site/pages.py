@@ -67,18 +67,18 @@ class Site:
         self.by_id = {record.id: record for record in collection.records}
         groups = rows(collection.records, collection.measurements)
         self.headings = [self._heading(name, group) for name, group in groups.items()]
-        self.tuned = [self._heading(name, group) for name, group in tuned.tuned(groups).items()]
+        self.tuned = [self._heading(name, one.rows, one.captions) for name, one in tuned.tuned(groups).items()]
         self.rows = [row for group in groups.values() for row in group]
         self.tasks = sorted({heading.task for heading in self.headings})
         self.methods = sorted({row.first.cell["method"]["is"] for row in self.rows} | set(cards))
         self.links = {row.method: words.file_of("methods", row.first.cell["method"]["is"]) for row in self.rows}
         self.counts = Counter(record.status for record in collection.records)
 
-    def _heading(self, name: str, group: Sequence[Row]) -> Heading:
+    def _heading(self, name: str, group: Sequence[Row], captions: Sequence[str] = ()) -> Heading:
         task = group[0].first.cell["task"]["label"]
         found = lines(name, group)
         records = tuple(row.records for row in group)
-        grids = tuple(Grid(made, records) for made in table.of_heading(name, group))
+        grids = tuple(Grid(made, records) for made in table.of_heading(name, group, captions))
         anchor = words.slug(name)
         picture = ""
         if not self.script and curves.picture(name, found, self.folder / "pictures" / f"{anchor}.svg"):

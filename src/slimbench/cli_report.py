@@ -102,6 +102,10 @@ def tell(what: str, store: str, kind: str | None, out: str | None, pictures: str
     measurements = opened.timings()
     warn(opened)
     tables = made(what, records, measurements)
+    if what == "tuned" and records and not tables:
+        raise UserError(
+            f"Nothing in {opened.root} ran at several rates of repair: run a suite `*-reduced-rewound` too."
+        )
     if problems := audit.tables(tables, records, measurements):
         raise UserError(f"The tables fail their audit, and are not printed: {'; '.join(map(str, problems[:5]))}.")
     if pictures:

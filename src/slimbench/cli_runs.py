@@ -50,8 +50,8 @@ def logs(id: str, store: str, *, as_json: bool, follow: bool) -> None:  # noqa: 
 def merge(stores: tuple[str, ...], into: str, *, records_only: bool, as_json: bool) -> None:
     """Put the records and networks of several stores, from several machines, say, into one.
 
-    Every checksum is verified first. Where two stores disagree on a cell, the one that is there stays, and what differs
-    is said; exit status 1 then.
+    The checksum of every network that is copied is verified first. Where two stores disagree on a cell, the one that is
+    there stays, and what differs is said; exit status 1 then.
     """
     import dataclasses
     import json
