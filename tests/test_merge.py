@@ -115,6 +115,17 @@ def test_two_results_of_one_cell_are_a_conflict_in_words(made, tmp_path):
     assert [finding["is_conflict"] for finding in found] == [True, True, False]
 
 
+def test_a_score_in_its_last_digit_is_no_conflict(made, tmp_path):
+    """Of one network: another processor rounds it otherwise. Another metric, or more of a difference, is one."""
+    one, two = made("one"), made("two")
+    dense = two.record("dd")
+    for value, status in ((50.0 * (1 + 1e-14), 0), (50.001, 1)):
+        two.put(replace(dense, quality=dense.quality | {"top1": replace(dense.quality["top1"], value=value)}))
+        merge(one, two, into=tmp_path / f"all {status}", status=status)
+    two.put(replace(dense, quality={"other": dense.quality["top1"]}))
+    merge(one, two, into=tmp_path / "all", status=1)
+
+
 def merge_json(store: Store, into) -> list[str]:
     result = CliRunner().invoke(main, ["merge", str(store.root), "--into", str(into), "--json"])
     return result.stdout.splitlines()

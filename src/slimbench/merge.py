@@ -6,6 +6,7 @@ networks and scores; where they differ, that is said, and nothing that belongs t
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -90,7 +91,7 @@ class _Merge:
     def _record(self, record: Record) -> bool:
         there = self.into.record(record.id)
         if there and there.status != "failed":
-            if record.status != "failed" and _result(there) != _result(record):
+            if record.status != "failed" and not _agree(there, record):
                 raise _ConflictError(
                     f"{self.into.root} has {_words(there)}, {self.source.root} {_words(record)}: the first stays"
                 )
@@ -168,8 +169,14 @@ def _copy(source: Path, target: Path) -> None:
         part.replace(target)
 
 
-def _result(record: Record) -> tuple[object, ...]:
-    return record.status, record.artifact, record.quality, record.val_quality, record.cost
+def _agree(one: Record, other: Record) -> bool:
+    """Whether two results are the same; another processor may round the score of one network otherwise."""
+    scores = [{**{f"val {k}": v for k, v in r.val_quality.items()}, **r.quality} for r in (one, other)]
+    return (
+        (one.status, one.artifact, one.cost) == (other.status, other.artifact, other.cost)
+        and scores[0].keys() == scores[1].keys()
+        and all(math.isclose(scores[0][name].value, scores[1][name].value, rel_tol=1e-9) for name in scores[0])
+    )
 
 
 def _words(record: Record) -> str:
