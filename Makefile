@@ -56,6 +56,7 @@ evidence: env
 	$(call part,dass-cifar-thinned)
 	$(call part,gpp-cifar-reduced)
 	$(call part,gpp-cifar-reduced-controls)
+	$(call part,gpp-streams-reduced)
 	$(call part,gpp-ladder-reduced)
 	$(call part,cifar10-reduced --seeds n=6)
 	$(call part,segmentation-reduced --seeds n=6)

@@ -7,7 +7,8 @@ and whether grown Inception networks beat residual ones of equal MACs.
 ``gpp-cifar`` and ``gpp-imagenet`` have the companion's networks and a schedule of ours; ``gpp-threshold`` raises eta
 until validation suffers, as the companion does; ``gpp-ladder`` trains Inception with 3, 6, 9 and 12 modules beside
 ResNet-20, 32, 44 and 56, ``gpp-growth`` grows the first of them; ``gpp-mnist`` is fast; ``gpp-windows`` is our
-extension. ``-reduced`` is for two cores.
+extension. ``gpp-streams-reduced`` asks what it costs to keep residual streams: the companion had none. ``-reduced`` is
+for two cores.
 """
 
 from dataclasses import replace
@@ -75,6 +76,15 @@ suites = (
         "the same with the same rates by norm and at random",
         (CIFAR10("vgg16-bn-quarter", replace(RECIPE, epochs=4)),),
         Arm(compared(REDUCED), points(2, 0.5, 0.25)),
+    ),
+    suite(
+        "gpp-streams-reduced",
+        "residual streams kept and pruned, in ResNet-20 on CIFAR-10, 2 epochs at the full rate",
+        (CIFAR10("resnet20", Recipe(epochs=6, weight_decay=5e-4, fine_tune_lr=0.1)),),
+        Arm(
+            (GPP(), alone(GPP()), GPP(streams=True), alone(GPP(streams=True))),
+            points(2, 0.5, 0.25),
+        ),
     ),
     suite(
         "gpp-threshold",
