@@ -226,5 +226,5 @@ def test_no_picture_is_left_over():
 def test_the_readme_shows_the_cross_evaluation_first():
     """Before any other heading, and of CIFAR-10 alone."""
     first = (ROOT / "README.md").read_text().partition("\n## ")[0]
-    assert "<!-- results of cifar10-reduced, else dcss-cifar-reduced:" in first
+    assert "<!-- results of cifar10-reduced + cifar10-reduced-rewound:" in first
     assert {"make bench", "make test"} <= set(re.findall(r"^make \w+", first, re.MULTILINE))
