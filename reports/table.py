@@ -130,7 +130,7 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
         _Show("params (kept)", lambda f: _text.count(f, "params"), rank=11),
         _Show("nonzero", lambda f: _text.big(f["nonzero"])),
         _Show(f"{metric}{way} mean ± sd (n)", _text.quality, rank=3),
-        _Show("repair rate", _text.repair_rate, rank=12),
+        _Show("repair rate", _text.repair_rate, rank=4),
         _Show("tier", lambda f: f["tier"], rank=6),
         _Show("Δ dense", lambda f: _text.difference(f, "difference"), rank=4),
         _Show("Δ best control", lambda f: _text.difference(f, "control_difference"), rank=9),
