@@ -94,9 +94,10 @@ def _rates(every: Sequence[Tries]) -> set[float]:
 
 
 def _chosen(tries: Tries) -> Row | None:
-    """The row whose mean on val is best; of equals one of most seeds. None: no seed ended well at every rate.
+    """The row whose mean on val is best; of equals that of most seeds, of most timings, of the higher rate.
 
     A rate at which a row ended otherwise, as failed or off its budget, loses to one at which it met its budget.
+    None: no seed ended well at every rate.
     """
     ended = {rate: row for rate, row in sorted(tries.items()) if row.is_met} or {
         rate: row for rate, row in sorted(tries.items()) if row.counted
@@ -110,5 +111,5 @@ def _chosen(tries: Tries) -> Row | None:
     means = {rate: statistics.fmean(row.val_scores[seed] for seed in seeds) for rate, row in ended.items()}
     best = max(means, key=lambda rate: ended[rate].sign * means[rate])
     alike = [rate for rate in means if math.isclose(means[rate], means[best], rel_tol=1e-9)]
-    best = max(alike, key=lambda rate: len(ended[rate].counted))
+    best = max(alike, key=lambda rate: (len(ended[rate].counted), len(ended[rate].measured), rate))
     return replace(ended[best], choice=Choice(best, means, len(seeds), tries))
