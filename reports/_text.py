@@ -50,13 +50,9 @@ def quality(facts: Facts) -> str:
     """Mean ± sd (n); bold where it is better than every other row of its budget, beyond the spread."""
     if facts["mean"] is None:
         return ""
-    text = spread(facts["mean"], facts["sd"], facts["n"])
+    spread = "" if facts["sd"] is None else f" ± {facts['sd']:.2f}"
+    text = f"{facts['mean']:.2f}{spread} ({facts['n']})"
     return bold(text) if facts["is_best"] else text
-
-
-def spread(mean: float, sd: float | None, n: int) -> str:
-    """Mean ± sd (n); no sd of one."""
-    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}") + f" ({n})"
 
 
 def repair_rate(facts: Facts) -> str:

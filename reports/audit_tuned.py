@@ -44,9 +44,8 @@ def _without_rate(record: Record) -> str:
     return json.dumps({**record.cell, "seed": 0, "task": {**task, "recipe": recipe}}, sort_keys=True)
 
 
-def problems(found: Sequence[Facts], tried: Tried, less_is_better: bool) -> Iterator[tuple[Facts, str]]:
-    """What is wrong with the choices of the rows of one heading."""
-    lines = [line for line in found if line.get("repair_tries")]
+def problems(lines: Sequence[Facts], tried: Tried, less_is_better: bool) -> Iterator[tuple[Facts, str]]:
+    """What is wrong with the choices of the rows of one heading, each of which says its tries."""
     rates = [list(_parts(line["repair_tries"])) for line in lines]
     for line, here in zip(lines, rates, strict=True):
         if here != rates[0] or len(here) < 2:

@@ -70,7 +70,7 @@ def results(what: str, folder: Path) -> tuple[list[str], Summary]:
     Raises: UserError where there is none.
     """
     store = Store(_root(folder) / "reports", create=False)
-    records, measurements = store.records(), store.measurements()
+    records, measurements = store.summaries(), store.timings()
     tries = [[name.strip() for name in text.split(" + ")] for text in what.split(", else ")]
     for names in tries:
         if found := summary.summaries([discover.suite(name) for name in names], records, measurements):

@@ -73,14 +73,15 @@ def _unrated(record: Record) -> Record:
 
 
 def _comparison(every: Sequence[Tries]) -> Comparison:
-    rates = _rates(every)
+    if not (rates := _rates(every)):
+        return Comparison((), {})
     kept, left = [], defaultdict(list)
     for tries in every:
         first = next(iter(tries.values()))
-        chosen = _chosen({rate: tries[rate] for rate in rates}) if rates and rates <= tries.keys() else None
+        chosen = _chosen({rate: tries[rate] for rate in rates}) if rates <= tries.keys() else None
         if chosen:
             kept.append(chosen)
-        elif not first.is_dense and rates:
+        elif not first.is_dense:
             budget = first.first.cell["budget"]
             left[-budget["keep"], budget["resource"]].append(first.method)
     points = {f"{-keep:g} {resource}": tuple(sorted(names)) for (keep, resource), names in sorted(left.items())}
