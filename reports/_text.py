@@ -72,6 +72,15 @@ def difference(facts: Facts, name: str) -> str:
     return f"{facts[name]:+.2f}{interval}{against}"
 
 
+def whole_difference(facts: Facts, name: str) -> str:
+    """A mean difference with its interval, however few the seeds, and how many pairs it is of."""
+    if facts[name] is None:
+        return ""
+    low, high = facts[f"{name}_low"], facts[f"{name}_high"]
+    interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+    return f"{facts[name]:+.2f}{interval} ({facts[f'{name}_n']})"
+
+
 def over(facts: Facts | None) -> str:
     """A mean difference to the dense network and its seeds."""
     return f"{difference(facts, 'difference')} ({facts['difference_n']})" if facts else ""

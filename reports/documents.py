@@ -1,6 +1,7 @@
-"""A document goes in; the same with what is generated between its markers comes out.
+"""A document goes in; the same with what is generated between its markers, and what it quotes, comes out.
 
 What a block says is a function of what its marker names: methods' cards, a file, or the stored records of a suite.
+Numbers of the prose are quoted from records by footnotes (``quoted``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from slimbench import discover
 from slimbench.core import UserError
-from slimbench.reports import cards, summary, summary_picture
+from slimbench.reports import cards, quoted, summary, summary_picture
 from slimbench.store import Store, write_whole
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ _BLOCK = re.compile(
 
 
 def written_into(text: str, folder: Path) -> str:
-    """``text`` with what belongs between its markers; ``folder`` is the document's.
+    """``text`` with what belongs between its markers, and its quotes as they are; ``folder`` is the document's.
 
-    Raises: UserError where there are no markers, or where they name what does not exist.
+    Raises: UserError where there is neither, or where they name what does not exist.
     """
     new, count = _BLOCK.subn(
         lambda block: f"{block[1]}\n{_block(block['kind'], block['what'], folder)}{block[4]}", text
     )
+    if quoted.has_quotes(new):
+        return quoted.quoted_into(new, Store(_root(folder) / "reports", create=False))
     if not count:
         raise UserError("The document has no markers of what is written into it: see those of README.md.")
     return new

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LEFT = {"macs": "MACs", "params": "params", "prunable_nonzero": "weights"}
 
 SEEN = "Quality by method and share that is left: means over seeds, 95 % intervals, and the dense network's as a line"
-FOLDED = "Reasons, and the records behind every number"
+FOLDED = "Differences with their intervals, reasons, and the records behind every number"
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,10 @@ def _behind(one: Summary) -> str:
     shown: dict[str, Callable[[Mapping[str, Any]], str]] = {"method": lambda f: f["method"], "keep asked": _text.asked}
     if one.is_tuned:
         shown |= {"repair rate": _text.repair_rate, "on val by rate (n)": lambda f: f["repair_on_val"]}
+    shown |= {
+        "Δ dense (n)": lambda f: _text.whole_difference(f, "difference"),
+        "Δ best control (n)": lambda f: _text.whole_difference(f, "control_difference"),
+    }
     shown["records"] = lambda f: f.get("repair_tries") or f["ids"]
     body = tuple(tuple(Entry(text(line.facts)) for text in shown.values()) for line in one.found)
     ids = render.grid(Table(one.heading, tuple(shown), body))

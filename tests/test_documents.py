@@ -18,7 +18,7 @@ from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.reports import documents, summary, summary_picture
+from slimbench.reports import documents, quoted, summary, summary_picture
 from slimbench.store import Store
 from slimbench.tasks.digits import Digits
 from slimbench.tasks.texture_digits import TextureDigits
@@ -31,7 +31,7 @@ MARKED = "<!-- {0} of {1}: written by `bench check --write` -->\nold\n<!-- end o
 DOCUMENTS = [
     path
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
-    if "written by `bench check --write` -->" in path.read_text()
+    if "written by `bench check --write` -->" in path.read_text() or quoted.has_quotes(path.read_text())
 ]
 
 
@@ -52,6 +52,17 @@ def records():
 def shown(found=None, taken=()):
     (one,) = summary.summaries([SUITE], found or records(), taken)
     return one
+
+
+def test_differences_stand_with_their_intervals_however_few_the_seeds():
+    """Below the table, to dense and to the best control of the point, and of how many pairs."""
+    better = [record(L1Channels(), seed=s, top1=89.0 + 3 * s, macs=500, budget=HALF) for s in (0, 1)]
+    text = summary.markdown(["one"], shown([one for one in records() if one.status == "ok"] + better), "x.svg")
+    (line,) = (line for line in text.splitlines() if line.startswith("| dcss") and "| 0.5 macs" in line)
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[3:5] == ["-2.00 [-2.00, -2.00] (2)", "-2.00 [-14.71, +10.71] (2)"]
+    (line,) = (line for line in text.splitlines() if line.startswith("| magnitude") and "0.2 prunable" in line)
+    assert [cell.strip() for cell in line.split("|")][3:5] == ["-3.00 (1)", ""]
 
 
 def test_methods_down_and_points_across():
@@ -199,7 +210,7 @@ def test_a_file_is_shown_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_are_up_to_date(path):
-    """`bench check --write` has been run for every document that has markers, and every picture is of those records."""
+    """`bench check --write` has been run for each one with markers or quotes, and every picture is of those records."""
     text = path.read_text()
     assert documents.written_into(text, path.parent) == text
     for picture, one in documents.pictures(text, path.parent):

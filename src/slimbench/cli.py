@@ -313,7 +313,7 @@ def _layers(store: Store, record: Any, *, as_json: bool) -> str:
 @click.option(
     "--write",
     type=click.Path(exists=True, dir_okay=False),
-    help="Write into this document what is generated between its markers: cards, files, results.",
+    help="Write into this document what is generated between its markers (cards, files, results) and what it quotes.",
 )
 @click.option(
     "--baseline", default=None, help="Compare the store's records with this file of `bench baseline` instead."

@@ -1,0 +1,134 @@
+"""Numbers that prose quotes from records by footnotes: checked, written anew, and refused where nothing backs them."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from conftest import ROOT
+from made import NOTHING, measured, record
+from slimbench import cli
+from slimbench.core import Budget, Scores, UserError
+from slimbench.methods.dcss import DCSS
+from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
+from slimbench.reports import documents, quoted
+from slimbench.store import Store
+
+HALF = Budget(0.5, epochs=8)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two seeds of each of two methods; one that failed; the first is timed."""
+    store = Store(tmp_path / "reports")
+    for seed, (ours, theirs) in enumerate([(88.0, 87.0), (89.0, 87.0)]):
+        val = {"top1": Scores(70.0 + seed, 280.0, 400.0)}
+        store.put(record(DCSS(), seed=seed, top1=ours, macs=500, budget=HALF, val_quality=val))
+        store.put(record(L1Channels(), seed=seed, top1=theirs, macs=250, budget=HALF))
+    store.put(record(Dense(), seed=3, status="failed", reason="killed", **NOTHING))
+    store.put(measured(record(DCSS(), budget=HALF), ratio=0.9512, low=0.901, high=1.004))
+    return store
+
+
+def ids(method, *seeds):
+    return " ".join(record(method, seed=seed, budget=HALF).id for seed in seeds)
+
+
+DCSS_BOTH, L1_BOTH = ids(DCSS(), 0, 1), ids(L1Channels(), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("prose", "said", "right"),
+    [
+        ("It ends at 0.00[^a].", DCSS_BOTH, "It ends at 88.50[^a]."),
+        ("It ends at 0.0, at last[^a]: so", f"top1 of {DCSS_BOTH}.", "It ends at 88.5, at last[^a]: so"),
+        ("Ahead by 0.0 points[^a]", f"{DCSS_BOTH} minus {L1_BOTH}", "Ahead by 1.5 points[^a]"),
+        (
+            "0.50 was 0.00 points (0.00 to 0.00, 2 seeds) more[^a]",
+            f"{DCSS_BOTH} minus {L1_BOTH}",
+            "0.50 was 1.50 points (-4.85 to 7.85, 2 seeds) more[^a]",
+        ),
+        ("0.0 behind[^a]", f"{L1_BOTH} minus {DCSS_BOTH}", "-1.5 behind[^a]"),
+        ("chosen at 0.00[^a]", f"val of {DCSS_BOTH}", "chosen at 70.50[^a]"),
+        ("0.0 % of the MACs[^a]", f"macs of {DCSS_BOTH}", "50.0 % of the MACs[^a]"),
+        (
+            "ran at 0.00 times (0.00 to 0.00)[^a]",
+            f"speed of {ids(DCSS(), 0)} on cpu quick",
+            "ran at 0.95 times (0.90 to 1.00)[^a]",
+        ),
+    ],
+)
+def test_the_number_before_a_footnote_is_that_of_its_records(store, prose, said, right):
+    """With its interval, at its own decimals; what stands elsewhere is left alone."""
+    text = f"1.23 before.\n\n{prose}\n\n```md\n0.77[^a]\n```\n\n[^a]: {said}\n"
+    new = quoted.quoted_into(text, store)
+    assert new == text.replace(prose, right)
+    assert quoted.quoted_into(new, store) == new
+
+
+def test_every_place_of_a_footnote_and_every_footnote_is_written(store):
+    """A long one may go on in lines that are indented; one without records is any footnote."""
+    prose = "From 0.0[^a] to 0.0[^b], that is 0.000[^a]."
+    text = f"{prose}\n\n[^a]: val of\n    {DCSS_BOTH}\n[^b]: {L1_BOTH}\n[^c]: See the paper, 0.5.\n"
+    assert quoted.quoted_into(text, store).startswith("From 70.5[^a] to 87.0[^b], that is 70.500[^a].\n")
+    assert quoted.has_quotes(text)
+    assert not quoted.has_quotes("0.5[^c]\n\n[^c]: See the paper, 0.5.\n")
+
+
+@pytest.mark.parametrize(
+    ("prose", "said", "why"),
+    [
+        ("0.5[^a]", "the record 0123456789abcdef", "words that cannot be checked"),
+        ("0.5[^a]", "0123456789abcdef", r"record 0123456789abcdef, which .* does not have"),
+        ("0.5[^a]", record(Dense(), seed=3).id, "quotes the score of .*, which ended as failed without it"),
+        ("0.5[^a]", f"mIoU of {DCSS_BOTH}", "quotes the mIoU of"),
+        ("0.5[^a]", f"val of {L1_BOTH}", "quotes the val of"),
+        ("half[^a]", DCSS_BOTH, "no number with decimals before"),
+        ("0.5\n\nhalf[^a]", DCSS_BOTH, "no number with decimals before"),
+        ("0.5", DCSS_BOTH, "stands behind nothing"),
+        ("0.5 (0.1 to 0.9)[^a]", ids(DCSS(), 0), "is of one seed, which has no interval"),
+        ("0.5[^a]", f"{DCSS_BOTH} minus {ids(L1Channels(), 0)}", r"seeds \[0, 1\] with seeds \[0\]"),
+        ("0.5[^a]", f"{ids(DCSS(), 0)} {ids(L1Channels(), 0)}", "two records of seed 0 on one side"),
+        ("0.5[^a]", f"{DCSS_BOTH} on cpu quick", "only a speed is timed"),
+        ("0.5[^a]", f"speed of {DCSS_BOTH} on cpu quick", "a timing is of one"),
+        ("0.5[^a]", f"speed of {ids(DCSS(), 0)} on cpu full", "was timed on: cpu quick, machine "),
+        ("0.5[^a]", f"speed of {ids(L1Channels(), 0)}", "was timed on: nothing"),
+        ("0.5[^a][^b]", f"{DCSS_BOTH}\n[^b]: {L1_BOTH}", "different things of one number"),
+    ],
+)
+def test_a_quote_that_nothing_backs_is_refused(store, prose, said, why):
+    """In one sentence that names the footnote."""
+    with pytest.raises(UserError, match=why):
+        quoted.quoted_into(f"{prose}\n\n[^a]: {said}\n", store)
+
+
+def test_of_two_machines_one_must_be_named(store):
+    """Their timings differ."""
+    of_it = record(DCSS(), budget=HALF)
+    env = of_it.environment | {"cpu": "another"}
+    store.put(measured(of_it, ratio=2.0, env=env))
+    with pytest.raises(UserError, match=r"timed on: cpu quick, machine (\w+); cpu quick, machine (\w+)\.") as caught:
+        quoted.quoted_into(f"0.0[^a]\n\n[^a]: speed of {of_it.id} on cpu quick\n", store)
+    places = str(caught.value).partition("timed on: ")[2].removesuffix(".").split("; ")
+    numbers = {quoted.quoted_into(f"0.0[^a]\n\n[^a]: speed of {of_it.id} on {place}\n", store)[:3] for place in places}
+    assert numbers == {"1.0", "2.0"}
+
+
+def test_bench_check_writes_quotes(store, tmp_path):
+    """Into a document without markers too; a wrong one leaves it as it was, with exit status 2."""
+    page = tmp_path / "page.md"
+    page.write_text(f"0.0[^a]\n\n[^a]: {DCSS_BOTH}\n")
+    result = CliRunner().invoke(cli.main, ["check", "--write", str(page)])
+    assert (result.exit_code, page.read_text()[:4]) == (0, "88.5")
+    assert documents.written_into(page.read_text(), tmp_path) == page.read_text()
+    page.write_text(before := "0.0[^a]\n\n[^a]: 0123456789abcdef\n")
+    result = CliRunner().invoke(cli.main, ["check", "--write", str(page)])
+    assert result.exit_code == 2
+    assert "[^a] names the record 0123456789abcdef" in result.output
+    assert page.read_text() == before
+
+
+def test_the_findings_quote_their_numbers():
+    """Nothing in them would be noticed otherwise when a record changes."""
+    assert quoted.has_quotes((ROOT / "docs/findings.md").read_text())
