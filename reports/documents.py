@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,29 +29,40 @@ _BLOCK = re.compile(
 )
 
 
-def written_into(text: str, folder: Path) -> str:
+@dataclass(frozen=True)
+class _Source:
+    """Where a document's numbers come from, how ``--store`` names it, and where pictures of them go."""
+
+    store: Store
+    name: str
+    pictures: Path
+
+
+def written_into(text: str, folder: Path, store: str | None = None) -> str:
     """``text`` with what belongs between its markers, and its quotes as they are; ``folder`` is the document's.
+
+    ``store``: folder of records; else ``reports`` of the nearest folder above the document that has some.
 
     Raises: UserError where there is neither, or where they name what does not exist.
     """
     new, count = _BLOCK.subn(
-        lambda block: f"{block[1]}\n{_block(block['kind'], block['what'], folder)}{block[4]}", text
+        lambda block: f"{block[1]}\n{_block(block['kind'], block['what'], folder, store)}{block[4]}", text
     )
     if quoted.has_quotes(new):
-        return quoted.quoted_into(new, Store(_root(folder) / "reports", create=False))
+        return quoted.quoted_into(new, _source(folder, store).store)
     if not count:
         raise UserError("The document has no markers of what is written into it: see those of README.md.")
     return new
 
 
-def _block(kind: str, what: str, folder: Path) -> str:
+def _block(kind: str, what: str, folder: Path, store: str | None) -> str:
     if kind == "methods":
         return cards.methods_table()
     if kind == "cards":
         return cards.methods_cards()
     if kind == "file":
         return _file(folder / what.strip())
-    return _results(what, folder)
+    return _results(what, folder, _source(folder, store))
 
 
 def _file(path: Path) -> str:
@@ -59,55 +71,56 @@ def _file(path: Path) -> str:
     return f"```python\n{path.read_text().rstrip()}\n```"
 
 
-def _results(what: str, folder: Path) -> str:
-    names, one = results(what, folder)
-    picture = os.path.relpath(_picture(names, folder), folder)
-    return summary.markdown(names, one, Path(picture).as_posix())
+def _results(what: str, folder: Path, source: _Source) -> str:
+    names, one = _shown(what, source)
+    picture = os.path.relpath(_picture(names, source), folder)
+    return summary.markdown(names, one, Path(picture).as_posix(), source.name)
 
 
-def results(what: str, folder: Path) -> tuple[list[str], Summary]:
-    """Of suites in order ("a, else b") the first that has records beside the document; its heading of most rows.
+def _shown(what: str, source: _Source) -> tuple[list[str], Summary]:
+    """Of suites in order ("a, else b") the first that has records; its heading of most rows.
 
     "a + b" is one comparison of two suites: each row at the rate of repair that validation chose (``tuned``).
 
     Raises: UserError where there is none.
     """
-    store = Store(_root(folder) / "reports", create=False)
-    records, measurements = store.summaries(), store.timings()
+    records, measurements = source.store.summaries(), source.store.timings()
     tries = [[name.strip() for name in text.split(" + ")] for text in what.split(", else ")]
     for names in tries:
         if found := summary.summaries([discover.suite(name) for name in names], records, measurements):
             return names, max(found, key=lambda one: len(one.found))
     said = " or ".join(" + ".join(names) + " at several rates of repair" * (len(names) > 1) for names in tries)
     first = "`, `".join(f"bench run {name}" for name in tries[0])
-    raise UserError(f"{store.root} has no records of {said}: `{first}` makes them.")
+    raise UserError(f"{source.store.root} has no records of {said}: `{first}` makes them.")
 
 
-def _root(folder: Path) -> Path:
-    """The nearest folder above that has stored records. Raises: UserError."""
-    for above in (folder, *folder.parents):
-        if (above / "reports" / "records").is_dir():
-            return above
-    raise UserError(f"No folder above {folder} has reports/records, of which results are made.")
+def _source(folder: Path, store: str | None) -> _Source:
+    """Pictures of a project's ``reports`` lie in its ``docs/pictures``, of another store beside the document."""
+    above = next((above for above in (folder, *folder.parents) if (above / "reports" / "records").is_dir()), None)
+    if above and (store is None or Path(store).expanduser().absolute() == above / "reports"):
+        return _Source(Store(above / "reports", create=False), "reports", above / "docs" / "pictures")
+    if store is None:
+        raise UserError(f"No folder above {folder} has reports/records: name the store of results with --store.")
+    return _Source(Store(store, create=False), store, folder / "pictures")
 
 
-def _picture(suites: Sequence[str], folder: Path) -> Path:
-    return _root(folder) / "docs" / "pictures" / f"{'-and-'.join(suites)}.svg"
+def _picture(suites: Sequence[str], source: _Source) -> Path:
+    return source.pictures / f"{'-and-'.join(suites)}.svg"
 
 
-def pictures(text: str, folder: Path) -> Iterator[tuple[Path, Summary]]:
+def pictures(text: str, folder: Path, store: str | None = None) -> Iterator[tuple[Path, Summary]]:
     """The pictures that a document's results show: where they lie, and what they are of."""
     for block in _BLOCK.finditer(text):
         if block["kind"] == "results":
-            names, one = results(block["what"], folder)
-            yield _picture(names, folder), one
+            names, one = _shown(block["what"], source := _source(folder, store))
+            yield _picture(names, source), one
 
 
-def write(document: Path) -> bool:
-    """Write the blocks of a document, and the pictures in them; whether anything changed."""
+def write(document: Path, store: str | None = None) -> bool:
+    """Write the blocks of a document, its quotes, and the pictures in it; whether anything changed."""
     folder, old = document.absolute().parent, document.read_text()
-    new = written_into(old, folder)
-    drawn = {path: summary_picture.svg(one) for path, one in pictures(old, folder)}
+    new = written_into(old, folder, store)
+    drawn = {path: summary_picture.svg(one) for path, one in pictures(old, folder, store)}
     changed = {path: text for path, text in drawn.items() if not path.is_file() or path.read_text() != text}
     for path, text in (changed | ({document: new} if new != old else {})).items():
         path.parent.mkdir(parents=True, exist_ok=True)

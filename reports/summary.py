@@ -146,7 +146,7 @@ def _entry(line: Line | None) -> Entry:
     return Entry(_text.quality(line.facts) or line.facts["status"], line.row.reasons)
 
 
-def markdown(suites: Sequence[str], one: Summary, picture: str) -> str:
+def markdown(suites: Sequence[str], one: Summary, picture: str, store: str = "reports") -> str:
     """The first screen: the tables, the picture, and folded away below them the reasons and the records."""
     metric = next(line.facts["metric"] for line in one.found if line.facts["metric"])
     few = any(line.facts["difference_indicative"] for line in one.compressed)
@@ -156,7 +156,7 @@ def markdown(suites: Sequence[str], one: Summary, picture: str) -> str:
     grids = "\n\n".join(map(render.grid, tables(one)))
     names = " and ".join(f"`{name}`" for name in suites)
     what = "tuned" if one.is_tuned else suites[0]
-    made = f"Suite{'s' * one.is_tuned} {names}, {one.heading}. All columns: `bench report {what} --store reports`."
+    made = f"Suite{'s' * one.is_tuned} {names}, {one.heading}. All columns: `bench report {what} --store {store}`."
     below = f"<details markdown='1'><summary>{FOLDED}</summary>\n\n{_behind(one)}\n\n</details>"
     return f"{above}\n\n{grids}\n\n{made}\n\n![{SEEN}]({picture})\n\n{below}"
 

@@ -6,11 +6,13 @@ import re
 from xml.etree import ElementTree as ET
 
 import pytest
+from click.testing import CliRunner
 
 from conftest import ROOT
 from made import NOTHING, measured, record
 from slimbench import discover
 from slimbench.benchmarks import _arms
+from slimbench.cli import main
 from slimbench.core import Arm, Budget, Recipe, Suite, UserError
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
@@ -195,6 +197,27 @@ def test_the_first_suite_with_records_is_shown(tmp_path):
         documents.written_into(MARKED.format("results", "cifar10-reduced"), tmp_path)
     with pytest.raises(UserError, match="Unknown suite 'nothing'"):
         documents.written_into(MARKED.format("results", "nothing"), tmp_path)
+
+
+def test_a_document_of_ones_own_shows_the_store_that_is_named(tmp_path, monkeypatch):
+    """Its picture lies beside it; without a name the nearest reports count, and without these it says what to do."""
+    mine = Store(tmp_path / "mine")
+    for one in [record(Dense(), top1=90.0), record(DCSS(), top1=88.0, budget=HALF)]:
+        mine.put(one)
+    page = tmp_path / "paper" / "page.md"
+    page.parent.mkdir()
+    page.write_text(MARKED.format("results", "quick"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_STORE", "mine")
+    result = CliRunner().invoke(main, ["check", "--write", "paper/page.md"])
+    assert (result.exit_code, page.read_text()) == (2, MARKED.format("results", "quick"))
+    assert "has reports/records: name the store of results with --store" in result.output
+    result = CliRunner().invoke(main, ["check", "--write", "paper/page.md", "--store", "mine"])
+    assert (result.exit_code, result.output) == (0, "paper/page.md: written\n")
+    assert "| 88.00 (1)" in page.read_text()
+    assert "](pictures/quick.svg)" in page.read_text()
+    assert "--store mine`" in page.read_text()
+    assert (tmp_path / "paper/pictures/quick.svg").is_file()
 
 
 def test_a_file_is_shown_as_it_is(tmp_path):

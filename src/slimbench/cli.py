@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from slimbench import __version__, cli_nightly, cli_report, cli_runs, cli_site, discover, environment
 from slimbench.cli_options import options, prepare, warn
@@ -333,6 +334,7 @@ def check(
 ) -> None:
     """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong.
 
+    With --write: from the records of --store, else of the nearest reports/ above the document.
     With --baseline: whether the store's records are as they were; 1 where one got worse, 2 where that cannot be told.
     """
     from slimbench import checking
@@ -340,7 +342,9 @@ def check(
 
     prepare(data, plugin)
     if write:
-        click.echo(f"{write}: {'written' if documents.write(Path(write)) else 'is up to date'}")
+        named = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
+        is_new = documents.write(Path(write), store if named else None)
+        click.echo(f"{write}: {'written' if is_new else 'is up to date'}")
         return
     if baseline:
         sys.exit(cli_nightly.compared(store, baseline, summary, junit))
