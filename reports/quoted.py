@@ -29,6 +29,9 @@ _NAMES_RECORDS = re.compile(r"\b[0-9a-f]{16}\b")
 _SAID = re.compile(rf"(?:(?P<what>.+?) of )?(?P<ours>{_IDS})(?: minus (?P<theirs>{_IDS}))?(?: on (?P<column>.+?))?\.?")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?!\w)")
 _INTERVAL = re.compile(r"\((?P<low>-?\d+\.\d+)\s+to\s+(?P<high>-?\d+\.\d+)[^()]*\)")
+_PART = re.compile(
+    r"\n[ \t]*\n|^[ \t]*(?:[-*+]|\d+\.)[ \t]|^\||^#", re.MULTILINE
+)  # a paragraph, an item, a row of a table
 _SHARES = ("macs", "params", "nonzero")
 _HOW = (
     "say `IDS`, `METRIC of IDS`, `val of IDS`, `macs of IDS` (their share, in %), one of these with `minus IDS`, "
@@ -103,7 +106,7 @@ def _markers(text: str, name: str) -> Iterator[int]:
 
 def _numbers(text: str, marker: int, quote: _Quote, found: Difference) -> Iterator[tuple[tuple[int, int], float]]:
     """Spans of the number before a marker and of its interval's ends, each with its value."""
-    start = text.rfind("\n\n", 0, marker) + 1
+    start = max((part.end() for part in _PART.finditer(text, 0, marker)), default=0)
     numbers = list(_NUMBER.finditer(text, start, marker))
     for interval in _INTERVAL.finditer(text, start, marker):
         if numbers and interval.end("high") == numbers[-1].end():
@@ -113,7 +116,7 @@ def _numbers(text: str, marker: int, quote: _Quote, found: Difference) -> Iterat
             yield interval.span("high"), found.high
             numbers = numbers[:-2]
     if not numbers:
-        raise UserError(f"There is no number with decimals before [^{quote.name}] in its paragraph.")
+        raise UserError(f"There is no number with decimals before [^{quote.name}] in its paragraph, item or row.")
     yield numbers[-1].span(), found.mean
 
 
