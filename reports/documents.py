@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimbench import discover
+from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.core import UserError
-from slimbench.reports import cards, quoted, summary, summary_picture
+from slimbench.reports import audit, cards, papers, quoted, render, summary, summary_picture
 from slimbench.store import Store, write_whole
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from slimbench.reports.summary import Summary
 
 _BLOCK = re.compile(
-    r"(<!-- (?P<kind>methods|cards|file|results)(?: of)?(?P<what>[^:]*): written by `bench check --write` -->)"
+    r"(<!-- (?P<kind>methods|cards|claims|file|results)(?: of)?(?P<what>[^:]*): written by `bench check --write` -->)"
     r".*?(\n<!-- end of (?P=kind) -->)",
     re.DOTALL,
 )
@@ -62,6 +63,8 @@ def _block(kind: str, what: str, folder: Path, store: str | None) -> str:
         return cards.methods_cards()
     if kind == "file":
         return _file(folder / what.strip())
+    if kind == "claims":
+        return _claims(_source(folder, store))
     return _results(what, folder, _source(folder, store))
 
 
@@ -69,6 +72,17 @@ def _file(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"The document shows the file {path}, which does not exist.")
     return f"```python\n{path.read_text().rstrip()}\n```"
+
+
+def _claims(source: _Source) -> str:
+    records, measurements = source.store.summaries(), source.store.timings()
+    claims, evidence = papers.overview(PAPERS, records, measurements)
+    if problems := audit.tables([claims, evidence], records, measurements):
+        raise UserError(f"What papers claim fails its audit: {'; '.join(map(str, problems[:5]))}.")
+    said = "A verdict needs the whole 95 % interval on one side of the criterion, and three seeds"
+    made = f"{said}. Criteria and sources: `bench report papers --store {source.name}`."
+    folded = summary.folded("What each record says of them", render.grid(evidence))
+    return f"{render.grid(claims)}\n\n{made}\n\n{folded}"
 
 
 def _results(what: str, folder: Path, source: _Source) -> str:

@@ -205,11 +205,11 @@ def decided(found: Sequence[Finding]) -> Verdict:
     """Of a claim: what full recipes and enough seeds say, else what there is; no verdict where findings disagree."""
     if not found:
         return "not run"
-    verdicts = {finding.verdict for finding in _decisive(found)}
+    verdicts = {finding.verdict for finding in decisive(found)}
     return verdicts.pop() if len(verdicts) == 1 else "cannot tell"
 
 
-def _decisive(found: Sequence[Finding]) -> Sequence[Finding]:
+def decisive(found: Sequence[Finding]) -> Sequence[Finding]:
     """Those of full recipes where there are any, and of these those of enough seeds where there are any."""
     full = [finding for finding in found if not finding.reduced] or found
     return [finding for finding in full if finding.estimate.n >= LEAST_SEEDS or finding.column] or full
@@ -219,7 +219,7 @@ def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
     """The verdict with what limits it: reduced recipes, few seeds, disagreement."""
     if verdict == "not run":
         return verdict
-    used = _decisive(found)
+    used = decisive(found)
     limits = ["reduced recipe"] if used[0].reduced else []
     seeds = [finding.estimate.n for finding in used if finding.column is None]
     if seeds and min(seeds) < ENOUGH_SEEDS:

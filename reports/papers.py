@@ -52,14 +52,61 @@ def claimed(paper: Paper, groups: Groups, fidelity: Callable[[str], str]) -> lis
     return [_verdicts(paper, found, fidelity), *_evidence(found)]
 
 
+def overview(
+    papers: Sequence[Paper], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
+) -> tuple[Table, Table]:
+    """Every claim on a line, with what decided it; and on a line each finding of all of them, with its records."""
+    groups = rows(records, measurements)
+    found = [(paper, claim, judging.findings(claim, groups)) for paper in papers for claim in paper.claims]
+    claims = [
+        (
+            paper.name,
+            claim.says,
+            _claimed(_fact(claim)),
+            _decided_by(told),
+            judging.in_words(judging.decided(told), told),
+        )
+        for paper, claim, told in found
+    ]
+    heads = ("paper", "claim", "claimed", "ours, 95 % interval (n)", "verdict")
+    told = [_facts(finding) | {"paper": paper.name} for paper, _, findings in found for finding in findings]
+    evidence = [
+        (
+            f["paper"],
+            f["claim"],
+            f["where"],
+            _asked(f),
+            f["against"] or "",
+            f["figure"],
+            _ours(f),
+            f["verdict"],
+            f["ids"],
+        )
+        for f in told
+    ]
+    below = ("paper", "claim", "where", "ours", "against", "figure", "ours, 95 % interval (n)", "verdict", "records")
+    return (
+        Table("Claimed against reproduced", heads, tuple(tuple(map(Entry, line)) for line in claims)),
+        Table("What the records say", below, tuple(tuple(map(Entry, line)) for line in evidence), facts=tuple(told)),
+    )
+
+
+def _decided_by(told: Sequence[Finding]) -> str:
+    """The finding that decided, or the range of several."""
+    facts = [_facts(finding) for finding in judging.decisive(told)] if told else []
+    if len(facts) < 2:
+        return "".join(f"{_ours(f)}, {f['where']}" for f in facts)
+    least, most = (choose(f["ours"] for f in facts) for choose in (min, max))
+    return f"{least:.2f} to {most:.2f} {facts[0]['unit']} in {len(facts)} findings"
+
+
 def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fidelity: Callable[[str], str]) -> Table:
     heads = ("claim", "claimed", "passes when", "fidelity", "verdict", "source")
     facts: list[dict[str, Any]] = [
         {
             "paper": paper.name,
             "claim": claim.says,
-            "claimed": claim.claimed,
-            "convention": claim.convention,
+            **_fact(claim),
             "criterion": claim.criterion,
             "fidelity": _fidelity(told) if told else fidelity((claim.ours and claim.ours.method) or paper.methods[0]),
             "verdict": judging.decided(told),
@@ -85,6 +132,10 @@ def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fi
 
 def _fidelity(told: Sequence[Finding]) -> str:
     return ", ".join(sorted({kind for finding in told for kind in finding.row.fidelity}))
+
+
+def _fact(claim: Claim) -> dict[str, Any]:
+    return {"claimed": claim.claimed, "convention": claim.convention}
 
 
 def _claimed(facts: Mapping[str, Any]) -> str:
@@ -142,15 +193,23 @@ def _facts(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _shown(f: Mapping[str, Any]) -> tuple[str, ...]:
+def _asked(f: Mapping[str, Any]) -> str:
+    return f"{f['method']} {_text.asked(f)}".strip()
+
+
+def _ours(f: Mapping[str, Any]) -> str:
     interval = "" if f["low"] is None else f" [{f['low']:.2f}, {f['high']:.2f}]"
+    return f"{f['ours']:.2f} {f['unit']}{interval} ({f['n']})"
+
+
+def _shown(f: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f["claim"],
         f["where"],
-        f"{f['method']} {_text.asked(f)}".strip(),
+        _asked(f),
         f["against"] or "",
         f["figure"],
-        f"{f['ours']:.2f} {f['unit']}{interval} ({f['n']})",
+        _ours(f),
         _text.number(f["gap"], "+.2f"),
         _text.number(f["errors"], "+.1f"),
         f["recipe"],

@@ -157,8 +157,13 @@ def markdown(suites: Sequence[str], one: Summary, picture: str, store: str = "re
     names = " and ".join(f"`{name}`" for name in suites)
     what = "tuned" if one.is_tuned else suites[0]
     made = f"Suite{'s' * one.is_tuned} {names}, {one.heading}. All columns: `bench report {what} --store {store}`."
-    below = f"<details markdown='1'><summary>{FOLDED}</summary>\n\n{_behind(one)}\n\n</details>"
+    below = folded(FOLDED, _behind(one))
     return f"{above}\n\n{grids}\n\n{made}\n\n![{SEEN}]({picture})\n\n{below}"
+
+
+def folded(title: str, text: str) -> str:
+    """Markdown that opens on a click."""
+    return f"<details markdown='1'><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def _dense(line: Line) -> str:

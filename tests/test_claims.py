@@ -15,11 +15,12 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.reports import audit, judging, papers, render
-from slimbench.reports.claim import Claim, Select
+from slimbench.reports.claim import Claim, Paper, Select
 from slimbench.reports.rows import rows
 from slimbench.statistics import Difference
 from slimbench.store import Store
 from slimbench.tasks.cifar import CIFAR10
+from slimbench.tasks.digits import Digits
 
 BETTER = Claim("layers beat channels", "somewhere", "better", Select("resconv"), Select("l1_channels"))
 WOBBLE = (0.0, 0.1, -0.1)
@@ -242,6 +243,29 @@ def test_claims_against_the_project_own_records():
     assert all(line["ids"] for line in evidence)
     text = render.markdown(tables)
     assert "reduced: " in text
+
+
+def test_an_overview_has_every_claim_with_what_decided_it():
+    """One finding with its interval and place, several as their range, none as not run; each finding with its ids."""
+    other = replace(BETTER, says="layers are no better", theirs=Select("random_channels"))
+    paper = Paper("X", "Methods", ("resconv",), (replace(BETTER, claimed=2.5, convention="points"), other))
+    claims, evidence = papers.overview((paper,), pair(90.0, 88.0), [])
+    assert [[entry.text for entry in line] for line in claims.body] == [
+        [
+            "X",
+            "layers beat channels",
+            "2.5 (points)",
+            "2.00 points [1.75, 2.25] (3), digits/resnet20",
+            "supported (indicative: 3 seeds)",
+        ],
+        ["X", "layers are no better", "", "", "not run"],
+    ]
+    (line,) = evidence.body
+    assert line[3].text == "resconv v2 0.5 macs"
+    assert len(line[-1].text.split()) == 6
+    twice = pair(90.0, 88.0) + pair(85.0, 88.0, task=Digits(recipe=Recipe(epochs=1)))
+    claims, _ = papers.overview((paper,), twice, [])
+    assert [entry.text for entry in claims.body[0]][3] == "-3.00 to 2.00 points in 2 findings"
 
 
 def test_a_claimed_number_stands_in_the_row_that_it_is_of():

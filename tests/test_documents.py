@@ -12,6 +12,7 @@ from conftest import ROOT
 from made import NOTHING, measured, record
 from slimbench import discover
 from slimbench.benchmarks import _arms
+from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.cli import main
 from slimbench.core import Arm, Budget, Recipe, Suite, UserError
 from slimbench.methods.dcss import DCSS
@@ -20,7 +21,7 @@ from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.reports import documents, quoted, summary, summary_picture
+from slimbench.reports import audit, documents, quoted, summary, summary_picture
 from slimbench.store import Store
 from slimbench.tasks.digits import Digits
 from slimbench.tasks.texture_digits import TextureDigits
@@ -218,6 +219,18 @@ def test_a_document_of_ones_own_shows_the_store_that_is_named(tmp_path, monkeypa
     assert "](pictures/quick.svg)" in page.read_text()
     assert "--store mine`" in page.read_text()
     assert (tmp_path / "paper/pictures/quick.svg").is_file()
+
+
+def test_every_claim_is_shown_with_its_verdict_and_only_what_adds_up(tmp_path, monkeypatch):
+    """Of the store beside the document; a table that fails its audit is not written."""
+    store = Store(tmp_path / "reports")
+    store.put(record(Dense(), top1=90.0))
+    text = "<!-- claims: written by `bench check --write` -->\n<!-- end of claims -->\n"
+    new = documents.written_into(text, tmp_path)
+    assert len(re.findall(r"\| not run +\|$", new, re.MULTILINE)) == sum(len(paper.claims) for paper in PAPERS)
+    monkeypatch.setattr(audit, "tables", lambda *_: ["one number is another"])
+    with pytest.raises(UserError, match="fails its audit: one number is another"):
+        documents.written_into(text, tmp_path)
 
 
 def test_a_file_is_shown_as_it_is(tmp_path):
