@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from slimbench import identity
-from slimbench.core import Cost, Record, Scores, pack
+from slimbench.core import Cost, Record, Scores, Settings, pack
 from slimbench.environment import environment
 from slimbench.hardware_profiles import _protocol
 
@@ -28,7 +28,7 @@ def record(seed: int, right: int = 180, *, proxy: str = PROXY, macs: int = 1000,
     made = Record(
         id=identity.digest(label),
         label=label,
-        cell={"task": {"is": "digits"}, "seed": seed},
+        cell={"task": {"is": "digits"}, "seed": seed, "settings": identity.describe(Settings())},
         status="ok",
         quality={"top1": score},
         val_quality={"top1": score},

@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 import nights
-from slimbench import baseline, environment
+from conftest import ROOT
+from slimbench import baseline, discover, environment, identity
 from slimbench.cli import main
+from slimbench.plan import plan
 from slimbench.store import Store
 
 
@@ -32,6 +34,11 @@ def put(name: str, records) -> str:
     for record in records:
         Store(name).put(replace(record, artifact=""))
     return name
+
+
+def trained_in(precision: str, record):
+    settings = record.cell["settings"] | {"precision": precision}
+    return replace(record, id=f"{precision}{record.id}"[:16], cell=record.cell | {"settings": settings})
 
 
 def roll(bench, store: str, because: str = "a test"):
@@ -72,6 +79,29 @@ def test_what_cannot_be_told_is_status_2_and_an_error(bench):
     assert len(list(ElementTree.parse("junit.xml").getroot().iter("error"))) == 1
 
 
+def test_a_night_that_was_trained_otherwise_cannot_be_told(bench):
+    """Every id would differ, which is no regression: one finding says what to run. A baseline that does not say is."""
+    roll(bench, put("store", nights.night()))
+    head = put("head", [trained_in("bf16", record) for record in nights.night()])
+    assert check(bench, head).exit_code == 2
+    (error,) = ElementTree.parse("junit.xml").getroot().iter("error")
+    assert error.get("message") == (
+        "the records were trained in bf16 on cpu with 1 thread(s), the baseline's in fp32 on cpu with 1 thread(s): "
+        "run the suite with --device cpu --precision fp32 --threads 1 in an empty store"
+    )
+    base = json.loads(Path("base.json").read_text())
+    del base["settings"]
+    Path("base.json").write_text(json.dumps(base))
+    assert check(bench, head).exit_code == 1
+
+
+def test_the_projects_own_baseline_is_of_todays_cells():
+    """Each version that is raised, and each new cell of the suite, wants `make baseline`: else every night is red."""
+    base = baseline.read(ROOT / "baselines/nightly.json")
+    cells = plan(discover.suite("nightly"), environment.resolve(**base.settings))
+    assert {cell.id for cell in base.cells} == {identity.cell_id(cell) for cell in cells}
+
+
 def test_rolling_says_what_moved_and_why(bench):
     """Never silently: a reason is asked for, and kept."""
     roll(bench, put("store", nights.night()))
@@ -91,6 +121,10 @@ def test_rolling_says_what_moved_and_why(bench):
         ([nights.record(0, status="failed")], "1 cells failed"),
         ([nights.record(0), nights.record(1, environment=environment.environment() | {"cpu": "other"})], "2 machines"),
         ([nights.record(0), nights.record(1, environment=environment.environment() | {"commit": "x"})], "2 commits"),
+        (
+            [nights.record(0), trained_in("bf16", nights.record(1))],
+            "trained in bf16 on cpu with 1 thread(s) and fp32 on cpu with 1 thread(s)",
+        ),
     ],
 )
 def test_what_no_baseline_is_made_of(bench, records, words):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from slimbench import discover
@@ -128,6 +128,7 @@ class Baseline:
         because: why it was rolled.
         machine: what ``environment.machine`` said where the records were made.
         apart: by profile, how far timings of equal networks were apart.
+        settings: device, precision and threads of every cell; an older file does not say.
 
     """
 
@@ -136,6 +137,7 @@ class Baseline:
     because: str
     machine: Mapping[str, Any]
     apart: Mapping[str, Apart]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
         """Whole or not at all; one line a cell, so that a diff shows what rolled."""
@@ -163,7 +165,7 @@ def read(file: Path) -> Baseline:
 
 
 def of(records: Sequence[Record], because: str) -> Baseline:
-    """A baseline, without latencies, of records that were made at one commit on one machine. Raises: UserError else."""
+    """A baseline, without latencies, of records of one commit, machine and way of training. Raises: UserError else."""
     cells = newest(records)
     if not cells:
         raise UserError("The store has no records: run a suite first.")
@@ -178,13 +180,28 @@ def of(records: Sequence[Record], because: str) -> Baseline:
             f"The records come from {len(commits)} commits and {len(machines)} machines: "
             "run the suite in an empty store."
         )
-    return Baseline(tuple(cells), commits[0], because, next(iter(machines.values())), {})
+    settings = {digest(found): found for found in map(settings_of, chosen)}
+    if len(settings) > 1:
+        said = " and ".join(sorted(map(in_words, settings.values())))
+        raise UserError(f"The records were trained in {said}: run the suite once, in an empty store.")
+    machine, trained = (next(iter(found.values())) for found in (machines, settings))
+    return Baseline(tuple(cells), commits[0], because, machine, {}, trained)
 
 
 def machine_of(record: Record) -> Mapping[str, Any]:
     """Where a record was made, without which SlimBench made it: ``environment.machine`` said it."""
     versions = {name: version for name, version in record.environment["versions"].items() if name != "slimbench"}
     return {k: v for k, v in record.environment.items() if k != "commit"} | {"versions": versions}
+
+
+def settings_of(record: Record) -> Mapping[str, Any]:
+    """How it was trained: ``environment.resolve`` takes it."""
+    return {name: value for name, value in record.cell["settings"].items() if name != "is"}
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Precision, device and threads."""
+    return "{precision} on {device} with {threads} thread(s)".format(**settings)
 
 
 # ------------------------------------------------------------------------------------- networks to be timed against

@@ -123,10 +123,12 @@ def _stepped(step: Step) -> int:
 
 def _made(step: Step, tree: Path, store: Path) -> bool:
     """Whether the commit's own code could make the cells."""
-    wanted = {cell.label: cell.seed for cell in _wanted(step, baseline.read(Path(step.file)))}
+    base = baseline.read(Path(step.file))
+    wanted = {cell.label: cell.seed for cell in _wanted(step, base)}
     path = [str(tree / "src")] if (tree / "src/slimbench").is_dir() else []
     env = os.environ | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
     asked = {"suite": step.suite, "task": step.tasks, "method": step.methods, "wanted": wanted, "store": str(store)}
+    asked["settings"] = dict(base.settings)
     asked["plugins"] = [str(tree / plugin) for plugin in step.plugins]
     done = subprocess.run([sys.executable, "-P", str(_MAKER), json.dumps(asked)], env=env, check=False)
     return done.returncode == 0

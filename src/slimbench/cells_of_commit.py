@@ -21,6 +21,8 @@ if __name__ == "__main__":
     seeds = ",".join(str(seed) for seed in sorted(set(asked["wanted"].values())))
     part = {"suite": asked["suite"], "task": asked["task"], "method": asked["method"], "seeds": seeds}
     suite = _suite(everything=False, keep=(), profile=(), **part)
-    cells = [c for c in plan(suite, environment.resolve()) if identity.cell_label(c) in asked["wanted"]]
+    cells = [
+        c for c in plan(suite, environment.resolve(**asked["settings"])) if identity.cell_label(c) in asked["wanted"]
+    ]
     run_inside(cells, Options(plugins=tuple(asked["plugins"])), Store(asked["store"]), PlainView())
     sys.exit(0 if len(cells) == len(asked["wanted"]) else 2)

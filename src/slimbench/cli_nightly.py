@@ -23,12 +23,15 @@ def compared(store: str, file: str, summary: str | None, junit: str | None) -> i
     base, opened = baseline.read(Path(file)), Store(store, create=False)
     records = opened.records()
     head = baseline.newest(records)
-    machines = {record.id: baseline.machine_of(record) for record in records}
-    is_same_machine = all(machines[cell.id] == base.machine for cell in head)
-    findings = regression.compare(
-        base.cells, head, is_same_machine=is_same_machine, commit=environment.commit() if base.commit else ""
-    )
-    findings += latency.compare(base, head, opened, Path(file), say=_aside)
+    ids = {cell.id for cell in head}
+    newest = [record for record in records if record.id in ids]
+    is_same_machine = all(baseline.machine_of(record) == base.machine for record in newest)
+    findings = [*regression.trained_otherwise(base.settings, map(baseline.settings_of, newest))]
+    if not findings:
+        findings += regression.compare(
+            base.cells, head, is_same_machine=is_same_machine, commit=environment.commit() if base.commit else ""
+        )
+        findings += latency.compare(base, head, opened, Path(file), say=_aside)
     about = f"Baseline of {base.commit or 'no commit'} ({base.because}), on " + (
         "this machine."
         if is_same_machine

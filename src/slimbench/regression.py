@@ -12,12 +12,14 @@ import math
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from slimbench.baseline import in_words
+from slimbench.identity import digest
 from slimbench.statistics import ENOUGH_SEEDS, paired
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from slimbench.baseline import Kept
 
@@ -56,6 +58,15 @@ def compare(base: Sequence[Kept], head: Sequence[Kept], *, is_same_machine: bool
         *counts(pairs, is_same_machine=is_same_machine),
         *scores(pairs, proxies=len({cell.proxy for cell in base})),
     ]
+
+
+def trained_otherwise(base: Mapping[str, Any], head: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Settings are part of every id: cells of others can be compared with nothing. ``base``: {} where it is unknown."""
+    for settings in {digest(found): found for found in head}.values():
+        if base and settings != base:
+            options = " ".join(f"--{name} {value}" for name, value in sorted(base.items()))
+            text = f"the records were trained in {in_words(settings)}, the baseline's in {in_words(base)}"
+            yield Finding("run", "settings", "cannot tell", f"{text}: run the suite with {options} in an empty store")
 
 
 def pairs_of(base: Iterable[Kept], head: Iterable[Kept]) -> list[Pair]:
