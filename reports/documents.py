@@ -111,11 +111,12 @@ def _shown(what: str, source: _Source) -> tuple[list[str], Summary]:
 def _source(folder: Path, store: str | None) -> _Source:
     """Pictures of a project's ``reports`` lie in its ``docs/pictures``, of another store beside the document."""
     above = next((above for above in (folder, *folder.parents) if (above / "reports" / "records").is_dir()), None)
-    if above and (store is None or Path(store).expanduser().absolute() == above / "reports"):
-        return _Source(Store(above / "reports", create=False), "reports", above / "docs" / "pictures")
+    if above and (store is None or Path(store).expanduser().resolve() == (above / "reports").resolve()):
+        root = above / "reports"
+        return _Source(Store(root, create=False, keeps_corrupt=True), "reports", above / "docs" / "pictures")
     if store is None:
         raise UserError(f"No folder above {folder} has reports/records: name the store of results with --store.")
-    return _Source(Store(store, create=False), store, folder / "pictures")
+    return _Source(Store(store, create=False, keeps_corrupt=True), store, folder / "pictures")
 
 
 def _picture(suites: Sequence[str], source: _Source) -> Path:
@@ -130,9 +131,20 @@ def pictures(text: str, folder: Path, store: str | None = None) -> Iterator[tupl
             yield _picture(names, source), one
 
 
+def _read(document: Path) -> str:
+    """Raises: UserError where it is no text, or of a kind that would be written anew throughout."""
+    try:
+        text = document.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{document} is not in UTF-8 ({error}): save it so first.") from error
+    if "\r" in text:
+        raise UserError(f"{document} has Windows line ends: save it with those of Unix first.")
+    return text
+
+
 def write(document: Path, store: str | None = None) -> bool:
-    """Write the blocks of a document, its quotes, and the pictures in it; whether anything changed."""
-    folder, old = document.absolute().parent, document.read_text()
+    """Write the blocks, quotes and pictures of a document; whether anything changed. Raises: UserError."""
+    folder, old = document.absolute().parent, _read(document)
     new = written_into(old, folder, store)
     drawn = {path: summary_picture.svg(one) for path, one in pictures(old, folder, store)}
     changed = {path: text for path, text in drawn.items() if not path.is_file() or path.read_text() != text}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Groups = Mapping[str, Sequence[Row]]
 
-_UNITS = {"quality": "points", "macs removed": "%", "params removed": "%"}  # else times
+_UNITS = {"macs removed": "%", "params removed": "%"}  # else times
 
 
 def tables(
@@ -94,10 +94,11 @@ def overview(
 def _decided_by(told: Sequence[Finding]) -> str:
     """The finding that decided, or the range of several."""
     facts = [_facts(finding) for finding in judging.decisive(told)] if told else []
-    if len(facts) < 2:
-        return "".join(f"{_ours(f)}, {f['where']}" for f in facts)
+    units = {f["unit"] for f in facts}
+    if len(facts) < 2 or len(units) > 1:
+        return "; ".join(f"{_ours(f)}, {f['where']}" for f in facts)
     least, most = (choose(f["ours"] for f in facts) for choose in (min, max))
-    return f"{least:.2f} to {most:.2f} {facts[0]['unit']} in {len(facts)} findings"
+    return f"{least:.2f} to {most:.2f} {units.pop()} in {len(facts)} findings"
 
 
 def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fidelity: Callable[[str], str]) -> Table:
@@ -179,7 +180,7 @@ def _facts(finding: Finding) -> dict[str, Any]:
         "is_dense": row.is_dense,
         "against": against if network == row.first.cell["task"]["label"] else f"{against} on {network}",
         "figure": claim.figure,
-        "unit": _UNITS.get(claim.figure, "times"),
+        "unit": _unit(finding),
         "ours": estimate.mean,
         "low": estimate.low if many else None,
         "high": estimate.high if many else None,
@@ -200,6 +201,12 @@ def _asked(f: Mapping[str, Any]) -> str:
 def _ours(f: Mapping[str, Any]) -> str:
     interval = "" if f["low"] is None else f" [{f['low']:.2f}, {f['high']:.2f}]"
     return f"{f['ours']:.2f} {f['unit']}{interval} ({f['n']})"
+
+
+def _unit(finding: Finding) -> str:
+    if finding.claim.figure == "quality":
+        return "dB" if next(iter(finding.row.first.quality)).startswith("psnr") else "points"
+    return _UNITS.get(finding.claim.figure, "times")
 
 
 def _shown(f: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,41 +1,53 @@
 """A document goes in; the same with its quoted numbers as the stored records have them comes out.
 
-A footnote that names records makes a quote of the number before it: ``1.20 points ahead[^thin]`` is checked against
+A footnote that names records makes a quote of the number before it: ``1.20 points[^thin] ahead`` is checked against
 ``[^thin]: 0909ed5109b11a98 minus 9b90995b3eac55c9``. So prose says nothing that a record does not, and goes on saying
-it when records are added. Code in fences is left alone, and so are footnotes without records.
+it when records are added. What could be another number than the one that is meant is refused, not guessed.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slimbench.core import UserError
-from slimbench.reports.rows import column, headline
+from slimbench.reports.rows import column, headline, what
 from slimbench.statistics import Difference, paired, student
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from slimbench.core import Record
+    from slimbench.core import MeasurementRecord, Record
     from slimbench.store import Store
 
-_FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
-_DEFINED = re.compile(r"^\[\^(?P<name>[^\]\s]+)\]: *(?P<said>.+(?:\n {2,}.+)*)", re.MULTILINE)
+Span = tuple[int, int]
+
+# code, comments and targets of links hold no quotes
+_APART = re.compile(
+    r"^ {0,3}(?P<fence>```+|~~~+)[^\n`]*\n.*?^ {0,3}(?P=fence)[^\n]*$|(?P<ticks>`+)[^`\n]+(?P=ticks)(?!`)|<!--.*?-->"
+    r"|(?<=\])\([^()\n]*\)|https?://\S+",
+    re.DOTALL | re.MULTILINE,
+)
+_FOOTNOTE = re.compile(
+    r"^[ >]{0,3}\[\^(?P<name>[^\]\n]+)\]:(?P<said>.*(?:\n(?![ >]{0,3}\[\^|[ \t]*$|#).+)*)", re.MULTILINE
+)
+_HEXADECIMAL = re.compile(r"\b(?=\w*\d)(?=\w*[a-fA-F])[0-9a-fA-F]{8,}\b")
 _IDS = r"[0-9a-f]{16}(?: [0-9a-f]{16})*"
-_NAMES_RECORDS = re.compile(r"\b[0-9a-f]{16}\b")
 _SAID = re.compile(rf"(?:(?P<what>.+?) of )?(?P<ours>{_IDS})(?: minus (?P<theirs>{_IDS}))?(?: on (?P<column>.+?))?\.?")
-_NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?!\w)")
-_INTERVAL = re.compile(r"\((?P<low>-?\d+\.\d+)\s+to\s+(?P<high>-?\d+\.\d+)[^()]*\)")
-_PART = re.compile(
-    r"\n[ \t]*\n|^[ \t]*(?:[-*+]|\d+\.)[ \t]|^\||^#", re.MULTILINE
-)  # a paragraph, an item, a row of a table
+_N = r"[+\u2212-]?\d+\.\d+"
+_INTERVAL = rf"\((?P<low>{_N})\s+to\s+(?P<high>{_N})[^()]*\)|\[(?P<least>{_N}),\s*(?P<most>{_N})\]"
+# the last digits before a footnote, but for those of the interval
+_QUOTED = re.compile(rf"(?<![\w.,\u2212+-])(?P<number>{_N})(?!\w)[^\d()\[\]]*(?:(?:{_INTERVAL})[^\d()\[\]]*)?$")
+_INSIDE = re.compile(r"(?:±\s*|[(\[][^()\[\]]*\d[^()\[\]]*)$")  # before a number: it is a spread, or of an interval
+_BEHIND = re.compile(rf"\s*(?:{_INTERVAL})")
+_PART = re.compile(r"\n[ \t]*\n|^[ \t>]*(?:[-*+]|\d+[.)])[ \t]|^#.*$|\||\[\^[^\]\n]+\]", re.MULTILINE)
 _SHARES = ("macs", "params", "nonzero")
 _HOW = (
     "say `IDS`, `METRIC of IDS`, `val of IDS`, `macs of IDS` (their share, in %), one of these with `minus IDS`, "
-    "or `speed of ID on PROFILE LEVEL`"
+    "or `speed of ID on PROFILE LEVEL`, each id in full"
 )
 
 
@@ -50,42 +62,55 @@ class _Quote:
     column: str
 
 
+@dataclass(frozen=True)
+class _Records:
+    """A store whose timings are read once."""
+
+    store: Store
+
+    @functools.cached_property
+    def timings(self) -> list[MeasurementRecord]:
+        return sorted(self.store.timings(), key=lambda m: (m.finished, m.id))
+
+
 def has_quotes(text: str) -> bool:
-    """Whether some number in a document is quoted from records."""
-    return bool(_quotes(text))
+    """Whether some footnote of a document names records."""
+    return bool(_quotes(_plain(text)))
 
 
 def quoted_into(text: str, store: Store) -> str:
     """``text`` with each quoted number, and the interval behind it, as the records of ``store`` have them.
 
-    Numbers keep their decimals. Raises: UserError for a footnote whose records are not there, or do not have what it
-    says, or that stands behind no number.
+    Numbers keep their decimals and their kind of sign. Raises: UserError for a footnote whose records are not there, do
+    not have what it says or cannot be compared, and where it is not sure which number it stands behind.
     """
-    edits: dict[tuple[int, int], str] = {}
-    for quote in _quotes(text):
-        found = _found(quote, store)
-        if not (markers := list(_markers(text, quote.name))):
-            raise UserError(f"The footnote [^{quote.name}] names records, but stands behind nothing.")
-        for marker in markers:
-            for span, value in _numbers(text, marker, quote, found):
-                new = _rounded(value, text[slice(*span)])
-                if edits.setdefault(span, new) != new:
-                    raise UserError(
-                        f"Two footnotes say different things of one number, [^{quote.name}] is one of them."
-                    )
-    for (start, end), new in sorted(edits.items(), reverse=True):
+    for (start, end), new in sorted(edits(text, store).items(), reverse=True):
         text = text[:start] + new + text[end:]
     return text
 
 
-def _quotes(text: str) -> list[_Quote]:
+def edits(text: str, store: Store) -> dict[Span, str]:
+    """Where each quoted number stands in ``text``, and what belongs there. Raises: UserError."""
+    plain, records = _plain(text), _Records(store)
+    found: dict[Span, str] = {}
+    for quote in _quotes(plain):
+        value = _found(quote, records)
+        if not (markers := _markers(plain, quote.name)):
+            raise UserError(f"The footnote [^{quote.name}] names records, but stands behind nothing.")
+        for marker in markers:
+            found |= _numbers(plain, marker, quote.name, value)
+    return found
+
+
+def _plain(text: str) -> str:
+    """As long, with blanks for what holds no quotes."""
+    return _APART.sub(lambda apart: re.sub(r"[^\n]", " ", apart[0]), text)
+
+
+def _quotes(plain: str) -> list[_Quote]:
     """The footnotes that name records. Raises: UserError for one that says it in other words."""
-    plain = _FENCED.sub("", text)
-    return [
-        _parsed(defined["name"], " ".join(defined["said"].split()))
-        for defined in _DEFINED.finditer(plain)
-        if _NAMES_RECORDS.search(defined["said"])
-    ]
+    found = [(one["name"], " ".join(one["said"].split())) for one in _FOOTNOTE.finditer(plain)]
+    return [_parsed(name, said) for name, said in found if _HEXADECIMAL.search(said)]
 
 
 def _parsed(name: str, said: str) -> _Quote:
@@ -95,86 +120,105 @@ def _parsed(name: str, said: str) -> _Quote:
     return _Quote(name, parts["what"] or "", ours, theirs, parts["column"] or "")
 
 
-def _markers(text: str, name: str) -> Iterator[int]:
-    """Where a footnote stands in the text, outside of code."""
-    fences = [match.span() for match in _FENCED.finditer(text)]
-    marker = rf"\[\^{re.escape(name)}\]"
-    for match in re.finditer(rf"(?!^{marker}:){marker}", text, re.MULTILINE):
-        if not any(start <= match.start() < end for start, end in fences):
-            yield match.start()
+def _markers(plain: str, name: str) -> list[Span]:
+    """Where a footnote stands in the text; not where it is written."""
+    written = {one.start("name") - len("[^") for one in _FOOTNOTE.finditer(plain)}
+    markers = (match.span() for match in re.finditer(rf"\[\^{re.escape(name)}\]", plain))
+    return [(start, end) for start, end in markers if start not in written]
 
 
-def _numbers(text: str, marker: int, quote: _Quote, found: Difference) -> Iterator[tuple[tuple[int, int], float]]:
-    """Spans of the number before a marker and of its interval's ends, each with its value."""
-    start = max((part.end() for part in _PART.finditer(text, 0, marker)), default=0)
-    numbers = list(_NUMBER.finditer(text, start, marker))
-    for interval in _INTERVAL.finditer(text, start, marker):
-        if numbers and interval.end("high") == numbers[-1].end():
-            if not math.isfinite(found.high):
-                raise UserError(f"[^{quote.name}] is of one seed, which has no interval: take it out of the text.")
-            yield interval.span("low"), found.low
-            yield interval.span("high"), found.high
-            numbers = numbers[:-2]
-    if not numbers:
-        raise UserError(f"There is no number with decimals before [^{quote.name}] in its paragraph, item or row.")
-    yield numbers[-1].span(), found.mean
+def _numbers(plain: str, marker: Span, name: str, found: Difference) -> dict[Span, str]:
+    """The number before a marker and the ends of its interval: where they stand, and what belongs there."""
+    start = max((part.end() for part in _PART.finditer(plain, 0, marker[0])), default=0)
+    if _BEHIND.match(plain, marker[1]):
+        raise UserError(f"The interval stands behind [^{name}]: put it between the number and the footnote.")
+    quoted = _QUOTED.search(plain[start : marker[0]])
+    if not quoted or _INSIDE.search(plain[start : start + quoted.start()]):
+        before = plain[start : marker[0]].strip()[-40:]
+        raise UserError(
+            f"It is not sure which number [^{name}] is of ({before!r}): put it right behind a number with decimals, "
+            "or behind the interval of that number, (LOW to HIGH) or [LOW, HIGH]."
+        )
+    ends = {"number": found.mean, "low": found.low, "high": found.high, "least": found.low, "most": found.high}
+    there = {end: value for end, value in ends.items() if quoted[end]}
+    if not all(map(math.isfinite, there.values())):
+        raise UserError(f"[^{name}] is of one seed, which has no interval: take it out of the text.")
+    return {
+        (start + quoted.start(end), start + quoted.end(end)): _rounded(value, quoted[end])
+        for end, value in there.items()
+    }
 
 
 def _rounded(value: float, like: str) -> str:
-    """With as many decimals; never a negative zero."""
+    """With as many decimals and that kind of sign; never a negative zero."""
     places = len(like.partition(".")[2])
-    return f"{round(value, places) + 0.0:.{places}f}"
+    text = f"{round(value, places) + 0.0:.{places}f}"
+    if like.startswith("+") and not text.startswith("-"):
+        return f"+{text}"
+    return text.replace("-", "\u2212") if like.startswith("\u2212") else text
 
 
-def _found(quote: _Quote, store: Store) -> Difference:
+def _found(quote: _Quote, records: _Records) -> Difference:
     if quote.what == "speed":
-        return _speed(quote, store)
+        return _speed(quote, records)
     if quote.column:
         raise UserError(f"[^{quote.name}] says how it was timed, but only a speed is timed: {_HOW}.")
-    ours, theirs = (_values(quote, ids, store) for ids in (quote.ours, quote.theirs))
-    if not quote.theirs:
-        return student(list(ours.values()))
+    ours, theirs = (_side(quote, ids, records.store) for ids in (quote.ours, quote.theirs))
+    values = _values(quote, ours)
+    if not theirs:
+        return student(list(values.values()))
     if ours.keys() != theirs.keys():
         raise UserError(f"[^{quote.name}] compares seeds {sorted(ours)} with seeds {sorted(theirs)}: name the same.")
-    found = paired(ours, theirs)
+    metrics = {next(iter(record.quality)) for record in (*ours.values(), *theirs.values())}
+    if len(metrics) > 1:
+        raise UserError(f"[^{quote.name}] takes {' from '.join(sorted(metrics))}: name records of one metric.")
+    found = paired(values, _values(quote, theirs))
     assert found is not None  # there are seeds, and they are the same
     return found
 
 
-def _values(quote: _Quote, ids: Sequence[str], store: Store) -> dict[int, float]:
-    """By seed, what the footnote says of each record."""
-    values: dict[int, float] = {}
+def _side(quote: _Quote, ids: Sequence[str], store: Store) -> dict[int, Record]:
+    """By seed, records of one row that ended well. Raises: UserError."""
+    found: dict[int, Record] = {}
     for of_it in ids:
         record = store.record(of_it)
         if record is None:
-            raise UserError(f"[^{quote.name}] names the record {of_it}, which {store.root} does not have.")
-        value = _value(record, quote.what)
-        if value is None:
-            said = quote.what or "score"
-            raise UserError(f"[^{quote.name}] quotes the {said} of {of_it}, which ended as {record.status} without it.")
-        if (seed := record.cell["seed"]) in values:
-            raise UserError(f"[^{quote.name}] names two records of seed {seed} on one side.")
-        values[seed] = value
+            why = f" ({store.warnings[-1]})" if store.warnings else ""
+            raise UserError(f"[^{quote.name}] names the record {of_it}, which {store.root} does not have{why}.")
+        if record.status != "ok" or not record.quality:
+            raise UserError(f"[^{quote.name}] names {of_it}, which ended as {record.status}: it has nothing to quote.")
+        if record.cell["seed"] in found:
+            raise UserError(f"[^{quote.name}] names two records of seed {record.cell['seed']} on one side.")
+        found[record.cell["seed"]] = record
+    if len({what(record) for record in found.values()}) > 1:
+        raise UserError(f"[^{quote.name}] names records on one side that differ in more than the seed.")
+    return found
+
+
+def _values(quote: _Quote, side: dict[int, Record]) -> dict[int, float]:
+    values = {seed: value for seed, record in side.items() if (value := _value(record, quote.what)) is not None}
+    if missing := [side[seed].id for seed in side.keys() - values.keys()]:
+        raise UserError(f"[^{quote.name}] quotes {quote.what!r} of {min(missing)}, which does not have it: {_HOW}.")
     return values
 
 
-def _value(record: Record, what: str) -> float | None:
-    if what in _SHARES:
-        return 100 * getattr(record.cost, what) / getattr(record.dense_cost, what) if record.cost else None
-    if what == "val":
+def _value(record: Record, name: str) -> float | None:
+    if name in _SHARES:
+        return 100 * getattr(record.cost, name) / getattr(record.dense_cost, name) if record.cost else None
+    if name == "val":
         return next((scores.value for scores in record.val_quality.values()), None)
-    if not what:
-        return next(iter(headline([record]).values()), None)
-    return record.quality[what].value if what in record.quality else None
+    if not name:
+        return headline([record])[record.cell["seed"]]
+    return record.quality[name].value if name in record.quality else None
 
 
-def _speed(quote: _Quote, store: Store) -> Difference:
+def _speed(quote: _Quote, records: _Records) -> Difference:
     """Dense latency / latency, with the interval of the timing."""
     if len(quote.ours) != 1 or quote.theirs:
         raise UserError(f"[^{quote.name}] quotes a speed of several networks: a timing is of one.")
     taken = {
         f"{(where := column(m)).profile} {where.level}, machine {where.machine}": m.measurement
-        for m in sorted(store.timings(), key=lambda m: (m.finished, m.id))
+        for m in records.timings
         if m.cell_id == quote.ours[0] and m.measurement
     }
     fitting = [m for place, m in taken.items() if quote.column in {place, place.partition(", machine ")[0]}]

@@ -21,6 +21,7 @@ from slimbench.statistics import Difference
 from slimbench.store import Store
 from slimbench.tasks.cifar import CIFAR10
 from slimbench.tasks.digits import Digits
+from slimbench.tasks.photos import Photos
 
 BETTER = Claim("layers beat channels", "somewhere", "better", Select("resconv"), Select("l1_channels"))
 WOBBLE = (0.0, 0.1, -0.1)
@@ -266,6 +267,11 @@ def test_an_overview_has_every_claim_with_what_decided_it():
     twice = pair(90.0, 88.0) + pair(85.0, 88.0, task=Digits(recipe=Recipe(epochs=1)))
     claims, _ = papers.overview((paper,), twice, [])
     assert [entry.text for entry in claims.body[0]][3] == "-3.00 to 2.00 points in 2 findings"
+    dB = [replace(one, quality={"psnr_y": one.quality["top1"]}) for one in pair(85.0, 88.0, task=Photos())]
+    claims, _ = papers.overview((paper,), pair(90.0, 88.0) + dB, [])
+    assert [entry.text for entry in claims.body[0]][3] == (
+        "2.00 points [1.75, 2.25] (3), digits/resnet20; -3.00 dB [-3.25, -2.75] (3), photos/edsr-tiny"
+    )
 
 
 def test_a_claimed_number_stands_in_the_row_that_it_is_of():

@@ -221,6 +221,30 @@ def test_a_document_of_ones_own_shows_the_store_that_is_named(tmp_path, monkeypa
     assert (tmp_path / "paper/pictures/quick.svg").is_file()
 
 
+def test_a_document_of_another_kind_is_left_as_it_is(tmp_path):
+    """In a sentence that says what to do."""
+    Store(tmp_path / "reports")
+    page = tmp_path / "page.md"
+    for content, why in (
+        (b"\xe9<!-- claims: written by `bench check --write` -->\n<!-- end of claims -->\n", "is not in UTF-8"),
+        (b"<!-- claims: written by `bench check --write` -->\r\n<!-- end of claims -->\r\n", "has Windows line ends"),
+    ):
+        page.write_bytes(content)
+        with pytest.raises(UserError, match=why):
+            documents.write(page)
+        assert page.read_bytes() == content
+
+
+def test_the_projects_store_is_known_by_another_way_to_it(tmp_path, monkeypatch):
+    """From a folder of its own."""
+    store = Store(tmp_path / "reports")
+    store.put(record(Dense(), top1=90.0))
+    store.put(record(DCSS(), top1=88.0, budget=HALF))
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")
+    assert "--store reports`" in documents.written_into(MARKED.format("results", "quick"), tmp_path, "../reports")
+
+
 def test_every_claim_is_shown_with_its_verdict_and_only_what_adds_up(tmp_path, monkeypatch):
     """Of the store beside the document; a table that fails its audit is not written."""
     store = Store(tmp_path / "reports")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +16,7 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.reports import documents, quoted
 from slimbench.store import Store
+from slimbench.tasks.photos import Photos
 
 HALF = Budget(0.5, epochs=8)
 
@@ -27,6 +30,8 @@ def store(tmp_path):
         store.put(record(DCSS(), seed=seed, top1=ours, macs=500, budget=HALF, val_quality=val))
         store.put(record(L1Channels(), seed=seed, top1=theirs, macs=250, budget=HALF))
     store.put(record(Dense(), seed=3, status="failed", reason="killed", **NOTHING))
+    store.put(record(Dense(), seed=4, status="off budget"))
+    store.put(PHOTO)
     store.put(measured(record(DCSS(), budget=HALF), ratio=0.9512, low=0.901, high=1.004))
     return store
 
@@ -35,6 +40,8 @@ def ids(method, *seeds):
     return " ".join(record(method, seed=seed, budget=HALF).id for seed in seeds)
 
 
+PHOTO = record(DCSS(), seed=0, budget=HALF, task=Photos(), quality={"psnr_y": Scores(30.0, 30.0, 1.0)})
+NOT_SCORES = {"34.5", "42.6", "0.13", "12.5", "0.02", "0.19", "0.27"}
 DCSS_BOTH, L1_BOTH = ids(DCSS(), 0, 1), ids(L1Channels(), 0, 1)
 
 
@@ -42,7 +49,7 @@ DCSS_BOTH, L1_BOTH = ids(DCSS(), 0, 1), ids(L1Channels(), 0, 1)
     ("prose", "said", "right"),
     [
         ("It ends at 0.00[^a].", DCSS_BOTH, "It ends at 88.50[^a]."),
-        ("It ends at 0.0, at last[^a]: so", f"top1 of {DCSS_BOTH}.", "It ends at 88.5, at last[^a]: so"),
+        ("It ends at 0.0 points, at last[^a]: so", f"top1 of {DCSS_BOTH}.", "It ends at 88.5 points, at last[^a]: so"),
         ("Ahead by 0.0 points[^a]", f"{DCSS_BOTH} minus {L1_BOTH}", "Ahead by 1.5 points[^a]"),
         (
             "0.50 was 0.00 points (0.00 to 0.00, 2 seeds) more[^a]",
@@ -80,30 +87,85 @@ def test_every_place_of_a_footnote_and_every_footnote_is_written(store):
     ("prose", "said", "why"),
     [
         ("0.5[^a]", "the record 0123456789abcdef", "words that cannot be checked"),
+        ("0.5[^a]", DCSS_BOTH.upper(), "words that cannot be checked"),
+        ("0.5[^a]", f"{ids(DCSS(), 0)} {ids(DCSS(), 1)[:9]}f0", "words that cannot be checked"),
         ("0.5[^a]", "0123456789abcdef", r"record 0123456789abcdef, which .* does not have"),
-        ("0.5[^a]", record(Dense(), seed=3).id, "quotes the score of .*, which ended as failed without it"),
-        ("0.5[^a]", f"mIoU of {DCSS_BOTH}", "quotes the mIoU of"),
-        ("0.5[^a]", f"val of {L1_BOTH}", "quotes the val of"),
-        ("half[^a]", DCSS_BOTH, "no number with decimals before"),
-        ("0.5\n\nhalf[^a]", DCSS_BOTH, "no number with decimals before"),
-        ("- 0.5\n- half[^a]", DCSS_BOTH, "no number with decimals before"),
-        ("1. 0.5\n2. half[^a]", DCSS_BOTH, "no number with decimals before"),
-        ("| 0.5 |\n| half[^a] |", DCSS_BOTH, "no number with decimals before"),
+        ("0.5[^a]", record(Dense(), seed=3).id, "ended as failed: it has nothing to quote"),
+        ("0.5[^a]", record(Dense(), seed=4).id, "ended as off budget: it has nothing to quote"),
+        ("0.5[^a]", f"mIoU of {DCSS_BOTH}", "quotes 'mIoU' of"),
+        ("0.5[^a]", f"val of {L1_BOTH}", "quotes 'val' of"),
         ("0.5", DCSS_BOTH, "stands behind nothing"),
         ("0.5 (0.1 to 0.9)[^a]", ids(DCSS(), 0), "is of one seed, which has no interval"),
+        ("0.5[^a] (0.1 to 0.9)", DCSS_BOTH, "interval stands behind"),
+        ("0.5[^a] [0.1, 0.9]", DCSS_BOTH, "interval stands behind"),
         ("0.5[^a]", f"{DCSS_BOTH} minus {ids(L1Channels(), 0)}", r"seeds \[0, 1\] with seeds \[0\]"),
+        ("0.5[^a]", f"{ids(DCSS(), 0)} minus {PHOTO.id}", "takes psnr_y from top1"),
         ("0.5[^a]", f"{ids(DCSS(), 0)} {ids(L1Channels(), 0)}", "two records of seed 0 on one side"),
+        ("0.5[^a]", f"{ids(DCSS(), 0)} {ids(L1Channels(), 1)}", "differ in more than the seed"),
         ("0.5[^a]", f"{DCSS_BOTH} on cpu quick", "only a speed is timed"),
         ("0.5[^a]", f"speed of {DCSS_BOTH} on cpu quick", "a timing is of one"),
         ("0.5[^a]", f"speed of {ids(DCSS(), 0)} on cpu full", "was timed on: cpu quick, machine "),
         ("0.5[^a]", f"speed of {ids(L1Channels(), 0)}", "was timed on: nothing"),
-        ("0.5[^a][^b]", f"{DCSS_BOTH}\n[^b]: {L1_BOTH}", "different things of one number"),
     ],
 )
 def test_a_quote_that_nothing_backs_is_refused(store, prose, said, why):
     """In one sentence that names the footnote."""
     with pytest.raises(UserError, match=why):
         quoted.quoted_into(f"{prose}\n\n[^a]: {said}\n", store)
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "half[^a]",
+        "0.5\n\nhalf[^a]",
+        "- 0.5\n- half[^a]",
+        "1) 0.5\n2) half[^a]",
+        "> - 0.5\n> - half[^a]",
+        "# 0.5\nhalf[^a]",
+        "| 0.5 | half[^a] |",
+        "0.5[^c] and half[^a]",
+        "0.5[^c][^a]",
+        "With 0.25 of the MACs 3 points[^a]",
+        "0.25 of it ran 1.6x[^a]",
+        "0.25, then 1.6e-1[^a]",
+        "0.25, then 1,234.5[^a]",
+        "34.9 ± 0.3[^a]",
+        "0.5 (interval 0.1 to 0.9)[^a]",
+        "0.5 (0.1 to 0.9[^a])",
+        "0.5 (0 to 0.9)[^a]",
+        "0.5 (0.1-0.9)[^a]",
+        "`keep=0.25` is ahead[^a]",
+        "<!-- 0.25 --> ahead[^a]",
+        "[it](https://example.org/2101.12345) is ahead[^a]",
+    ],
+)
+def test_what_may_be_another_number_is_not_guessed(store, prose):
+    """The one that is meant is right before the footnote, or its interval is."""
+    with pytest.raises(UserError, match=r"not sure which number \[\^a\] is of"):
+        quoted.quoted_into(f"{prose}\n\n[^a]: {DCSS_BOTH}\n[^c]: A word.\n", store)
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~~"])
+def test_code_is_left_alone(store, fence):
+    """A footnote in it is none, nor what it defines."""
+    text = f"0.0[^a]\n\n{fence}md\n0.0[^a]\n[^b]: 0123456789abcdef\n{fence}\n\nand `[^a]`\n\n[^a]: {DCSS_BOTH}\n"
+    assert quoted.quoted_into(text, store) == text.replace("0.0", "88.5", 1)
+
+
+def test_the_kind_of_a_sign_is_kept(store):
+    """A plus where there was one, and a minus that is no hyphen."""
+    text = f"+0.0 points[^a], \u22120.0 [\u22120.0, +0.0][^b]\n\n[^a]: {DCSS_BOTH} minus {L1_BOTH}\n"
+    text += f"[^b]: {L1_BOTH} minus {DCSS_BOTH}\n"
+    assert quoted.quoted_into(text, store).startswith("+1.5 points[^a], \u22121.5 [\u22127.9, +4.9][^b]\n")
+
+
+def test_the_documented_example_holds():
+    """Of the project's own records."""
+    (example,) = re.findall(r"```markdown\n(.*?)```", (ROOT / "docs/reports.md").read_text(), re.DOTALL)
+    store = Store(ROOT / "reports", create=False)
+    assert quoted.has_quotes(example)
+    assert quoted.quoted_into(example, store) == example
 
 
 def test_of_two_machines_one_must_be_named(store):
@@ -116,6 +178,17 @@ def test_of_two_machines_one_must_be_named(store):
     places = str(caught.value).partition("timed on: ")[2].removesuffix(".").split("; ")
     numbers = {quoted.quoted_into(f"0.0[^a]\n\n[^a]: speed of {of_it.id} on {place}\n", store)[:3] for place in places}
     assert numbers == {"1.0", "2.0"}
+
+
+def test_a_record_that_is_corrupt_is_named_and_stays(store, tmp_path):
+    """A check moves nothing aside."""
+    file = next((tmp_path / "reports/records").glob(f"{ids(DCSS(), 0)}*"))
+    file.write_text(file.read_text()[:-9])
+    page = tmp_path / "page.md"
+    page.write_text(f"0.0[^a]\n\n[^a]: {DCSS_BOTH}\n")
+    with pytest.raises(UserError, match=rf"names the record {ids(DCSS(), 0)}, which .* does not have \(.*corrupt"):
+        documents.written_into(page.read_text(), tmp_path)
+    assert file.exists()
 
 
 def test_bench_check_writes_quotes(store, tmp_path):
@@ -132,6 +205,11 @@ def test_bench_check_writes_quotes(store, tmp_path):
     assert page.read_text() == before
 
 
-def test_the_findings_quote_their_numbers():
-    """Nothing in them would be noticed otherwise when a record changes."""
-    assert quoted.has_quotes((ROOT / "docs/findings.md").read_text())
+@pytest.mark.parametrize("name", ["findings", "findings-low-rate"])
+def test_no_number_in_the_findings_is_without_its_records(name):
+    """But for rates, shares and claims, which are no scores: these are listed here."""
+    text, store = (ROOT / f"docs/{name}.md").read_text(), Store(ROOT / "reports", create=False)
+    for start, end in quoted.edits(text, store):
+        text = text[:start] + "#" * (end - start) + text[end:]
+    prose = re.sub(r"<!-- .*?<!-- end of \w+ -->|^\[\^.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"-?\d+\.\d+", prose)) <= NOT_SCORES

@@ -314,7 +314,7 @@ def _layers(store: Store, record: Any, *, as_json: bool) -> str:
 @click.option(
     "--write",
     type=click.Path(exists=True, dir_okay=False),
-    help="Write into this document what is generated between its markers (cards, files, results) and what it quotes.",
+    help="Write into this document what belongs between its markers (cards, claims, files, results), and its quotes.",
 )
 @click.option(
     "--baseline", default=None, help="Compare the store's records with this file of `bench baseline` instead."
@@ -334,7 +334,7 @@ def check(
 ) -> None:
     """Check the installation, the plug-ins, the data and the store; exit status 1 where something is wrong.
 
-    With --write: from the records of --store, else of the nearest reports/ above the document.
+    With --write: from the records of --store (BENCH_STORE does not count), else of the nearest reports/ above.
     With --baseline: whether the store's records are as they were; 1 where one got worse, 2 where that cannot be told.
     """
     from slimbench import checking
