@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from slimbench.reports import _text, judging
@@ -68,27 +69,18 @@ def overview(
         )
         for paper, claim, told in found
     ]
-    heads = ("paper", "claim", "claimed", "ours, 95 % interval (n)", "verdict")
+    heads = ("paper", "claim", "claimed", _OURS, "verdict")
     told = [_facts(finding) | {"paper": paper.name} for paper, _, findings in found for finding in findings]
-    evidence = [
-        (
-            f["paper"],
-            f["claim"],
-            f["where"],
-            _asked(f),
-            f["against"] or "",
-            f["figure"],
-            _ours(f),
-            f["verdict"],
-            f["ids"],
-        )
-        for f in told
-    ]
-    below = ("paper", "claim", "where", "ours", "against", "figure", "ours, 95 % interval (n)", "verdict", "records")
+    kept = ("claim", "where", "ours", "against", "figure", _OURS, "verdict")
+    shown = {"paper": itemgetter("paper")} | {head: _SHOWN[head] for head in kept} | {"records": itemgetter("ids")}
     return (
         Table("Claimed against reproduced", heads, tuple(tuple(map(Entry, line)) for line in claims)),
-        Table("What the records say", below, tuple(tuple(map(Entry, line)) for line in evidence), facts=tuple(told)),
+        Table("What the records say", tuple(shown), _body(shown, told), facts=tuple(told)),
     )
+
+
+def _body(shown: Mapping[str, Callable[[Mapping[str, Any]], str]], told: Sequence[Mapping[str, Any]]) -> Any:
+    return tuple(tuple(Entry(text(facts)) for text in shown.values()) for facts in told)
 
 
 def _decided_by(told: Sequence[Finding]) -> str:
@@ -148,20 +140,10 @@ def _evidence(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> list[Table]:
     told = [finding for _, of_claim in found for finding in of_claim]
     if not told:
         return []
-    heads: tuple[str, ...] = (
-        "claim",
-        "where",
-        "ours",
-        "against",
-        "figure",
-        "ours, 95 % interval (n)",
-        "gap to claimed",
-    )
-    heads += ("gap in standard errors", "recipe", "verdict", "records")
     facts = [_facts(finding) for finding in told]
-    body = [tuple(map(Entry, _shown(f))) for f in facts]
-    compact = ("claim", heads[5], "verdict", "ours", "against", "where", "recipe", *heads[6:8], "figure", "records")
-    return [Table("What the records say", heads, tuple(body), _captions(told), tuple(facts), level=4, compact=compact)]
+    heads, body = tuple(_SHOWN), _body(_SHOWN, facts)
+    compact = ("claim", _OURS, "verdict", "ours", "against", "where", "recipe", *heads[6:8], "figure", "records")
+    return [Table("What the records say", heads, body, _captions(told), tuple(facts), level=4, compact=compact)]
 
 
 def _facts(finding: Finding) -> dict[str, Any]:
@@ -209,20 +191,20 @@ def _unit(finding: Finding) -> str:
     return _UNITS.get(finding.claim.figure, "times")
 
 
-def _shown(f: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        f["claim"],
-        f["where"],
-        _asked(f),
-        f["against"] or "",
-        f["figure"],
-        _ours(f),
-        _text.number(f["gap"], "+.2f"),
-        _text.number(f["errors"], "+.1f"),
-        f["recipe"],
-        f["verdict"],
-        " ".join(name[:8] for name in f["ids"].split()),
-    )
+_OURS = "ours, 95 % interval (n)"
+_SHOWN: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "claim": itemgetter("claim"),
+    "where": itemgetter("where"),
+    "ours": _asked,
+    "against": lambda f: f["against"] or "",
+    "figure": itemgetter("figure"),
+    _OURS: _ours,
+    "gap to claimed": lambda f: _text.number(f["gap"], "+.2f"),
+    "gap in standard errors": lambda f: _text.number(f["errors"], "+.1f"),
+    "recipe": itemgetter("recipe"),
+    "verdict": itemgetter("verdict"),
+    "records": lambda f: " ".join(name[:8] for name in f["ids"].split()),
+}
 
 
 def _captions(told: Sequence[Finding]) -> tuple[str, ...]:
