@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slimbench import identity
+from slimbench.again import has
 from slimbench.core import UserError
 from slimbench.reports import _text, audit, render
 from slimbench.reports.figures import Line, lines
@@ -76,7 +76,7 @@ def summaries(
 
     Raises: UserError where a table fails its audit.
     """
-    mine = [record for record in records if any(_is_of(suite, record) for suite in suites)]
+    mine = [record for record in records if any(has(suite, record) for suite in suites)]
     groups = rows(mine, measurements)
     if len(suites) > 1:
         chosen = tuned(groups).items()
@@ -90,27 +90,6 @@ def summaries(
         names = " + ".join(suite.name for suite in suites)
         raise UserError(f"The tables of {names} fail their audit: {'; '.join(map(str, problems[:5]))}.")
     return kept
-
-
-def _is_of(suite: Suite, record: Record) -> bool:
-    """Whether a cell of the suite made it, whatever the version of task and method was (the tables say which)."""
-    cell = record.cell
-    if cell.get("inner") or not any(_describes(cell["task"], task) for task in suite.tasks):
-        return False
-    if cell["reference"]:
-        return _describes(cell["method"], suite.reference)
-    return any(
-        any(_describes(cell["budget"], budget) for budget in arm.budgets)
-        and any(_describes(cell["method"], method) for method in arm.methods)
-        for arm in suite.arms
-    )
-
-
-def _describes(recorded: Mapping[str, Any], spec: Any) -> bool:
-    """Whether a record's words are of this spec; a field that is newer than the record must have its default."""
-    changed = identity.describe(spec, defaults=False)
-    fields = identity.describe(spec).items()
-    return all(recorded[name] == value if name in recorded else name not in changed for name, value in fields)
 
 
 def tables(one: Summary) -> list[Table]:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from conftest import ROOT
 from made import NOTHING, measured, record
-from slimbench import discover
+from slimbench import again, discover
 from slimbench.benchmarks import _arms
 from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.cli import main
@@ -283,9 +283,9 @@ def test_a_field_that_is_newer_than_a_record_must_have_its_default():
     """Else an old record would pass for one that was made otherwise."""
     old = dict(record(DCSS(), budget=HALF).cell["method"])
     del old["penalty"]
-    assert summary._describes(old, DCSS())
-    assert not summary._describes(old, DCSS(penalty=1.0))
-    assert not summary._describes(old | {"penalty": 2.0}, DCSS())
+    assert again.describes(old, DCSS())
+    assert not again.describes(old, DCSS(penalty=1.0))
+    assert not again.describes(old | {"penalty": 2.0}, DCSS())
 
 
 def test_no_picture_is_left_over():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from slimbench import discover, identity
+from slimbench import again, discover, identity
 from slimbench.plan import estimate
 from slimbench.plan import plan as plan_cells
 from slimbench.progress import duration
@@ -115,7 +115,8 @@ def shown(record: Record, measurements: Sequence[MeasurementRecord], *, as_json:
     for part in ("quality", "val_quality"):
         for scores in body[part].values():
             scores["per_sample"] = f"{len(scores['per_sample'])} characters, packed"
-    return "\n".join([f"{record.label}: {record.status} {record.reason}".rstrip(), *_indented(body, 0)])
+    first = f"{record.label}: {record.status} {record.reason}".rstrip()
+    return "\n".join([first, f"again: {again.command(record) or 'no suite has it today'}", *_indented(body, 0)])
 
 
 def _indented(value: Any, depth: int) -> list[str]:

@@ -1,0 +1,70 @@
+"""A record goes in; the command that makes it again comes out."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from slimbench import discover, identity
+from slimbench.environment import HELD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from slimbench.core import Record, Suite
+
+
+def command(record: Record) -> str:
+    """For a shell, with its data at hand and an empty store; the id will be the record's where nothing has changed.
+
+    Empty where no suite has the cell: a search's own, a plug-in that is not at hand, or fields that no suite has today.
+    """
+    suites = sorted((suite for suite in discover.suites().values() if has(suite, record)), key=lambda s: len(s.tasks))
+    if not suites:
+        return ""
+    cell, suite = record.cell, suites[0]
+    words = ["bench", "run", suite.name]
+    names = [task.name for task in suite.tasks]
+    if len(names) > 1 and names.count(cell["task"]["is"]) == 1:
+        words += ["--task", cell["task"]["is"]]
+    words += ["--method", cell["method"]["label"]]
+    if not cell["reference"]:
+        words += ["--keep", f"{cell['budget']['keep']:g}"]
+    words += ["--seeds", str(cell["seed"])]
+    for name in ("device", "precision", "threads"):
+        words += [f"--{name}", str(cell["settings"][name])]
+    is_held = "oneDNN AVX2" in record.environment.get("instructions", "")
+    held = [f"{name}={value}" for name, value in HELD.items() if is_held]
+    return " ".join([*held, shlex.join(words)]) + _older(record)
+
+
+def _older(record: Record) -> str:
+    """As a comment: what has another version today, so that the id will be another."""
+    parts = {"task": lambda cls: cls.version, "method": lambda cls: cls.card.version}
+    told = [
+        f"{described['is']} is at version {now} now, and was at {described['version']}"
+        for kind, version in parts.items()
+        if (now := version(discover.found(f"{kind}s")[(described := record.cell[kind])["is"]])) != described["version"]
+    ]
+    return f"  # {'; '.join(told)}: {record.environment.get('commit')} made it" if told else ""
+
+
+def has(suite: Suite, record: Record) -> bool:
+    """Whether a cell of the suite made it, whatever the version of task and method was (the record says which)."""
+    cell = record.cell
+    if cell.get("inner") or not any(describes(cell["task"], task) for task in suite.tasks):
+        return False
+    if cell["reference"]:
+        return describes(cell["method"], suite.reference)
+    return any(
+        any(describes(cell["budget"], budget) for budget in arm.budgets)
+        and any(describes(cell["method"], method) for method in arm.methods)
+        for arm in suite.arms
+    )
+
+
+def describes(recorded: Mapping[str, Any], spec: Any) -> bool:
+    """Whether a record's words are of this spec; a field that is newer than the record must have its default."""
+    changed = identity.describe(spec, defaults=False)
+    fields = identity.describe(spec).items()
+    return all(recorded[name] == value if name in recorded else name not in changed for name, value in fields)
