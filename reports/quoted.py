@@ -44,6 +44,7 @@ _QUOTED = re.compile(rf"(?<![\w.,\u2212+-])(?P<number>{_N})(?!\w)[^\d()\[\]]*(?:
 _INSIDE = re.compile(r"(?:±\s*|[(\[][^()\[\]]*\d[^()\[\]]*)$")  # before a number: it is a spread, or of an interval
 _BEHIND = re.compile(rf"\s*(?:{_INTERVAL})")
 _PART = re.compile(r"\n[ \t]*\n|^[ \t>]*(?:[-*+]|\d+[.)])[ \t]|^#.*$|\||\[\^[^\]\n]+\]", re.MULTILINE)
+_DISTURBED = ", disturbed"
 _SHARES = ("macs", "params", "nonzero")
 _HOW = (
     "say `IDS`, `METRIC of IDS`, `val of IDS`, `macs of IDS` (their share, in %), one of these with `minus IDS`, "
@@ -221,8 +222,14 @@ def _speed(quote: _Quote, records: _Records) -> Difference:
         for m in records.timings
         if m.cell_id == quote.ours[0] and m.measurement
     }
-    fitting = [m for place, m in taken.items() if quote.column in {place, place.partition(", machine ")[0]}]
+    asked = quote.column.removesuffix(_DISTURBED)
+    fitting = [m for place, m in taken.items() if asked in {place, place.partition(", machine ")[0]}]
     if len(fitting) != 1:
         places = "; ".join(taken) or "nothing"
         raise UserError(f"[^{quote.name}] needs `on` and one of what {quote.ours[0]} was timed on: {places}.")
+    if bool(fitting[0].disturbed) != quote.column.endswith(_DISTURBED):
+        said = f"was disturbed ({why})" if (why := fitting[0].disturbed) else "was not disturbed"
+        raise UserError(
+            f"[^{quote.name}]: that timing {said}; end the footnote with{'' if why else 'out'} `{_DISTURBED}`."
+        )
     return Difference(fitting[0].ratio, fitting[0].ratio_low, fitting[0].ratio_high, 1)

@@ -157,9 +157,10 @@ def _rates(one: Summary) -> str:
     counts = Counter(rate for rate in chosen if rate is not None)
     if not counts:
         return ""
-    words = [f"{rate:g} in {n}" for rate, n in sorted(counts.items())] + ([f"either in {either}"] if either else [])
-    left = f"; rows tried at one alone are left out ({one.left_out})" if one.left_out else ""
-    return f"Repair rate of each row chosen on validation: {', '.join(words)}{left}."
+    words = [f"{n} row{'s' * (n > 1)} at {rate:g}" for rate, n in sorted(counts.items())]
+    words += [f"{either} equal at each"] if either else []
+    left = f"; {one.left_out} not tried at each, left out" if one.left_out else ""
+    return f"Validation chose each row's rate of repair: {', '.join(words)}{left}."
 
 
 def _behind(one: Summary) -> str:

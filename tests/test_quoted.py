@@ -33,6 +33,7 @@ def store(tmp_path):
     store.put(record(Dense(), seed=4, status="off budget"))
     store.put(PHOTO)
     store.put(measured(record(DCSS(), budget=HALF), ratio=0.9512, low=0.901, high=1.004))
+    store.put(measured(record(DCSS(), seed=1, budget=HALF), ratio=2.0, disturbed="other work"))
     return store
 
 
@@ -64,6 +65,7 @@ DCSS_BOTH, L1_BOTH = ids(DCSS(), 0, 1), ids(L1Channels(), 0, 1)
             f"speed of {ids(DCSS(), 0)} on cpu quick",
             "ran at 0.95 times (0.90 to 1.00)[^a]",
         ),
+        ("0.0 times[^a]", f"speed of {ids(DCSS(), 1)} on cpu quick, disturbed", "2.0 times[^a]"),
     ],
 )
 def test_the_number_before_a_footnote_is_that_of_its_records(store, prose, said, right):
@@ -106,6 +108,12 @@ def test_every_place_of_a_footnote_and_every_footnote_is_written(store):
         ("0.5[^a]", f"speed of {DCSS_BOTH} on cpu quick", "a timing is of one"),
         ("0.5[^a]", f"speed of {ids(DCSS(), 0)} on cpu full", "was timed on: cpu quick, machine "),
         ("0.5[^a]", f"speed of {ids(L1Channels(), 0)}", "was timed on: nothing"),
+        (
+            "0.5[^a]",
+            f"speed of {ids(DCSS(), 1)} on cpu quick",
+            r"disturbed \(other work\); end the footnote with `, dist",
+        ),
+        ("0.5[^a]", f"speed of {ids(DCSS(), 0)} on cpu quick, disturbed", "not disturbed; end the footnote without"),
     ],
 )
 def test_a_quote_that_nothing_backs_is_refused(store, prose, said, why):

@@ -251,7 +251,10 @@ def test_documents_show_both_suites_as_one():
     """Which rates were chosen, at a glance; every try's records below; a picture of its own that says so."""
     (one,) = summary.summaries(SUITES, records(), [])
     text = summary.markdown(["low", "full"], one, "x.svg")
-    assert "chosen on validation: 0.05 in 1, either in 1; rows tried at one alone are left out (1)." in text
+    assert (
+        "Validation chose each row's rate of repair: 1 row at 0.05, 1 equal at each; 1 not tried at each, left out."
+        in text
+    )
     assert "Suites `low` and `full`, digits/resnet20" in text
     assert "`bench report tuned --store reports`" in text
     (line,) = [line for line in one.found if line.facts["method"] == "l1_channels"]
