@@ -25,12 +25,9 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
-# code, comments and targets of links hold no quotes
-_APART = re.compile(
-    r"^ {0,3}(?P<fence>```+|~~~+)[^\n`]*\n.*?^ {0,3}(?P=fence)[^\n]*$|(?P<ticks>`+)[^`\n]+(?P=ticks)(?!`)|<!--.*?-->"
-    r"|(?<=\])\([^()\n]*\)|https?://\S+",
-    re.DOTALL | re.MULTILINE,
-)
+# blocks of code and comments hold neither footnotes nor quotes; words in code and links hold no quotes
+_BLOCKS = r"^ {0,3}(?P<fence>```+|~~~+)[^\n`]*\n.*?^ {0,3}(?P=fence)[^\n]*$|<!--.*?-->"
+_WORDS = r"(?P<ticks>`+)[^`\n]+(?P=ticks)(?!`)|\[[^\]^][^\]\n]*\]\([^()\n]*\)|https?://\S+"
 _FOOTNOTE = re.compile(
     r"^[ >]{0,3}\[\^(?P<name>[^\]\n]+)\]:(?P<said>.*(?:\n(?![ >]{0,3}\[\^|[ \t]*$|#).+)*)", re.MULTILINE
 )
@@ -39,10 +36,12 @@ _IDS = r"[0-9a-f]{16}(?: [0-9a-f]{16})*"
 _SAID = re.compile(rf"(?:(?P<what>.+?) of )?(?P<ours>{_IDS})(?: minus (?P<theirs>{_IDS}))?(?: on (?P<column>.+?))?\.?")
 _N = r"[+\u2212-]?\d+\.\d+"
 _INTERVAL = rf"\((?P<low>{_N})\s+to\s+(?P<high>{_N})[^()]*\)|\[(?P<least>{_N}),\s*(?P<most>{_N})\]"
-# the last digits before a footnote, but for those of the interval
-_QUOTED = re.compile(rf"(?<![\w.,\u2212+-])(?P<number>{_N})(?!\w)[^\d()\[\]]*(?:(?:{_INTERVAL})[^\d()\[\]]*)?$")
-_INSIDE = re.compile(r"(?:±\s*|[(\[][^()\[\]]*\d[^()\[\]]*)$")  # before a number: it is a spread, or of an interval
-_BEHIND = re.compile(rf"\s*(?:{_INTERVAL})")
+# right before a footnote, but for a unit
+_QUOTED = re.compile(
+    rf"(?<![\w.,/\u2012-\u2015\u2212+-])(?P<number>{_N})(?:\s*(?:points?|times|dB|%|x|ms|MB))?(?:\s*(?:{_INTERVAL}))?$"
+)
+_INSIDE = re.compile(r"(?:±\s*|\d\s+to\s+|[(\[][^()\[\]]*\d[^()\[\]]*)$")  # before it: it ends a spread or a range
+_BEHIND = re.compile(r"\s*(?:±|[(\[](?!\^)[^()\[\]]*\d)")
 _PART = re.compile(r"\n[ \t]*\n|^[ \t>]*(?:[-*+]|\d+[.)])[ \t]|^#.*$|\||\[\^[^\]\n]+\]", re.MULTILINE)
 _DISTURBED = ", disturbed"
 _SHARES = ("macs", "params", "nonzero")
@@ -76,7 +75,7 @@ class _Records:
 
 def has_quotes(text: str) -> bool:
     """Whether some footnote of a document names records."""
-    return bool(_quotes(_plain(text)))
+    return bool(_quotes(_without(text, _BLOCKS)))
 
 
 def quoted_into(text: str, store: Store) -> str:
@@ -92,9 +91,9 @@ def quoted_into(text: str, store: Store) -> str:
 
 def edits(text: str, store: Store) -> dict[Span, str]:
     """Where each quoted number stands in ``text``, and what belongs there. Raises: UserError."""
-    plain, records = _plain(text), _Records(store)
+    footnotes, plain, records = _without(text, _BLOCKS), _without(text, f"{_BLOCKS}|{_WORDS}"), _Records(store)
     found: dict[Span, str] = {}
-    for quote in _quotes(plain):
+    for quote in _quotes(footnotes):
         value = _found(quote, records)
         if not (markers := _markers(plain, quote.name)):
             raise UserError(f"The footnote [^{quote.name}] names records, but stands behind nothing.")
@@ -103,14 +102,15 @@ def edits(text: str, store: Store) -> dict[Span, str]:
     return found
 
 
-def _plain(text: str) -> str:
-    """As long, with blanks for what holds no quotes."""
-    return _APART.sub(lambda apart: re.sub(r"[^\n]", " ", apart[0]), text)
+def _without(text: str, what_is: str) -> str:
+    """As long, with blanks for what is not looked at."""
+    apart = re.compile(what_is, re.DOTALL | re.MULTILINE)
+    return apart.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
 
 
-def _quotes(plain: str) -> list[_Quote]:
+def _quotes(text: str) -> list[_Quote]:
     """The footnotes that name records. Raises: UserError for one that says it in other words."""
-    found = [(one["name"], " ".join(one["said"].split())) for one in _FOOTNOTE.finditer(plain)]
+    found = [(one["name"], " ".join(one["said"].replace("`", "").split())) for one in _FOOTNOTE.finditer(text)]
     return [_parsed(name, said) for name, said in found if _HEXADECIMAL.search(said)]
 
 
@@ -132,13 +132,13 @@ def _numbers(plain: str, marker: Span, name: str, found: Difference) -> dict[Spa
     """The number before a marker and the ends of its interval: where they stand, and what belongs there."""
     start = max((part.end() for part in _PART.finditer(plain, 0, marker[0])), default=0)
     if _BEHIND.match(plain, marker[1]):
-        raise UserError(f"The interval stands behind [^{name}]: put it between the number and the footnote.")
+        raise UserError(f"A number in brackets stands behind [^{name}]: put an interval before the footnote.")
     quoted = _QUOTED.search(plain[start : marker[0]])
     if not quoted or _INSIDE.search(plain[start : start + quoted.start()]):
         before = plain[start : marker[0]].strip()[-40:]
         raise UserError(
             f"It is not sure which number [^{name}] is of ({before!r}): put it right behind a number with decimals, "
-            "or behind the interval of that number, (LOW to HIGH) or [LOW, HIGH]."
+            "its unit (points, times, dB, %) or its interval, (LOW to HIGH) or [LOW, HIGH]."
         )
     ends = {"number": found.mean, "low": found.low, "high": found.high, "least": found.low, "most": found.high}
     there = {end: value for end, value in ends.items() if quoted[end]}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 
+import pytest
 from click.testing import CliRunner
 
 from conftest import ROOT
 from made import record
-from slimbench import again, discover, environment, identity
+from slimbench import again, cli, discover, environment, identity
 from slimbench.cli import main
 from slimbench.core import Budget
 from slimbench.methods.l1_channels import L1Channels
@@ -33,14 +34,39 @@ def planned(command: str, folder) -> set[str]:
     return {cell["id"] for cell in json.loads(done.stdout)["cells"]}
 
 
-def test_stored_records_would_be_made_again(tmp_path, monkeypatch, real_data):
-    """Of every suite some; where a version was raised since, the command says so, and the id is another."""
-    monkeypatch.setattr(environment, "resolve", lambda *args, **_: resolved(*args, elsewhere=True))
-    commands = [(one.id, again.command(one)) for one in Store(ROOT / "reports", create=False).summaries()]
-    some = sorted(pair for pair in commands if pair[1])[::29]
-    assert len({command.split("bench run ")[1].split()[0] for _, command in some}) > 5
-    for name, command in some:
-        assert (name in planned(command, tmp_path)) is ("#" not in command), command
+def test_stored_records_would_be_made_again(real_data):
+    """A third of those that have a command; where a version was raised since, the command says so, and the id is another."""
+    cells: dict[str, set[str]] = {}
+    checked = 0
+    for one in sorted(Store(ROOT / "reports", create=False).summaries(), key=lambda one: one.id)[::3]:
+        if not (text := again.command(one)):
+            continue
+        if (asked := text.partition("  #")[0]) not in cells:
+            cells[asked] = {identity.cell_id(cell) for cell in cells_of(asked)}
+        assert (one.id in cells[asked]) is ("#" not in text), text
+        checked += 1
+    assert checked > 150
+
+
+def cells_of(command: str):
+    """What `bench run` would make, of a command that `again` wrote."""
+    words = [word for word in shlex.split(command) if word.partition("=")[0] not in environment.HELD]
+    context = main.commands["run"].make_context("run", words[2:])
+    given = context.params
+    names = ("suite", "everything", "method", "task", "keep", "seeds", "profile")
+    suite = cli._suite(**{name: given[name] for name in names})
+    settings = environment.resolve(given["precision"], given["device"], given["threads"], elsewhere=True)
+    return plan(suite, settings)
+
+
+@pytest.mark.parametrize("suite", discover.suites().values(), ids=lambda suite: suite.name)
+def test_every_cell_of_every_suite_can_be_named(suite):
+    """By the labels of its task and method, which hold words in brackets, lists and blanks."""
+    for arm in suite.arms:
+        for method in arm.methods:
+            assert cli._named("methods", identity.label(method), arm.methods) == (method,)
+    for task in suite.tasks:
+        assert cli._named("tasks", identity.label(task), suite.tasks) == (task,)
 
 
 def test_a_cell_of_an_embedded_task_would_be_made_again(tmp_path):
@@ -49,18 +75,28 @@ def test_a_cell_of_an_embedded_task_would_be_made_again(tmp_path):
         made = record(cell.method, budget=cell.budget, task=cell.task, seed=cell.seed)
         assert made.id == identity.cell_id(cell)
         assert made.id in planned(again.command(made), tmp_path)
-    held = record(L1Channels(), environment={"instructions": "AVX2, oneDNN AVX2"}, **HALF)
-    assert again.command(held).startswith("ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 bench run ")
+    for said, start in (
+        ("AVX2, oneDNN AVX2", "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 bench run "),
+        ("AVX512, oneDNN AVX2", "bench run "),
+        (None, "bench run "),
+    ):
+        assert again.command(record(L1Channels(), environment={"instructions": said}, **HALF)).startswith(start)
 
 
 def test_what_no_suite_has_and_what_is_older(tmp_path):
     """The first has no command, and `bench show` says so; the second has a comment."""
     unknown = record(L1Channels(), budget=Budget(0.123, epochs=77))
-    assert again.command(unknown) == ""
+    inner = record(L1Channels(), seed=1, **HALF)
+    inner.cell["inner"] = True
+    assert again.command(unknown) == again.command(inner) == ""
     old = record(L1Channels(), **HALF)
     old.cell["method"]["version"] = 0
     told = f"  # l1_channels is at version 1 now, and was at 0: {environment.commit()} made it"
     assert again.command(old).endswith(told)
-    for one, line in ((unknown, "no suite has it today"), (old, again.command(old))):
+    for one, line in (
+        (unknown, "no suite has it: it was made with options of its own or by a plug-in, or the suite has changed"),
+        (inner, "a search's own evaluation: run the search again"),
+        (old, again.command(old)),
+    ):
         Store(tmp_path).put(one)
         assert f"\nagain: {line}\n" in CliRunner().invoke(main, ["show", one.id, "--store", str(tmp_path)]).output

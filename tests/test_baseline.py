@@ -36,6 +36,9 @@ def put(name: str, records) -> str:
     return name
 
 
+WITH = '{{"schema": 1, "cells": [], "apart": {{}}, "commit": "", "because": "", "machine": {{}}, "settings": {}}}'
+
+
 def trained_in(precision: str, record):
     settings = record.cell["settings"] | {"precision": precision}
     return replace(record, id=f"{precision}{record.id}"[:16], cell=record.cell | {"settings": settings})
@@ -102,6 +105,15 @@ def test_the_projects_own_baseline_is_of_todays_cells():
     assert {cell.id for cell in base.cells} == {identity.cell_id(cell) for cell in cells}
 
 
+def test_a_record_that_does_not_say_how_it_was_trained_is_named(bench):
+    """Made by nothing that ships; in a sentence."""
+    roll(bench, put("store", nights.night()))
+    (odd,) = (replace(record, cell={"task": {"is": "digits"}, "seed": 0}) for record in nights.night()[:1])
+    result = check(bench, put("head", [odd]))
+    assert result.exit_code == 2
+    assert "does not say how it was trained" in result.stderr
+
+
 def test_rolling_says_what_moved_and_why(bench):
     """Never silently: a reason is asked for, and kept."""
     roll(bench, put("store", nights.night()))
@@ -136,7 +148,17 @@ def test_what_no_baseline_is_made_of(bench, records, words):
     assert not Path("base.json").exists()
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"schema": 1}', '{"schema": 99, "cells": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 99, "cells": []}',
+        *(WITH.format(settings) for settings in ('"fp32"', '["fp32"]', '{"bits": 2}', '{"precision": "tf32"}')),
+    ],
+)
 def test_what_is_no_baseline_is_refused(bench, text):
     """In a sentence."""
     put("store", nights.night())

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ from conftest import HERE
 from slimbench import baseline, bisecting
 from slimbench.artifact import sha256
 from slimbench.core import UserError
-from slimbench.environment import machine
+from slimbench.environment import HELD, HELD_TO, environment, machine
 from slimbench.identity import digest
 from slimbench.store import Store
 
@@ -103,6 +104,35 @@ def test_a_steps_judgement(tmp_path):
     )
     assert [bisecting.judged(step, s) for s in (worse, same, part, other)] == [1, 0, 125, 0]
     assert [bisecting.judged(replace(step, any_change=True), s) for s in (same, part, other)] == [0, 125, 1]
+
+
+def test_other_instructions_blame_nobody(tmp_path):
+    """Any bit may differ then; cells of each commit are made under those that the baseline was."""
+    held = environment() | {"instructions": HELD_TO}
+    baseline.of(nights.night(environment=held), "a test").write(tmp_path / "base.json")
+    step = bisecting.Step(str(tmp_path / "base.json"), nights.PROXY, "nightly", "", any_change=True)
+    plain = Store(put(str(tmp_path / "plain"), nights.night(noise=1, environment=held | {"instructions": "AVX512"})))
+    assert bisecting.judged(step, plain) == 125
+    alike = Store(put(str(tmp_path / "alike"), nights.night(noise=1, environment=held)))
+    assert bisecting.judged(step, alike) == 1
+
+
+def test_cells_of_a_commit_are_held_as_the_baseline_was(tmp_path, monkeypatch):
+    """By the two variables, and by nothing where it was not held."""
+    seen = []
+    monkeypatch.setattr(
+        bisecting.subprocess, "run", lambda *_, env, **__: seen.append(env) or SimpleNamespace(returncode=0)
+    )
+    for name in HELD:
+        monkeypatch.delenv(name, raising=False)
+    for said in (HELD_TO, "AVX512"):
+        made = baseline.of(nights.night(environment=environment() | {"instructions": said}), "a test")
+        made.write(tmp_path / "base.json")
+        step = bisecting.Step(str(tmp_path / "base.json"), nights.PROXY, "nightly", "")
+        assert bisecting._made(step, tmp_path, tmp_path / "store")
+    held, plain = seen
+    assert HELD.items() <= held.items()
+    assert not HELD.keys() & plain.keys()
 
 
 STEP = """

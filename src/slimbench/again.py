@@ -6,10 +6,10 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from slimbench import discover, identity
-from slimbench.environment import HELD
+from slimbench.environment import HELD, HELD_TO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from slimbench.core import Record, Suite
 
@@ -17,25 +17,36 @@ if TYPE_CHECKING:
 def command(record: Record) -> str:
     """For a shell, with its data at hand and an empty store; the id will be the record's where nothing has changed.
 
-    Empty where no suite has the cell: a search's own, a plug-in that is not at hand, or fields that no suite has today.
+    Empty where no suite has the cell today; ``why_not`` says more.
     """
     suites = sorted((suite for suite in discover.suites().values() if has(suite, record)), key=lambda s: len(s.tasks))
     if not suites:
         return ""
     cell, suite = record.cell, suites[0]
     words = ["bench", "run", suite.name]
-    names = [task.name for task in suite.tasks]
-    if len(names) > 1 and names.count(cell["task"]["is"]) == 1:
-        words += ["--task", cell["task"]["is"]]
-    words += ["--method", cell["method"]["label"]]
+    if len(suite.tasks) > 1:
+        words += ["--task", _label(cell["task"], suite.tasks)]
+    methods = (suite.reference, *(method for arm in suite.arms for method in arm.methods))
+    words += ["--method", _label(cell["method"], methods)]
     if not cell["reference"]:
         words += ["--keep", f"{cell['budget']['keep']:g}"]
     words += ["--seeds", str(cell["seed"])]
     for name in ("device", "precision", "threads"):
         words += [f"--{name}", str(cell["settings"][name])]
-    is_held = "oneDNN AVX2" in record.environment.get("instructions", "")
+    is_held = record.environment.get("instructions") == HELD_TO
     held = [f"{name}={value}" for name, value in HELD.items() if is_held]
     return " ".join([*held, shlex.join(words)]) + _older(record)
+
+
+def _label(recorded: Mapping[str, Any], specs: Iterable[Any]) -> str:
+    return identity.label(next(spec for spec in specs if describes(recorded, spec)))
+
+
+def why_not(record: Record) -> str:
+    """In words, where there is no command."""
+    if record.cell.get("inner"):
+        return "a search's own evaluation: run the search again"
+    return "no suite has it: it was made with options of its own or by a plug-in, or the suite has changed"
 
 
 def _older(record: Record) -> str:
@@ -52,9 +63,9 @@ def _older(record: Record) -> str:
 def has(suite: Suite, record: Record) -> bool:
     """Whether a cell of the suite made it, whatever the version of task and method was (the record says which)."""
     cell = record.cell
-    if cell.get("inner") or not any(describes(cell["task"], task) for task in suite.tasks):
+    if cell.get("inner") or "method" not in cell or not any(describes(cell["task"], task) for task in suite.tasks):
         return False
-    if cell["reference"]:
+    if cell.get("reference"):
         return describes(cell["method"], suite.reference)
     return any(
         any(describes(cell["budget"], budget) for budget in arm.budgets)

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from slimbench import discover
+from slimbench import discover, environment
 from slimbench.core import UserError
 from slimbench.identity import digest
 from slimbench.store import whole_folder, write_whole
@@ -155,6 +155,8 @@ def read(file: Path) -> Baseline:
             raise UserError(f"{file} was written by a newer SlimBench: update first.")
         cells = tuple(Kept(**cell) for cell in body.pop("cells"))
         apart = {profile: Apart(a["machine"], tuple(a["looks"])) for profile, a in body.pop("apart").items()}
+        if settings := body.get("settings"):
+            environment.resolve(**settings, elsewhere=True)  # refuses what there is not
         return Baseline(cells, apart=apart, **body)
     except FileNotFoundError as error:
         raise UserError(f"There is no baseline {file}: `bench baseline` makes one.") from error
@@ -195,8 +197,10 @@ def machine_of(record: Record) -> Mapping[str, Any]:
 
 
 def settings_of(record: Record) -> Mapping[str, Any]:
-    """How it was trained: ``environment.resolve`` takes it."""
-    return {name: value for name, value in record.cell["settings"].items() if name != "is"}
+    """How it was trained: ``environment.resolve`` takes it. Raises: UserError where the record does not say."""
+    if not (settings := record.cell.get("settings")):
+        raise UserError(f"The record {record.id} does not say how it was trained: run the suite in an empty store.")
+    return {name: value for name, value in settings.items() if name != "is"}
 
 
 def in_words(settings: Mapping[str, Any]) -> str:

@@ -13,14 +13,14 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from slimbench import baseline, discover, latency, regression
+from slimbench import baseline, discover, environment, latency, regression
 from slimbench.core import UserError
 from slimbench.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from slimbench.baseline import Baseline, Kept
     from slimbench.regression import Finding
@@ -126,7 +126,10 @@ def _made(step: Step, tree: Path, store: Path) -> bool:
     base = baseline.read(Path(step.file))
     wanted = {cell.label: cell.seed for cell in _wanted(step, base)}
     path = [str(tree / "src")] if (tree / "src/slimbench").is_dir() else []
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
+    held = environment.HELD if _instructions(base.machine) == environment.HELD_TO else {}
+    env = (
+        os.environ | held | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
+    )
     asked = {"suite": step.suite, "task": step.tasks, "method": step.methods, "wanted": wanted, "store": str(store)}
     asked["settings"] = dict(base.settings)
     asked["plugins"] = [str(tree / plugin) for plugin in step.plugins]
@@ -150,9 +153,16 @@ def judged(step: Step, store: Store) -> int:
         return _status(latency.compare(only, head, store, Path(step.file), say=_tell))
     pairs = regression.pairs_of(cells, head)
     if step.any_change and len(pairs) == len(cells):
+        if any(_instructions(record.environment) != _instructions(base.machine) for record in records):
+            _tell("the records were made with other vector instructions than the baseline's: any bit may differ")
+            return _SKIP
         return int(any((ours.status, ours.outputs) != (theirs.status, theirs.outputs) for ours, theirs in pairs))
     is_same = all(baseline.machine_of(record) == base.machine for record in records)
     return _status(regression.compare(cells, head, is_same_machine=is_same))
+
+
+def _instructions(machine: Mapping[str, Any]) -> str:
+    return str(machine.get("instructions", ""))
 
 
 def _tell(text: str) -> None:

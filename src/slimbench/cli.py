@@ -136,7 +136,14 @@ def _suite(
 
 
 def _named(kind: str, text: str, own: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What was typed; of a suite that has a bare name with other fields alone, those: its network, its small search."""
+    """What was typed; of a suite that has a bare name with other fields alone, those: its network, its small search.
+
+    The label of one of the suite's own is that one, also where it holds what cannot be typed.
+    """
+    from slimbench import identity
+
+    if labelled := next((one for one in own if identity.label(one) == text), None):
+        return (labelled,)
     made = discover.make(kind, text)
     alike = tuple(dict.fromkeys(one for one in own if type(one) is type(made)))
     return alike if alike and made not in alike and "(" not in text else (made,)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("slimbench", "torch", "torchvision", "torch-pruning", "numpy", "fvcore", "onnxruntime")
 _EXTRAS = ("executorch", "openvino")
 HELD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}  # torch and oneDNN: one rounding on all x86
+HELD_TO = "AVX2, oneDNN AVX2"  # what ``instructions`` then says
 
 
 def data_root() -> Path | None:
@@ -64,7 +65,7 @@ def cpu_flags() -> frozenset[str]:
 def instructions() -> str:
     """The vector instructions that torch takes, and those that oneDNN is held to; others round otherwise.
 
-    ``HELD`` holds both to "AVX2, oneDNN AVX2".
+    ``HELD`` holds both to ``HELD_TO``.
     """
     import torch
 

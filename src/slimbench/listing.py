@@ -110,13 +110,14 @@ def _status(status: str | None, *, is_left: bool) -> str:
 def shown(record: Record, measurements: Sequence[MeasurementRecord], *, as_json: bool) -> str:
     """Everything about one cell."""
     body = dataclasses.asdict(record) | {"measurements": [dataclasses.asdict(m) for m in measurements]}
+    command = again.command(record)
     if as_json:
-        return json.dumps(body, indent=1)
+        return json.dumps(body | {"again": command}, indent=1)
     for part in ("quality", "val_quality"):
         for scores in body[part].values():
             scores["per_sample"] = f"{len(scores['per_sample'])} characters, packed"
     first = f"{record.label}: {record.status} {record.reason}".rstrip()
-    return "\n".join([first, f"again: {again.command(record) or 'no suite has it today'}", *_indented(body, 0)])
+    return "\n".join([first, f"again: {command or again.why_not(record)}", *_indented(body, 0)])
 
 
 def _indented(value: Any, depth: int) -> list[str]:
