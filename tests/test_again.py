@@ -35,7 +35,7 @@ def planned(command: str, folder) -> set[str]:
 
 
 def test_stored_records_would_be_made_again(real_data):
-    """A third of those that have a command; where a version was raised since, the command says so, and the id is another."""
+    """A third of those with a command; where a version was raised since, it says so, and the id is another."""
     cells: dict[str, set[str]] = {}
     checked = 0
     for one in sorted(Store(ROOT / "reports", create=False).summaries(), key=lambda one: one.id)[::3]:
