@@ -66,8 +66,7 @@ def difference(facts: Facts, name: str) -> str:
     """A mean difference; its interval from six seeds on (below, a caption has it)."""
     if facts[name] is None:
         return ""
-    low, high = facts[f"{name}_low"], facts[f"{name}_high"]
-    interval = "" if low is None or facts[f"{name}_indicative"] else f" [{low:+.2f}, {high:+.2f}]"
+    interval = "" if facts[f"{name}_indicative"] else _interval(facts, name)
     against = f" ({facts['control']})" if name == "control_difference" else ""
     return f"{facts[name]:+.2f}{interval}{against}"
 
@@ -76,9 +75,12 @@ def whole_difference(facts: Facts, name: str) -> str:
     """A mean difference with its interval, however few the seeds, and how many pairs it is of."""
     if facts[name] is None:
         return ""
+    return f"{facts[name]:+.2f}{_interval(facts, name)} ({facts[f'{name}_n']})"
+
+
+def _interval(facts: Facts, name: str) -> str:
     low, high = facts[f"{name}_low"], facts[f"{name}_high"]
-    interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"{facts[name]:+.2f}{interval} ({facts[f'{name}_n']})"
+    return "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
 
 
 def over(facts: Facts | None) -> str:

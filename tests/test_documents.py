@@ -52,6 +52,12 @@ def records():
     ]
 
 
+def put_two(folder):
+    """A store of the dense network and one row."""
+    for one in (record(Dense(), top1=90.0), record(DCSS(), top1=88.0, budget=HALF)):
+        Store(folder).put(one)
+
+
 def shown(found=None, taken=()):
     (one,) = summary.summaries([SUITE], found or records(), taken)
     return one
@@ -184,9 +190,7 @@ def test_three_shares_are_an_axis():
 
 def test_the_first_suite_with_records_is_shown(tmp_path):
     """Its picture lies below docs; what has no records is named."""
-    store = Store(tmp_path / "reports")
-    for one in [record(Dense(), top1=90.0), record(DCSS(), top1=88.0, budget=HALF)]:
-        store.put(one)
+    put_two(tmp_path / "reports")
     document = tmp_path / "docs" / "page.md"
     document.parent.mkdir()
     document.write_text(MARKED.format("results", "cifar10-reduced, else quick"))
@@ -202,9 +206,7 @@ def test_the_first_suite_with_records_is_shown(tmp_path):
 
 def test_a_document_of_ones_own_shows_the_store_that_is_named(tmp_path, monkeypatch):
     """Its picture lies beside it; without a name the nearest reports count, and without these it says what to do."""
-    mine = Store(tmp_path / "mine")
-    for one in [record(Dense(), top1=90.0), record(DCSS(), top1=88.0, budget=HALF)]:
-        mine.put(one)
+    put_two(tmp_path / "mine")
     page = tmp_path / "paper" / "page.md"
     page.parent.mkdir()
     page.write_text(MARKED.format("results", "quick"))
@@ -237,9 +239,7 @@ def test_a_document_of_another_kind_is_left_as_it_is(tmp_path):
 
 def test_the_projects_store_is_known_by_another_way_to_it(tmp_path, monkeypatch):
     """From a folder of its own."""
-    store = Store(tmp_path / "reports")
-    store.put(record(Dense(), top1=90.0))
-    store.put(record(DCSS(), top1=88.0, budget=HALF))
+    put_two(tmp_path / "reports")
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path / "docs")
     assert "--store reports`" in documents.written_into(MARKED.format("results", "quick"), tmp_path, "../reports")

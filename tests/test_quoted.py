@@ -57,6 +57,11 @@ DCSS_BOTH, L1_BOTH = ids(DCSS(), 0, 1), ids(L1Channels(), 0, 1)
             f"{DCSS_BOTH} minus {L1_BOTH}",
             "0.50 was 1.50 points (-4.85 to 7.85, 2 seeds)[^a]",
         ),
+        (
+            "0.0 points (0.0 to\n0.0)[^a]",
+            f"{DCSS_BOTH} minus {L1_BOTH}",
+            "1.5 points (-4.9 to\n7.9)[^a]",
+        ),
         ("0.0[^a] behind", f"{L1_BOTH} minus {DCSS_BOTH}", "-1.5[^a] behind"),
         ("chosen at 0.00[^a]", f"val of {DCSS_BOTH}", "chosen at 70.50[^a]"),
         ("0.0 %[^a] of the MACs", f"macs of {DCSS_BOTH}", "50.0 %[^a] of the MACs"),

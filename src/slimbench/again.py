@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from slimbench import discover, identity
-from slimbench.environment import HELD, HELD_TO
+from slimbench import described, discover, identity
+from slimbench.environment import held_as
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from slimbench.core import Record, Suite
 
@@ -23,23 +23,19 @@ def command(record: Record) -> str:
     if not suites:
         return ""
     cell, suite = record.cell, suites[0]
+    task, method = (described.spec(cell[part]) for part in ("task", "method"))
     words = ["bench", "run", suite.name]
     if len(suite.tasks) > 1:
-        words += ["--task", _label(cell["task"], suite.tasks)]
-    methods = (suite.reference, *(method for arm in suite.arms for method in arm.methods))
-    words += ["--method", _label(cell["method"], methods)]
+        words += ["--task", identity.label(task)]
+    words += ["--method", identity.label(method)]
     if not cell["reference"]:
         words += ["--keep", f"{cell['budget']['keep']:g}"]
     words += ["--seeds", str(cell["seed"])]
     for name in ("device", "precision", "threads"):
         words += [f"--{name}", str(cell["settings"][name])]
-    is_held = record.environment.get("instructions") == HELD_TO
-    held = [f"{name}={value}" for name, value in HELD.items() if is_held]
-    return " ".join([*held, shlex.join(words)]) + _older(record)
-
-
-def _label(recorded: Mapping[str, Any], specs: Iterable[Any]) -> str:
-    return identity.label(next(spec for spec in specs if describes(recorded, spec)))
+    held = [f"{name}={value}" for name, value in held_as(record.environment.get("instructions")).items()]
+    others = described.other_versions(task, method, cell)
+    return " ".join([*held, shlex.join(words)]) + _comment(record, others)
 
 
 def why_not(record: Record) -> str:
@@ -49,14 +45,10 @@ def why_not(record: Record) -> str:
     return "no suite has it: it was made with options of its own or by a plug-in, or the suite has changed"
 
 
-def _older(record: Record) -> str:
-    """As a comment: what has another version today, so that the id will be another."""
-    parts = {"task": lambda cls: cls.version, "method": lambda cls: cls.card.version}
-    told = [
-        f"{described['is']} is at version {now} now, and was at {described['version']}"
-        for kind, version in parts.items()
-        if (now := version(discover.found(f"{kind}s")[(described := record.cell[kind])["is"]])) != described["version"]
-    ]
+def _comment(record: Record, others: Mapping[str, tuple[int, int]]) -> str:
+    """What has another version today, so that the id will be another."""
+    names = {part: record.cell[part]["is"] for part in ("task", "method")}
+    told = [f"{names.get(part, part)} is at version {now} now, and was at {was}" for part, (was, now) in others.items()]
     return f"  # {'; '.join(told)}: {record.environment.get('commit')} made it" if told else ""
 
 

@@ -101,6 +101,12 @@ def newest(records: Iterable[Record]) -> list[Kept]:
     return [kept(record) for _, record in sorted(by_label.items())]
 
 
+def behind(cells: Iterable[Kept], records: Iterable[Record]) -> list[Record]:
+    """The records that cells were kept of."""
+    ids = {cell.id for cell in cells}
+    return [record for record in records if record.id in ids]
+
+
 @dataclass(frozen=True)
 class Apart:
     """How much slower (0.01: by 1 %) one of two equal networks was in each A/A look; the machine as a digest."""
@@ -173,8 +179,7 @@ def of(records: Sequence[Record], because: str) -> Baseline:
         raise UserError("The store has no records: run a suite first.")
     if failed := [cell.label for cell in cells if cell.status == "failed"]:
         raise UserError(f"{len(failed)} cells failed, {failed[0]!r} first: a baseline is made of whole runs.")
-    ids = {cell.id for cell in cells}
-    chosen = [record for record in records if record.id in ids]
+    chosen = behind(cells, records)
     commits = sorted({cell.made_at for cell in cells})
     machines = {digest(machine): machine for machine in (machine_of(record) for record in chosen)}
     if len(commits) > 1 or len(machines) > 1:

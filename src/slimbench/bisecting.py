@@ -126,10 +126,8 @@ def _made(step: Step, tree: Path, store: Path) -> bool:
     base = baseline.read(Path(step.file))
     wanted = {cell.label: cell.seed for cell in _wanted(step, base)}
     path = [str(tree / "src")] if (tree / "src/slimbench").is_dir() else []
-    held = environment.HELD if _instructions(base.machine) == environment.HELD_TO else {}
-    env = (
-        os.environ | held | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
-    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
+    env |= environment.held_as(_instructions(base.machine))
     asked = {"suite": step.suite, "task": step.tasks, "method": step.methods, "wanted": wanted, "store": str(store)}
     asked["settings"] = dict(base.settings)
     asked["plugins"] = [str(tree / plugin) for plugin in step.plugins]

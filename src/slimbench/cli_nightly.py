@@ -23,8 +23,7 @@ def compared(store: str, file: str, summary: str | None, junit: str | None) -> i
     base, opened = baseline.read(Path(file)), Store(store, create=False)
     records = opened.records()
     head = baseline.newest(records)
-    ids = {cell.id for cell in head}
-    newest = [record for record in records if record.id in ids]
+    newest = baseline.behind(head, records)
     is_same_machine = all(baseline.machine_of(record) == base.machine for record in newest)
     findings = [*regression.trained_otherwise(base.settings, map(baseline.settings_of, newest))]
     if not findings:

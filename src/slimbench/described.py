@@ -11,7 +11,7 @@ from slimbench.core import Budget, Cell, Recipe, Settings, UserError, sources
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from slimbench.core import Record, Task
+    from slimbench.core import Method, Record, Task
 
 _OWN = {"Budget": Budget, "Recipe": Recipe, "Settings": Settings}
 
@@ -66,16 +66,20 @@ def _data_key(task: Mapping[str, Any]) -> str:
     return identity.digest({name: part for name, part in task.items() if name not in _NOT_DATA})
 
 
-def _refuse_others(cell: Cell, told: Mapping[str, Any]) -> None:
-    """Versions that are not ours, and users' files, which a record does not hold. Raises: UserError."""
+def other_versions(task: Task, method: Method, told: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Of engine, task and method those that have another version here: what a record's cell tells, and ours."""
     versions = {
         "engine": (told["engine"], identity.ENGINE_VERSION),
-        "task": (told["task"]["version"], cell.task.version),
-        "method": (told["method"]["version"], cell.method.card.version),
+        "task": (told["task"]["version"], task.version),
+        "method": (told["method"]["version"], method.card.version),
     }
-    for name, (theirs, ours) in versions.items():
-        if theirs != ours:
-            raise UserError(f"it was made by version {theirs} of its {name}, and here is {ours}")
+    return {name: (theirs, ours) for name, (theirs, ours) in versions.items() if theirs != ours}
+
+
+def _refuse_others(cell: Cell, told: Mapping[str, Any]) -> None:
+    """Versions that are not ours, and users' files, which a record does not hold. Raises: UserError."""
+    for name, (theirs, ours) in other_versions(cell.task, cell.method, told).items():
+        raise UserError(f"it was made by version {theirs} of its {name}, and here is {ours}")
     if identity.of_the_user(cell):
         raise UserError("a file of its user's decides it, too")
 

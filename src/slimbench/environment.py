@@ -73,6 +73,11 @@ def instructions() -> str:
     return torch.backends.cpu.get_cpu_capability() + (f", oneDNN {held.upper()}" if held else "")
 
 
+def held_as(said: str | None) -> Mapping[str, str]:
+    """The variables under which ``instructions`` said this: ``HELD``, or none."""
+    return HELD if said == HELD_TO else {}
+
+
 def has_fast_bf16() -> bool:
     """Whether the processor multiplies bf16 in hardware (AMX or AVX512-bf16)."""
     return bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
