@@ -20,7 +20,7 @@ from slimbench.statistics import Difference, paired, student
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slimbench.core import MeasurementRecord, Record
+    from slimbench.core import Measurement, MeasurementRecord, Record
     from slimbench.store import Store
 
 Span = tuple[int, int]
@@ -45,9 +45,10 @@ _BEHIND = re.compile(r"\s*(?:±|[(\[](?!\^)[^()\[\]]*\d)")
 _PART = re.compile(r"\n[ \t]*\n|^[ \t>]*(?:[-*+]|\d+[.)])[ \t]|^#.*$|\||\[\^[^\]\n]+\]", re.MULTILINE)
 _DISTURBED = ", disturbed"
 _SHARES = ("macs", "params", "nonzero")
+_TIMED = ("speed", "noise", "latency", "dense latency", "memory", "dense memory")
 _HOW = (
     "say `IDS`, `METRIC of IDS`, `val of IDS`, `macs of IDS` (their share, in %), one of these with `minus IDS`, "
-    "or `speed of ID on PROFILE LEVEL`, each id in full"
+    "or `speed of ID on PROFILE LEVEL` (or noise, latency, memory), each id in full"
 )
 
 
@@ -143,7 +144,7 @@ def _numbers(plain: str, marker: Span, name: str, found: Difference) -> dict[Spa
     ends = {"number": found.mean, "low": found.low, "high": found.high, "least": found.low, "most": found.high}
     there = {end: value for end, value in ends.items() if quoted[end]}
     if not all(map(math.isfinite, there.values())):
-        raise UserError(f"[^{name}] is of one seed, which has no interval: take it out of the text.")
+        raise UserError(f"[^{name}] is of one value, which has no interval: take it out of the text.")
     return {
         (start + quoted.start(end), start + quoted.end(end)): _rounded(value, quoted[end])
         for end, value in there.items()
@@ -160,10 +161,10 @@ def _rounded(value: float, like: str) -> str:
 
 
 def _found(quote: _Quote, records: _Records) -> Difference:
-    if quote.what == "speed":
-        return _speed(quote, records)
+    if quote.what in _TIMED:
+        return _measured(quote.what, _timing(quote, records), quote.name)
     if quote.column:
-        raise UserError(f"[^{quote.name}] says how it was timed, but only a speed is timed: {_HOW}.")
+        raise UserError(f"[^{quote.name}] says how it was timed, but {quote.what or 'a score'} is not timed: {_HOW}.")
     ours, theirs = (_side(quote, ids, records.store) for ids in (quote.ours, quote.theirs))
     values = _values(quote, ours)
     if not theirs:
@@ -213,10 +214,10 @@ def _value(record: Record, name: str) -> float | None:
     return record.quality[name].value if name in record.quality else None
 
 
-def _speed(quote: _Quote, records: _Records) -> Difference:
-    """Dense latency / latency, with the interval of the timing."""
+def _timing(quote: _Quote, records: _Records) -> Measurement:
+    """Raises: UserError unless the footnote names one, and says so where it was disturbed."""
     if len(quote.ours) != 1 or quote.theirs:
-        raise UserError(f"[^{quote.name}] quotes a speed of several networks: a timing is of one.")
+        raise UserError(f"[^{quote.name}] quotes the {quote.what} of several networks: a timing is of one.")
     taken = {
         f"{(where := column(m)).profile} {where.level}, machine {where.machine}": m.measurement
         for m in records.timings
@@ -232,4 +233,20 @@ def _speed(quote: _Quote, records: _Records) -> Difference:
         raise UserError(
             f"[^{quote.name}]: that timing {said}; end the footnote with{'' if why else 'out'} `{_DISTURBED}`."
         )
-    return Difference(fitting[0].ratio, fitting[0].ratio_low, fitting[0].ratio_high, 1)
+    return fitting[0]
+
+
+def _measured(name: str, one: Measurement, footnote: str) -> Difference:
+    """Speed is dense latency / latency, noise how far dense against itself reached in %; times in ms, memory in MB."""
+    if name == "speed":
+        return Difference(one.ratio, one.ratio_low, one.ratio_high, 1)
+    value = {
+        "noise": 100 * one.noise,
+        "latency": one.p50_ms,
+        "dense latency": one.dense_p50_ms,
+        "memory": one.peak_bytes and one.peak_bytes / 1e6,
+        "dense memory": one.dense_peak_bytes and one.dense_peak_bytes / 1e6,
+    }[name]
+    if value is None:
+        raise UserError(f"[^{footnote}] quotes the {name}, which that timing does not have.")
+    return student([value])

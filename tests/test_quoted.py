@@ -32,8 +32,9 @@ def store(tmp_path):
     store.put(record(Dense(), seed=3, status="failed", reason="killed", **NOTHING))
     store.put(record(Dense(), seed=4, status="off budget"))
     store.put(PHOTO)
-    store.put(measured(record(DCSS(), budget=HALF), ratio=0.9512, low=0.901, high=1.004))
-    store.put(measured(record(DCSS(), seed=1, budget=HALF), ratio=2.0, disturbed="other work"))
+    memory = {"peak_bytes": 3_000_000, "dense_peak_bytes": 4_500_000}
+    store.put(measured(record(DCSS(), budget=HALF), ratio=0.9512, low=0.901, high=1.004, **memory))
+    store.put(measured(record(DCSS(), seed=1, budget=HALF), ratio=2.0, disturbed="other work", peak_bytes=None))
     return store
 
 
@@ -71,6 +72,11 @@ DCSS_BOTH, L1_BOTH = ids(DCSS(), 0, 1), ids(L1Channels(), 0, 1)
             "ran at 0.95 times (0.90 to 1.00)[^a]",
         ),
         ("0.0 times[^a]", f"speed of {ids(DCSS(), 1)} on cpu quick, disturbed", "2.0 times[^a]"),
+        ("within 0.0 %[^a]", f"noise of {ids(DCSS(), 0)} on cpu quick", "within 2.0 %[^a]"),
+        ("takes 0.0 ms[^a]", f"latency of {ids(DCSS(), 0)} on cpu quick", "takes 1.0 ms[^a]"),
+        ("of 0.0 ms[^a]", f"dense latency of {ids(DCSS(), 0)} on cpu quick", "of 1.5 ms[^a]"),
+        ("takes 0.0 MB[^a]", f"memory of {ids(DCSS(), 0)} on cpu quick", "takes 3.0 MB[^a]"),
+        ("of 0.0 MB[^a]", f"dense memory of {ids(DCSS(), 0)} on cpu quick", "of 4.5 MB[^a]"),
     ],
 )
 def test_the_number_before_a_footnote_is_that_of_its_records(store, prose, said, right):
@@ -102,7 +108,7 @@ def test_every_place_of_a_footnote_and_every_footnote_is_written(store):
         ("0.5[^a]", f"mIoU of {DCSS_BOTH}", "quotes 'mIoU' of"),
         ("0.5[^a]", f"val of {L1_BOTH}", "quotes 'val' of"),
         ("0.5", DCSS_BOTH, "stands behind nothing"),
-        ("0.5 (0.1 to 0.9)[^a]", ids(DCSS(), 0), "is of one seed, which has no interval"),
+        ("0.5 (0.1 to 0.9)[^a]", ids(DCSS(), 0), "is of one value, which has no interval"),
         ("0.5[^a] (0.1 to 0.9)", DCSS_BOTH, "in brackets stands behind"),
         ("0.5[^a] [0.1, 0.9]", DCSS_BOTH, "in brackets stands behind"),
         ("0.5[^a](0.1 to 0.9)", DCSS_BOTH, "in brackets stands behind"),
@@ -112,7 +118,7 @@ def test_every_place_of_a_footnote_and_every_footnote_is_written(store):
         ("0.5[^a]", f"{ids(DCSS(), 0)} minus {PHOTO.id}", "takes psnr_y from top1"),
         ("0.5[^a]", f"{ids(DCSS(), 0)} {ids(L1Channels(), 0)}", "two records of seed 0 on one side"),
         ("0.5[^a]", f"{ids(DCSS(), 0)} {ids(L1Channels(), 1)}", "differ in more than the seed"),
-        ("0.5[^a]", f"{DCSS_BOTH} on cpu quick", "only a speed is timed"),
+        ("0.5[^a]", f"{DCSS_BOTH} on cpu quick", "but a score is not timed"),
         ("0.5[^a]", f"speed of {DCSS_BOTH} on cpu quick", "a timing is of one"),
         ("0.5[^a]", f"speed of {ids(DCSS(), 0)} on cpu full", "was timed on: cpu quick, machine "),
         ("0.5[^a]", f"speed of {ids(L1Channels(), 0)}", "was timed on: nothing"),
@@ -122,6 +128,12 @@ def test_every_place_of_a_footnote_and_every_footnote_is_written(store):
             r"disturbed \(other work\); end the footnote with `, dist",
         ),
         ("0.5[^a]", f"speed of {ids(DCSS(), 0)} on cpu quick, disturbed", "not disturbed; end the footnote without"),
+        (
+            "0.5[^a]",
+            f"memory of {ids(DCSS(), 1)} on cpu quick, disturbed",
+            "the memory, which that timing does not have",
+        ),
+        ("0.5 (0.1 to 0.9)[^a]", f"noise of {ids(DCSS(), 0)} on cpu quick", "of one value, which has no interval"),
     ],
 )
 def test_a_quote_that_nothing_backs_is_refused(store, prose, said, why):
@@ -227,6 +239,23 @@ def test_bench_check_writes_quotes(store, tmp_path):
     assert result.exit_code == 2
     assert "[^a] names the record 0123456789abcdef" in result.output
     assert page.read_text() == before
+
+
+BESIDE = {"892a21a0e7cab81b", "df4e74cc4f169bd8", "87d7cf34327c6f47"}  # scales of layers; two of `reports/avx512`
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_a_document_names_records_in_footnotes(path):
+    """Where the numbers before them are held to them; but for those of another store and what is no score."""
+    prose = re.sub(
+        r"<!-- .*?<!-- end of \w+ -->|^\[\^.*?$|```.*?```|`[^`\n]+`",
+        "",
+        path.read_text(),
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    assert set(re.findall(r"\b[0-9a-f]{16}\b", prose)) <= BESIDE
 
 
 @pytest.mark.parametrize("name", ["findings", "findings-low-rate"])
