@@ -19,7 +19,7 @@ from slimbench.reports import audit, cards, papers, quoted, render, summary, sum
 from slimbench.store import Store, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     from slimbench.reports.summary import Summary
 
@@ -39,21 +39,39 @@ class _Source:
     pictures: Path
 
 
-def written_into(text: str, folder: Path, store: str | None = None) -> str:
+@dataclass(frozen=True)
+class Written:
+    """A document's text as it should be, and what its pictures, by where they lie, are of."""
+
+    text: str
+    pictures: Mapping[Path, Summary]
+
+
+def written_into(text: str, folder: Path, store: str | None = None) -> Written:
     """``text`` with what belongs between its markers, and its quotes as they are; ``folder`` is the document's.
 
     ``store``: folder of records; else ``reports`` of the nearest folder above the document that has some.
 
     Raises: UserError where there is neither, or where they name what does not exist.
     """
-    new, count = _BLOCK.subn(
-        lambda block: f"{block[1]}\n{_block(block['kind'], block['what'], folder, store)}{block[4]}", text
-    )
+    drawn: dict[Path, Summary] = {}
+
+    def block(found: re.Match[str]) -> str:
+        kind, what = found["kind"], found["what"]
+        if kind == "results":
+            names, one = _shown(what, source := _source(folder, store))
+            drawn[picture := _picture(names, source)] = one
+            new = summary.markdown(names, one, Path(os.path.relpath(picture, folder)).as_posix(), source.name)
+        else:
+            new = _block(kind, what, folder, store)
+        return f"{found[1]}\n{new}{found[4]}"
+
+    new, count = _BLOCK.subn(block, text)
     if quoted.has_quotes(new):
-        return quoted.quoted_into(new, _source(folder, store).store)
-    if not count:
+        new = quoted.quoted_into(new, _source(folder, store).store)
+    elif not count:
         raise UserError("The document has no markers of what is written into it: see those of README.md.")
-    return new
+    return Written(new, drawn)
 
 
 def _block(kind: str, what: str, folder: Path, store: str | None) -> str:
@@ -63,9 +81,7 @@ def _block(kind: str, what: str, folder: Path, store: str | None) -> str:
         return cards.methods_cards()
     if kind == "file":
         return _file(folder / what.strip())
-    if kind == "claims":
-        return _claims(_source(folder, store))
-    return _results(what, folder, _source(folder, store))
+    return _claims(_source(folder, store))
 
 
 def _file(path: Path) -> str:
@@ -83,12 +99,6 @@ def _claims(source: _Source) -> str:
     made = f"{said}. Criteria and sources: `bench report papers --store {source.name}`."
     folded = summary.folded("What each record says of them", render.grid(evidence))
     return f"{render.grid(claims)}\n\n{made}\n\n{folded}"
-
-
-def _results(what: str, folder: Path, source: _Source) -> str:
-    names, one = _shown(what, source)
-    picture = os.path.relpath(_picture(names, source), folder)
-    return summary.markdown(names, one, Path(picture).as_posix(), source.name)
 
 
 def _shown(what: str, source: _Source) -> tuple[list[str], Summary]:
@@ -123,14 +133,6 @@ def _picture(suites: Sequence[str], source: _Source) -> Path:
     return source.pictures / f"{'-and-'.join(suites)}.svg"
 
 
-def pictures(text: str, folder: Path, store: str | None = None) -> Iterator[tuple[Path, Summary]]:
-    """The pictures that a document's results show: where they lie, and what they are of."""
-    for block in _BLOCK.finditer(text):
-        if block["kind"] == "results":
-            names, one = _shown(block["what"], source := _source(folder, store))
-            yield _picture(names, source), one
-
-
 def _read(document: Path) -> str:
     """Raises: UserError where it is no text, or of a kind that would be written anew throughout."""
     try:
@@ -146,9 +148,9 @@ def write(document: Path, store: str | None = None) -> bool:
     """Write the blocks, quotes and pictures of a document; whether anything changed. Raises: UserError."""
     folder, old = document.absolute().parent, _read(document)
     new = written_into(old, folder, store)
-    drawn = {path: summary_picture.svg(one) for path, one in pictures(old, folder, store)}
-    changed = {path: text for path, text in drawn.items() if not path.is_file() or path.read_text() != text}
-    for path, text in (changed | ({document: new} if new != old else {})).items():
+    files = {path: summary_picture.svg(one) for path, one in new.pictures.items()} | {document: new.text}
+    changed = {path: text for path, text in files.items() if not path.is_file() or path.read_bytes() != text.encode()}
+    for path, text in changed.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
-    return new != old or bool(changed)
+    return bool(changed)

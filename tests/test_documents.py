@@ -242,7 +242,7 @@ def test_the_projects_store_is_known_by_another_way_to_it(tmp_path, monkeypatch)
     put_two(tmp_path / "reports")
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path / "docs")
-    assert "--store reports`" in documents.written_into(MARKED.format("results", "quick"), tmp_path, "../reports")
+    assert "--store reports`" in documents.written_into(MARKED.format("results", "quick"), tmp_path, "../reports").text
 
 
 def test_every_claim_is_shown_with_its_verdict_and_only_what_adds_up(tmp_path, monkeypatch):
@@ -250,7 +250,7 @@ def test_every_claim_is_shown_with_its_verdict_and_only_what_adds_up(tmp_path, m
     store = Store(tmp_path / "reports")
     store.put(record(Dense(), top1=90.0))
     text = "<!-- claims: written by `bench check --write` -->\n<!-- end of claims -->\n"
-    new = documents.written_into(text, tmp_path)
+    new = documents.written_into(text, tmp_path).text
     assert len(re.findall(r"\| not run +\|$", new, re.MULTILINE)) == sum(len(paper.claims) for paper in PAPERS)
     monkeypatch.setattr(audit, "tables", lambda *_: ["one number is another"])
     with pytest.raises(UserError, match="fails its audit: one number is another"):
@@ -260,7 +260,7 @@ def test_every_claim_is_shown_with_its_verdict_and_only_what_adds_up(tmp_path, m
 def test_a_file_is_shown_as_it_is(tmp_path):
     """Between its markers; one that is missing is named."""
     (tmp_path / "mine.py").write_text("x = 1\n")
-    text = documents.written_into(MARKED.format("file", "mine.py"), tmp_path)
+    text = documents.written_into(MARKED.format("file", "mine.py"), tmp_path).text
     assert "-->\n```python\nx = 1\n```\n<!-- end of file -->" in text
     with pytest.raises(UserError, match=r"the file .*yours\.py, which does not exist"):
         documents.written_into(MARKED.format("file", "yours.py"), tmp_path)
@@ -271,9 +271,9 @@ def test_a_file_is_shown_as_it_is(tmp_path):
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_are_up_to_date(path):
     """`bench check --write` has been run for each one with markers or quotes, and every picture is of those records."""
-    text = path.read_text()
-    assert documents.written_into(text, path.parent) == text
-    for picture, one in documents.pictures(text, path.parent):
+    new = documents.written_into(text := path.read_text(), path.parent)
+    assert new.text == text
+    for picture, one in new.pictures.items():
         words = "".join(ET.parse(picture).getroot().itertext())
         assert summary_picture.described(one) in words
         assert one.heading in words
@@ -290,8 +290,8 @@ def test_a_field_that_is_newer_than_a_record_must_have_its_default():
 
 def test_no_picture_is_left_over():
     """Each one that is committed stands in a document."""
-    shown = {picture for path in DOCUMENTS for picture, _ in documents.pictures(path.read_text(), path.parent)}
-    assert shown == set((ROOT / "docs/pictures").iterdir())
+    shown = {name for path in DOCUMENTS for name in re.findall(r"\]\((?:docs/)?pictures/([^)]+)\)", path.read_text())}
+    assert shown == {path.name for path in (ROOT / "docs/pictures").iterdir()}
 
 
 def test_the_readme_shows_the_cross_evaluation_first():
