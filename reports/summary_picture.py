@@ -101,10 +101,15 @@ def _legend(drawn: Figure, panels: Sequence[Axes], free: Sequence[Axes]) -> None
 def _looks(one: Summary) -> Looks:
     """A look a method, the same in every picture: colours for methods, grey and dashed for the controls to beat.
 
-    What differs in its options alone has its method's colour, and a marker of its options.
+    What differs in its options alone has its method's colour, and a marker of its options; beside a newer version of
+    itself a method is half filled.
     """
     looks: dict[str, dict[str, str]] = {}
     methods = {line.facts["method"]: line.row for line in one.compressed}
+    newest: dict[str, int] = {}
+    for row in methods.values():
+        method = row.first.cell["method"]
+        newest[method["label"]] = max(method["version"], newest.get(method["label"], 0))
     for name, row in sorted(methods.items(), key=lambda item: (item[1].is_control, item[0])):
         method = row.first.cell["method"]
         place = _known({method["is"]}, row.is_control).index(method["is"])
@@ -116,6 +121,8 @@ def _looks(one: Summary) -> Looks:
             looks[name] |= {"linestyle": "--", "fillstyle": "none", "color": _GREYS[place % len(_GREYS)]}
         else:
             looks[name]["color"] = _COLOURS[place % len(_COLOURS)]
+        if method["version"] < newest[method["label"]]:
+            looks[name]["fillstyle"] = "bottom"
     return looks
 
 

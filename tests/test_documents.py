@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -161,6 +162,17 @@ def test_a_method_looks_alike_in_every_picture():
     assert {name: every[name] for name in few} == few
     assert every["etpf"]["color"] == every["etpf(rule=budget)"]["color"]
     assert every["etpf"]["marker"] != every["etpf(rule=budget)"]["marker"]
+
+
+def test_versions_of_a_method_look_different_beside_each_other():
+    """The newest as ever."""
+    new = record(DCSS(), top1=80.0, budget=HALF)
+    cell = new.cell | {"method": {**new.cell["method"], "version": new.cell["method"]["version"] + 1}}
+    suite = Suite("x", "X", (Digits(),), Dense(), (Arm((DCSS(),), (HALF,)),))
+    both = [record(Dense(), top1=90.0), new, replace(new, id="f" * 16, cell=cell)]
+    alone, beside = (summary_picture._looks(summary.summaries([suite], found, ())[0]) for found in (both[:2], both))
+    assert beside["dcss"] == alone["dcss"] | {"fillstyle": "bottom"}
+    assert beside[f"dcss v{cell['method']['version']}"] == alone["dcss"]
 
 
 def test_three_shares_are_an_axis():
