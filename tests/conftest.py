@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, no BENCH_* of the caller's, a fake task, a store in a temporary folder."""
+"""What every test stands on: one thread, drawn weights, none of the caller's folders, a fake task, an empty store."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 FAKES = HERE / "fakes.py"
 DATA = os.environ.pop("BENCH_DATA", "") or (str(ROOT.parent / "shared" / "data"))
-os.environ.pop("BENCH_STORE", None)
-os.environ["BENCH_LOCKS"] = tempfile.mkdtemp(
-    prefix="locks-"
-)  # tests wait for no run on this machine, and none for them
+for name in ("BENCH_STORE", "BENCH_BOARD", "BENCH_SSH", "BENCH_CACHE"):
+    os.environ.pop(name, None)
+os.environ["BENCH_LOCKS"] = tempfile.mkdtemp(prefix="locks-")  # tests wait for no run here, and none for them
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,6 +64,12 @@ def fresh(*loaders: Any) -> Iterator[None]:
     yield
     for loader in loaders:
         loader.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _drawn() -> None:
+    """What a test draws is the same whatever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -127,9 +132,17 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(DATA)
 
 
+def pytest_unconfigure() -> None:
+    """Leave no folder behind."""
+    shutil.rmtree(os.environ["BENCH_LOCKS"], ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests skip where there is no GPU; long tests go first."""
+    """GPU tests skip where there is no GPU; long tests go first; what takes the real data says so by its mark."""
     items.sort(key=lambda item: "long" not in item.keywords)
+    for item in items:
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.data)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
@@ -139,6 +152,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory) -> dict[str, Path]:
     """A small network and a smaller one."""
+    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("networks")
     for name, depth in (("dense", 14), ("compressed", 8)):
         task = fakes.Stripes(f"resnet{depth}")

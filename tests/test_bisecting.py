@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -32,11 +33,13 @@ def repository(tmp_path, monkeypatch):
     """Eight commits whose file holds their number; the commits, first to last."""
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     where = tmp_path / "repository"
     where.mkdir()
 
     def git(*words):
-        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
         return subprocess.run(["git", *who, *words], cwd=where, check=True, capture_output=True, text=True).stdout
 
     git("init", "-q")

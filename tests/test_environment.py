@@ -48,8 +48,10 @@ def test_two_designs_of_one_name_are_two_machines(cpuinfo):
 def test_processors_that_tell_other_things(cpuinfo, monkeypatch):
     """An Arm's parts; nothing where there is no such file."""
     cpuinfo(ARM)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert environment.cpu_design() == "CPU implementer 0x41, CPU part 0xd0b"
-    assert environment.cpu_name() == (platform.processor() or platform.machine())
+    assert environment.cpu_name() == "aarch64"
     assert not environment.cpu_flags()
 
     def absent(*_, **__):
@@ -57,8 +59,9 @@ def test_processors_that_tell_other_things(cpuinfo, monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", absent)
     environment._cpuinfo.cache_clear()
+    monkeypatch.setattr(platform, "processor", lambda: "i386")
     assert environment.cpu_design() == ""
-    assert environment.cpu_name() == (platform.processor() or platform.machine())
+    assert environment.cpu_name() == "i386"
 
 
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="these instructions are x86's")

@@ -245,7 +245,15 @@ def run(
         raise UserError(f"--executor {executor} wants a folder that all nodes see, and {store} is none.")
     scripts = Path(store).expanduser().absolute() / "submitted"
     where = executors.executor(executor, settings, scripts, jobs=jobs, memory_gb=memory, address=address, slurm=slurm)
-    how = Options(1, level, limit, fail_fast, time_limit, tuple(plugin), where, measure_only)
+    how = Options(
+        level=level,
+        limit=limit,
+        fail_fast=fail_fast,
+        time_limit_s=time_limit,
+        plugins=tuple(plugin),
+        executor=where,
+        measure_only=measure_only,
+    )
     sys.exit(_run(_suite(**part), settings, how, store, as_json=as_json))
 
 
