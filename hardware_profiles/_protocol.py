@@ -130,8 +130,10 @@ class Session:
 def compare(device: Device, compressed: Path, dense: Path, level: Level) -> Measurement:
     """Dense, dense again (the noise floor) and compressed, one forward pass each a round, in random order.
 
-    Level "quick" is one session in this process, "full" five in processes started for them, or fewer: the first that is
-    disturbed is the last. Raises: UserError where a network cannot be loaded.
+    Level "quick" is one session in a process forked from this one, "full" five in processes started for them, or fewer:
+    the first that is disturbed is the last. This process runs no network: what is forked after that may wait for ever.
+
+    Raises: UserError where a network cannot be loaded.
     """
     from slimbench import artifact
 
@@ -147,7 +149,7 @@ def compare(device: Device, compressed: Path, dense: Path, level: Level) -> Meas
         sessions: list[Session] = []
         while len(sessions) < plan.processes and not (sessions and sessions[-1].seen.disturbed):
             ask = (device, files[""], files["dense_"], plan, len(sessions))
-            sessions.append(apart(session, *ask, anew=True) if plan.is_full else session(*ask))
+            sessions.append(apart(session, *ask, anew=plan.is_full))
     return measurement(device, level, sessions, about)
 
 
