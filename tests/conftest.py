@@ -88,7 +88,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(scope="module")
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store in which one runner made the module's ``CELLS``, a suite."""
-    from test_run import go
+    from runs import go
 
     store = Store(tmp_path_factory.mktemp("finished") / "store")
     go(request.module.CELLS, store)
@@ -110,8 +110,8 @@ def dense(finished: Store, tmp_path: Path) -> Store:
 @pytest.fixture(scope="module")
 def straight(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Record:
     """The record of the slow cell, trained in one go."""
+    from runs import go, timeless
     from slow import SLOW, STEPS, steps_of
-    from test_run import go, timeless
 
     folder = tmp_path_factory.mktemp("straight")
     shutil.copytree(finished.root, folder / "store")

@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from runs import more_fakes, suite_of
 from slimbench.core import Arm, Budget
-from test_run import more_fakes, suite_of
 
 if TYPE_CHECKING:
     from pathlib import Path

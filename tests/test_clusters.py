@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from conftest import HERE, fakes
+from runs import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 from slimbench import environment, executors, identity, logs
 from slimbench.apart import Apart
 from slimbench.core import Settings, UserError
@@ -25,7 +26,6 @@ from slimbench.plan import plan
 from slimbench.run import Options, run
 from slimbench.slurm import Slurm
 from slow import SLOW, STEPS, AtStep, steps_of, until
-from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 
 if TYPE_CHECKING:
     from slimbench.store import Store

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import sys
 from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
-from conftest import FAKES, HERE, fakes
+from conftest import FAKES, fakes
+from runs import PLUGINS, more_fakes
 from slimbench import cli, discover, identity
 from slimbench.compress import compress
 from slimbench.core import Budget, Cell, Settings, UserError
@@ -24,9 +24,6 @@ from slimbench.reports.evolution import draw
 from slimbench.run import Options, left_to_do
 from slimbench.store import Store
 
-discover.load_plugin(str(HERE / "more_fakes.py"))
-more_fakes = sys.modules["slimbench_plugin_more_fakes"]
-PLUGINS = (str(FAKES), str(HERE / "more_fakes.py"))
 STRIPES = fakes.Stripes()
 
 

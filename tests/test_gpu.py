@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from conftest import fakes
+from runs import PLUGINS
 from slimbench import artifact, identity, seeding, train
 from slimbench.compress import compress
 from slimbench.core import Arm, Budget, Cell, Settings, Suite
@@ -22,7 +23,6 @@ from slimbench.run import Options, run
 from slimbench.tasks.photos import Photos
 from slimbench.tasks.texture_digits import TextureDigits
 from slimbench.train import Loop
-from test_run import PLUGINS
 
 pytestmark = pytest.mark.gpu
 TASK = fakes.Stripes("resnet14")

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 import nights
+from runs import SUITE, go, timeless
 from slimbench import leases as leasing
 from slimbench.cli import main
 from slimbench.core import UserError
 from slimbench.objects import Objects
 from slimbench.remote import RemoteLeases, RemoteStore, open_store
 from slimbench.store import Store
-from test_run import SUITE, go, timeless
 
 pytest.importorskip("fsspec", reason="object stores are read by fsspec, which is not installed")
 CELLS = replace(SUITE, profiles=())

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from conftest import fakes
+from runs import COMMAND, PLUGINS, SETTINGS, SUITE, TASK, alive, go, hanging, more_fakes, of, suite_of, timeless
 from slimbench import discover, identity, local, logs, process
 from slimbench.core import Budget, Cell
 from slimbench.execute import Event, Job, Queue
@@ -27,7 +28,6 @@ from slimbench.plan import Filter, plan
 from slimbench.run import Options, StoppedError, run
 from slimbench.store import Store
 from slow import SLOW, STEPS, steps_of, until
-from test_run import COMMAND, PLUGINS, SETTINGS, SUITE, TASK, alive, go, hanging, more_fakes, of, suite_of, timeless
 
 CELLS = replace(SUITE, profiles=())  # two seeds, without measuring
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from conftest import HERE, fakes
+from runs import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 from slimbench import logs, slurm
 from slimbench.run import Options, run
 from slimbench.slurm import Slurm
 from slow import SLOW, STEPS, AtStep, steps_of, until
-from test_run import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
 
 CELLS = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))  # one of them fails
 
