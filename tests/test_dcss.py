@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import fakes, lively
+from conftest import fakes
 from slimbench import discover, identity, seeding
 from slimbench.compress import compress
 from slimbench.core import Budget, Cell, Recipe, Settings, Step, UserError
@@ -20,11 +20,12 @@ from slimbench.methods._gate_search import Search
 from slimbench.methods.dcss import DCSS, _carried
 from slimbench.methods.dense import Dense
 from slimbench.tasks import _networks
-from slimbench.tasks._networks import segmentation, super_resolution
+from slimbench.tasks._networks import segmentation
 from slimbench.tasks.digits import Digits
 from slimbench.tasks.photos import Photos
 from slimbench.tasks.texture_digits import TextureDigits
 from slimbench.train import Loop, OverspentError
+from zoo import network, relative
 
 NETWORKS = (
     *(f"{name} 3 16" for name in ("resnet20", "resnet20-b", "resnet56", "preresnet20", "mobilenetv2", "edsr-tiny")),
@@ -36,20 +37,6 @@ NETWORKS = (
     "vdsr x2",
 )
 NORMED = tuple(name for name in NETWORKS if " x" not in name and not name.startswith(("lenet", "edsr")))
-
-
-def network(text: str) -> tuple[nn.Module, torch.Tensor]:
-    """A network of the zoo in float64 with batch norms that do something, and an input."""
-    torch.manual_seed(0)
-    name, *rest = text.split()
-    if text in segmentation.NAMES:
-        model, size = segmentation.build(name, 4), (3, 64, 64)
-    elif rest[0].startswith("x"):
-        model, size = super_resolution.build(name, int(rest[0][1])), (3, 15, 16)
-    else:
-        channels, side = map(int, rest)
-        model, size = _networks.build(name, channels, 10, side), (channels, side, side)
-    return lively(model).double().eval(), torch.randn(1, *size, dtype=torch.float64)
 
 
 class Gated:
@@ -146,7 +133,7 @@ def test_one_hot_gates_are_the_slim_network(text, training):
     with torch.no_grad():
         got, expected = gated.network.eval()(gated.example), slim(gated.example)
     got = got[0] if isinstance(got, tuple) else got
-    assert float((got - expected).abs().max() / expected.abs().max()) < 1e-10
+    assert relative(got, expected) < 1e-10
 
     rows = layers(gated.model, gated.example)
     cost = count(slim, gated.example)
@@ -538,8 +525,8 @@ def test_impossible_cells_are_named():
         STRIPES, Budget(0.5)
     )
     assert DCSS(source=Digits("resnet14")).unsupported(STRIPES, Budget(0.5)) is None
-    for network, why in (("Untraceable", "cannot be taken"), ("InPlace", "computes something else")):
-        own = fakes.Stripes(f"{fakes.__name__}:{network}")
+    for name, why in (("Untraceable", "cannot be taken"), ("InPlace", "computes something else")):
+        own = fakes.Stripes(f"{fakes.__name__}:{name}")
         assert why in DCSS().unsupported(own, Budget(0.5))
         assert why in DCSS(source=own).unsupported(STRIPES, Budget(0.5))
     assert "leaves nothing to gates" in DCSS(hold_out=0.001).unsupported(STRIPES, Budget(0.5))

@@ -26,6 +26,7 @@ from slimbench.hardware_profiles import _host, _protocol, _timing
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.hardware_profiles.executorch_cpu import ExecuTorchCPU
 from slimbench.hardware_profiles.openvino import OpenVINO
+from zoo import relative
 
 # ---------------------------------------------------------------------------------------------------- the samples
 
@@ -433,7 +434,7 @@ def test_openvino_computes_what_the_stored_network_does(stored, tmp_path, monkey
     with torch.inference_mode():
         expected = artifact.load(stored["dense"]).module(check_guards=False)(torch.ones(4, 1, 8, 8))
     found = torch.from_numpy(next(iter(run().values())))
-    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert relative(found, expected) < 1e-5
     types = {node.get_type_name() for node in openvino.Core().read_model(file).get_ordered_ops()}
     assert "BatchNormInference" not in types
 
@@ -467,7 +468,7 @@ def test_executorch_computes_what_the_stored_network_does(stored, tmp_path, monk
         assert _threadpool_get_thread_count() == 1
     with torch.inference_mode():
         expected = artifact.load(stored["dense"]).module(check_guards=False)(torch.ones(4, 1, 8, 8))
-    assert float((run()[0] - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert relative(run()[0], expected) < 1e-5
 
 
 @pytest.mark.skipif(ExecuTorchCPU().unavailable() is not None, reason="needs the extra executorch")

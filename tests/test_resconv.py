@@ -21,8 +21,7 @@ from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.tasks import _networks
 from slimbench.tasks.photos import Photos
 from slimbench.train import Loop
-from test_dcss import network as any_network
-from test_surgery import gap, network
+from zoo import gap, network
 
 ZOO = (
     *(f"{name} 3 16" for name in ("resnet20", "resnet20-b", "resnet56", "preresnet20", "mobilenetv2", "edsr-tiny")),
@@ -34,7 +33,7 @@ ZOO = (
 
 def installed(text, **how):
     """A network, the same with residual convolutions, its sites, and the shape of its input."""
-    model, example = any_network(text)
+    model, example = network(text)
     converted = copy.deepcopy(model)
     sites = _fusible_sites.sites(converted)
     layers = _fusible.install(converted, sites, **how)
@@ -150,7 +149,7 @@ def test_layers_with_scale_zero_go_without_a_trace(text, form):
 def test_a_branch_whose_last_layer_leaves_nothing_goes_whole():
     """Alpha 0: both convolutions and their norms; alpha 0.05: one of both."""
     for alpha, layers_gone in ((0.0, 2), (0.05, 1)):
-        model, example = network("resnet20", 3, 32)
+        model, example = network("resnet20 3 32")
         sites = _fusible_sites.sites(model)
         layers = _fusible.install(model, sites, closing=0.1)
         model.double()
@@ -192,7 +191,7 @@ def test_alpha_is_folded_where_it_can_be():
 )
 def test_every_branch_can_go(name, size):
     """Whatever adds it, in place or not, and whatever shape it changes: what is left runs, and only shortcuts add."""
-    model, example = network(name, 3, size)
+    model, example = network(f"{name} 3 {size}")
     sites = _fusible_sites.sites(model)
     _fusible.install(model, sites)
     for site in sites:
@@ -234,7 +233,7 @@ def test_deep_networks_start_as_calmly_as_the_plain_resnet():
 
 def test_a_network_without_shortcuts_has_no_sums():
     """R1: every convolution is its own residual; the layers keep their names; fused, nothing is added."""
-    model, example = network("resnet20-b", 3, 32)
+    model, example = network("resnet20-b 3 32")
     plain = _fusible_sites.without_shortcuts(copy.deepcopy(model))
     sites = _fusible_sites.sites(plain)
     assert len(sites) == 16
@@ -250,8 +249,8 @@ def test_a_network_without_shortcuts_has_no_sums():
 
 def test_plain_networks_have_no_sums_and_all_their_layers_are_sites():
     """plain20 is ResNet-20 without shortcuts: as many layers and MACs, nothing added."""
-    plain, example = network("plain20", 3, 32)
-    assert count(plain, example).macs == count(network("resnet20", 3, 32)[0], example).macs
+    plain, example = network("plain20 3 32")
+    assert count(plain, example).macs == count(network("resnet20 3 32")[0], example).macs
     assert not [n for n in torch.fx.symbolic_trace(plain).graph.nodes if n.target in _fusible_sites._ADDS]
     sites = _fusible_sites.sites(plain)
     assert len(sites) == 16
@@ -260,7 +259,7 @@ def test_plain_networks_have_no_sums_and_all_their_layers_are_sites():
 
 def test_what_a_network_adds_to_its_input_stays():
     """VDSR's last sum is no block's."""
-    model, _ = any_network("vdsr x2")
+    model, _ = network("vdsr x2")
     plain = _fusible_sites.without_shortcuts(copy.deepcopy(model))
     assert gap(model, plain, (3, 15, 16)) == 0.0
 
@@ -296,7 +295,7 @@ def test_fresh_layers_have_gains_of_one_and_keep_their_weights():
 
 def test_gain_is_frozen_and_scalars_do_not_decay():
     """Else the penalty on the scale would be escaped, and decay would remove layers by itself."""
-    model, _ = network("resnet8", 3, 32)
+    model, _ = network("resnet8 3 32")
     sites = _fusible_sites.sites(model)
     layers = _fusible.install(model, sites, closing=0.1)
     _fusible.drop(model, next(site for site in sites if not site.closes_branch))
@@ -539,7 +538,7 @@ def test_what_a_variant_loses_with_its_shortcuts_is_counted():
 @pytest.mark.parametrize(("text", "lost"), [("rlfn x2", 0), ("msrresnet x2", 0), ("resnet20-b 3 16", 2)])
 def test_only_shortcuts_and_their_projections_go(text, lost):
     """Not the gates of attention; fresh weights are drawn as the network says."""
-    model, _ = any_network(text)
+    model, _ = network(text)
     convs = {name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
     plain = _fusible_sites.without_shortcuts(model)
     left = {name for name, layer in plain.named_modules() if isinstance(layer, nn.Conv2d)}

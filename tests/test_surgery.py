@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import fakes, lively
+from conftest import fakes
 from slimbench.core import Budget, UserError
 from slimbench.cost import count
 from slimbench.methods import _channels, _choice, _surgery
 from slimbench.methods._choice import How
-from slimbench.tasks import _networks
 from slimbench.tasks._networks import super_resolution
 from slimbench.tasks._networks.shortcut import PaddedShortcut
+from zoo import gap, network, relative
 
 NETWORKS = [
     ("resnet8", 3, 32),
@@ -33,25 +33,11 @@ NETWORKS = [
 ]
 
 
-def network(name: str, channels: int, size: int) -> tuple[nn.Module, torch.Tensor]:
-    """The network in float64 with batch norms that do something, and an input."""
-    torch.manual_seed(0)
-    model = _networks.build(name, channels, 10, size).double().eval()
-    return lively(model), torch.randn(1, channels, size, size, dtype=torch.float64)
-
-
-def gap(one: nn.Module, two: nn.Module, shape: tuple[int, ...]) -> float:
-    inputs = torch.randn(3, *shape, dtype=torch.float64)
-    with torch.no_grad():
-        a, b = one(inputs), two(inputs)
-    return float((a - b).abs().max() / a.abs().max())
-
-
 @pytest.mark.parametrize(("name", "channels", "size"), NETWORKS)
 @pytest.mark.parametrize("ranking", ["layer", "global"])
 def test_removed_equals_masked_and_meets_the_budget(name, channels, size, ranking):
     """On every network: the same outputs, the ledger's count, the asked share of MACs."""
-    model, example = network(name, channels, size)
+    model, example = network(f"{name} {channels} {size}")
     every = _surgery.widths(model, example)
     scores = [torch.rand(width.channels) for width in every]
     removed = _choice.choose(model, example, every, scores, budget=Budget(0.5), how=How(ranking))
@@ -77,7 +63,7 @@ def test_removed_equals_masked_on_the_deeper_ones(name):
 @pytest.mark.parametrize("keep", [0.8, 0.3, 0.12])
 def test_each_resource_is_met(resource, keep):
     """Within one percent of what was asked."""
-    model, example = network("resnet20", 3, 32)
+    model, example = network("resnet20 3 32")
     every = _surgery.widths(model, example)
     scores = [torch.rand(width.channels) for width in every]
     removed = _choice.choose(model, example, every, scores, budget=Budget(keep, resource), how=How())
@@ -110,7 +96,7 @@ def test_coarse_steps_are_traded_only_where_the_budget_would_be_missed(monkeypat
 
 def test_lowest_scores_go_first():
     """Where one width alone must give, its lowest channels are those that go."""
-    model, example = network("lenet5", 1, 28)
+    model, example = network("lenet5 1 28")
     every = _surgery.widths(model, example)
     scores = [torch.full((w.channels,), 100.0) for w in every]
     scores[2] = torch.arange(500, dtype=torch.float64).flip(0)  # fc1: channel 499 is the lowest
@@ -122,7 +108,7 @@ def test_lowest_scores_go_first():
 
 def test_round_to_leaves_multiples():
     """Widths stay multiples of eight, and the budget is as near as blocks of eight allow."""
-    model, example = network("resnet20", 3, 32)
+    model, example = network("resnet20 3 32")
     every = _surgery.widths(model, example)
     scores = [torch.rand(width.channels) for width in every]
     removed = _choice.choose(model, example, every, scores, budget=Budget(0.5), how=How("layer", 8))
@@ -133,7 +119,7 @@ def test_round_to_leaves_multiples():
 
 def test_no_width_is_emptied():
     """The least that can be reached leaves a channel everywhere, and less is refused with that figure."""
-    model, example = network("resnet8", 1, 8)
+    model, example = network("resnet8 1 8")
     least = _choice.reachable(model, example, _surgery.widths(model, example), "macs")
     assert 0 < least < 0.05
     assert _choice.why_not(model, example, Budget(least * 1.01)) is None
@@ -142,7 +128,7 @@ def test_no_width_is_emptied():
 
 def test_outputs_are_no_width():
     """The classifier's classes stay; every other convolution and linear layer can give."""
-    model, example = network("vgg16-bn", 3, 32)
+    model, example = network("vgg16-bn 3 32")
     makers = {maker.layer for width in _surgery.widths(model, example) for maker in width.makers}
     assert "classifier" not in makers
     assert sum(isinstance(model.get_submodule(name), nn.Conv2d) for name in makers) == 13
@@ -150,7 +136,7 @@ def test_outputs_are_no_width():
 
 def test_coupled_widths_of_a_residual_stage_are_one():
     """ResNet-20: the stem and the last convolutions of stage 1 share one width; nine inner widths are free."""
-    model, example = network("resnet20", 3, 32)
+    model, example = network("resnet20 3 32")
     every = _surgery.widths(model, example)
     assert len(every) == 12
     convs = {m.layer for m in every[0].makers if "conv" in m.layer}
@@ -173,7 +159,7 @@ def test_padded_shortcut_follows_both_sides():
 
 def test_a_planted_fault_in_the_map_is_caught():
     """The masked-equals-removed test fails when the shortcut's map is off by one."""
-    model, example = network("resnet8", 3, 32)
+    model, example = network("resnet8 3 32")
     every = _surgery.widths(model, example)
     removed = [{0, 5} for _ in every]
     masked = _surgery.mask(copy.deepcopy(model), every, removed)
@@ -460,7 +446,7 @@ def test_auxiliary_heads_shrink_with_what_they_read():
         training.training = True  # the container alone: no batch statistics, no dropout
     with torch.no_grad():
         for one, two in zip(masked(x), smaller(x), strict=True):
-            assert float((one - two).abs().max() / one.abs().max()) < 1e-10
+            assert relative(two, one) < 1e-10
     assert [y.shape[1] for y in smaller.train()(x)] == [5, 5]
     assert smaller.side[0][0].weight.shape[:2] == (6, 6)
     example = torch.randn(PIXELS, dtype=torch.float64)
