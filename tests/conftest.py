@@ -72,11 +72,29 @@ def _drawn() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def forgets(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The module's ``LOADERS``, cached functions, remember no data of other tests."""
+    with fresh(*getattr(request.module, "LOADERS", ())):
+        yield
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder."""
     monkeypatch.setenv("BENCH_DATA", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def task(root: Path) -> Task:
+    """Super resolution of twelve images, two of them to train on, and a test set of three."""
+    from images import fill
+    from slimbench.tasks.div2k import T91
+
+    fill(root / "T91", 12)
+    fill(root / "Set5" / "HR", 3, 41, 39)
+    return T91(network="edsr-tiny", patch=8, folders=("T91",), test_sets=("set5",))
 
 
 @pytest.fixture

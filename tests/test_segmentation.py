@@ -29,7 +29,6 @@ from slimbench.methods.resconv import ResConv
 from slimbench.methods.uniform_width import UniformWidth
 from slimbench.tasks import _scenes, camvid, cityscapes, texture_digits, voc
 from slimbench.tasks._networks import segmentation
-from slimbench.tasks._pixels import Pixels
 from slimbench.tasks._scenes import IGNORED, Scenes
 from slimbench.tasks._segmentation import Segmentation
 from slimbench.tasks.camvid import CamVid
@@ -263,17 +262,6 @@ def test_label_maps_may_be_larger_than_images():
     source = _scenes.scenes([images], [labels])
     inputs, found = _scenes.batch(task, source, torch.tensor([0]), None)
     assert torch.equal(found[0] == 1, inputs[0, 0] > 0)
-
-
-def test_pixels_of_images_of_any_size():
-    """One gather over images that differ in size; each image comes back as it was."""
-    images = [RNG.randint(0, 255, (h, w, 3)).astype(np.uint8) for h, w in ((4, 5), (7, 3), (1, 1))]
-    pixels = Pixels.of(images)
-    assert len(pixels) == 3
-    for index, image in enumerate(images):
-        assert np.array_equal(pixels.image(index).permute(1, 2, 0).numpy(), image)
-    found = pixels.at(torch.tensor([0, 1]), torch.tensor([3, 6]), torch.tensor([4, 2]))
-    assert np.array_equal(found.numpy(), np.stack([images[0][3, 4], images[1][6, 2]]))
 
 
 # ------------------------------------------------------------------------------------------ losses and classes
