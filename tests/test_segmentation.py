@@ -1,49 +1,28 @@
-"""Segmentation: mmsegmentation's networks, data and metric through one adapter; windows that keep labels in place."""
+"""Segmentation: windows that keep labels in place, losses over what is labelled, and mmsegmentation's metric."""
 
 from __future__ import annotations
 
-import copy
-import itertools
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from conftest import fresh
 from slimbench import artifact, seeding
 from slimbench.compress import compress
-from slimbench.core import Budget, Cell, MissingDataError, Recipe, Settings, Split, UserError, unpack
+from slimbench.core import Budget, Cell, Recipe, Settings, Split, unpack
 from slimbench.cost import count
-from slimbench.methods import _choice, _surgery
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.magnitude_weights import MagnitudeWeights
 from slimbench.methods.resconv import ResConv
 from slimbench.methods.uniform_width import UniformWidth
-from slimbench.tasks import _scenes, camvid, cityscapes, texture_digits, voc
-from slimbench.tasks._networks import segmentation
+from slimbench.tasks import _scenes
 from slimbench.tasks._scenes import IGNORED, Scenes
 from slimbench.tasks._segmentation import Segmentation
-from slimbench.tasks.camvid import CamVid
-from slimbench.tasks.cityscapes import Cityscapes
-from slimbench.tasks.texture_digits import TextureDigits
-from slimbench.tasks.voc import VOC2012
 from slimbench.train import Loop, fine_tuning
-from zoo import relative
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-SMALL = ("fcn-resnet14", "pspnet-resnet14", "deeplabv3-resnet14", "fast-scnn", "bisenetv2", "unet-8", "unet-deconv-8")
-RNG = np.random.RandomState(0)
 
 
 @dataclass(frozen=True)
@@ -87,124 +66,7 @@ class Answers(nn.Module):
         return torch.stack(parts)
 
 
-# ------------------------------------------------------------------------------------------------- the adapter
-
-
-def test_mmsegmentation_imports_in_a_fresh_process():
-    """Also beside mmcv-lite, which lacks compiled operators; they say so when they are called."""
-    code = """
-from slimbench.tasks._mmseg import mmseg, base_config
-mmseg("models"), mmseg("datasets"), mmseg("evaluation")
-assert "SyncBN" not in str(base_config("fast_scnn")) and "pretrained" not in str(base_config("pspnet_r50-d8"))
-from mmcv.ops import nms_rotated
-import mmcv, torch
-if "lite" in (mmcv.__file__ or "") or type(__import__("sys").modules["mmcv._ext"]).__name__ == "_Operators":
-    try:
-        nms_rotated(torch.zeros(1, 5), torch.zeros(1), 0.5)
-    except NotImplementedError as error:
-        assert "full mmcv" in str(error)
-    else:
-        raise SystemExit("an operator that is not there answered")
-"""
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
-@pytest.mark.parametrize(("adapter", "package"), [("_mmseg", "mmsegmentation"), ("_basicsr", "basicsr")])
-def test_a_missing_system_library_is_one_sentence(adapter, package):
-    """OpenCV without libGL, as on a bare server: what to install, and no traceback of imports."""
-    code = f"""
-import sys
-class Broken:
-    def find_spec(self, name, path=None, target=None):
-        if name == "cv2":
-            raise ImportError("libGL.so.1: cannot open shared object file")
-sys.meta_path.insert(0, Broken())
-from slimbench.core import UserError
-from slimbench.tasks import {adapter} as adapter
-try:
-    adapter.mmseg("models") if hasattr(adapter, "mmseg") else adapter.basicsr()
-except UserError as error:
-    assert isinstance(error, ImportError)
-    print(error)
-"""
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert said.startswith(f"{package} cannot be imported (libGL.so.1: cannot open shared object file): on Debian")
-    assert said.count("\n") == 1
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_networks_put_out_logits_of_the_images_size(name):
-    """Auxiliary heads speak in training alone, and are gone from the deployed network; the original keeps them."""
-    model = segmentation.build(name, 5)
-    inputs = torch.randn(2, 3, 40, 56)  # no multiple of anything that the networks divide by
-    with torch.no_grad():
-        outputs = model.train()(inputs)
-        assert len(outputs) == 1 + len(model.auxiliary_head) > 1
-        assert all(out.shape == (2, 5, 40, 56) for out in outputs)
-        deployed = segmentation.without_auxiliary_heads(model.eval())
-        assert torch.equal(deployed(inputs), model(inputs))
-    assert len(model.auxiliary_head) > 0
-    assert not any("auxiliary" in key for key in deployed.state_dict())
-    assert segmentation.without_auxiliary_heads(deployed) is deployed
-
-
-def test_fresh_logits_are_small():
-    """As mmsegmentation's heads start: He's variance would start with a loss of tens."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        logits = segmentation.build("fcn-resnet14", 5).eval()(torch.randn(1, 3, 64, 64))
-    assert float(logits.std()) < 3
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_programs_take_any_size(name, tmp_path):
-    """Exported at one size, run at another and another batch: the same outputs."""
-    torch.manual_seed(0)
-    model = segmentation.without_auxiliary_heads(segmentation.build(name, 5)).eval()
-    artifact.save(model, torch.randn(1, 3, 48, 64), tmp_path / "a", dynamic_size=True)
-    inputs = torch.randn(3, 3, 72, 40)
-    with torch.no_grad():
-        assert torch.allclose(artifact.load(tmp_path / "a").module()(inputs), model(inputs), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_channels_are_removed_exactly(name):
-    """What is left computes what was masked, in training mode too; counts are the ledger's, auxiliary heads apart."""
-    torch.manual_seed(0)
-    model = segmentation.build(name, 5).double().eval()
-    example = torch.randn(1, 3, 32, 64, dtype=torch.float64)
-    every = _surgery.widths(model, example)
-    scores = [torch.rand(width.channels) for width in every]
-    removed = _choice.choose(model, example, every, scores, budget=Budget(0.4), how=_choice.How())
-    assert not any("auxiliary" in width.name or "conv_seg" in width.name for width in every)
-    masked = _surgery.mask(copy.deepcopy(model), every, removed)
-    smaller = _surgery.remove(copy.deepcopy(model), every, removed)
-    with torch.no_grad():
-        expected, got = masked(example), smaller(example)
-        assert relative(got, expected) < 1e-10
-    deployed = segmentation.without_auxiliary_heads(smaller)
-    dense = count(segmentation.without_auxiliary_heads(model), example)
-    assert count(deployed, example).macs / dense.macs == pytest.approx(0.4, rel=0.01)
-    with torch.no_grad():  # heads read what is left
-        assert len(smaller.train()(torch.cat([example, example]))) == 1 + len(model.auxiliary_head)
-
-
-def test_an_unknown_network_is_refused():
-    """With the nearest name."""
-    with pytest.raises(UserError, match="did you mean 'fast-scnn'"):
-        segmentation.build("fast-scn", 5)
-
-
-@pytest.mark.parametrize("name", [n for n in segmentation.NAMES if "resnet18" in n or n == "unet"])
-def test_larger_networks_are_those_of_the_configs(name):
-    """Widths and heads fit."""
-    model = segmentation.without_auxiliary_heads(segmentation.build(name, 3)).eval()
-    with torch.no_grad():
-        assert model(torch.randn(1, 3, 32, 32)).shape == (1, 3, 32, 32)
-
-
-# -------------------------------------------------------------------------------------------------- the windows
+# --------------------------------------------------------------------------------------------------------- the windows
 
 
 def test_labels_stay_in_place():
@@ -264,7 +126,7 @@ def test_label_maps_may_be_larger_than_images():
     assert torch.equal(found[0] == 1, inputs[0, 0] > 0)
 
 
-# ------------------------------------------------------------------------------------------ losses and classes
+# -------------------------------------------------------------------------------------------------- losses and classes
 
 
 def test_the_loss_is_the_mean_over_labelled_pixels_and_heads():
@@ -309,6 +171,9 @@ def test_distillation_draws_logits_pixel_by_pixel():
     soft, goal = (torch.log_softmax(x / 2, 1) for x in (one, two))
     assert torch.allclose(once, 4 * (goal.exp() * (goal - soft)).sum(1).mean())
     assert float(task.distance(one, one, 3.0)) == pytest.approx(0, abs=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------- auxiliary heads
 
 
 def test_networks_with_auxiliary_heads_train_and_are_distilled():
@@ -361,7 +226,31 @@ def test_budgets_are_met_by_what_is_deployed(store, method, budget):
     assert any(name.startswith("auxiliary_head") for name in artifact.load_weights(store.artifact(record.id)))
 
 
-# --------------------------------------------------------------------------------------------------- the metric
+def test_a_network_of_ones_own_may_put_out_fewer_pixels_and_be_bound_to_its_size(tmp_path):
+    """Its logits are enlarged, in the loss as in the scores; its program takes the size that it takes."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, stride=2, padding=1)
+            self.auxiliary_head = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return y * int(y.shape[2]) * (1 if x.shape[2] == 24 else 2)
+
+    model, task = Own(), Squares()
+    inputs, targets = task.batch("train", torch.arange(4), None)
+    assert task.loss(model(inputs), targets).isfinite()
+    assert task.deploy(model) is model
+    assert "mIoU" in task.evaluate(model, "val")
+    artifact.save(model.eval(), task.example(), tmp_path / "a", dynamic_size=True)
+    with torch.no_grad():
+        outputs = artifact.load(tmp_path / "a").module()(torch.cat([task.example()] * 3))
+        assert torch.allclose(outputs, model(torch.cat([task.example()] * 3)), rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------- the metric
 
 
 def confusion_miou(predicted: torch.Tensor, labels: torch.Tensor, classes: int) -> float:
@@ -378,10 +267,11 @@ def confusion_miou(predicted: torch.Tensor, labels: torch.Tensor, classes: int) 
 def test_miou_is_that_of_a_confusion_matrix():
     """Over a split whose images differ in size, with ignored pixels, a class that never occurs, a short last batch."""
     sizes = [(6, 8)] * 5 + [(4, 4)] * 2
-    labels = [RNG.choice([0, 1, 2, IGNORED], size).astype(np.uint8) for size in sizes]
-    images = [RNG.randint(0, 255, (*size, 3)).astype(np.uint8) for size in sizes]
+    rng = np.random.RandomState(0)
+    labels = [rng.choice([0, 1, 2, IGNORED], size).astype(np.uint8) for size in sizes]
+    images = [rng.randint(0, 255, (*size, 3)).astype(np.uint8) for size in sizes]
     source = _scenes.scenes(images, labels)
-    logits = [torch.from_numpy(RNG.randn(4, *size)).float() for size in sizes]
+    logits = [torch.from_numpy(rng.randn(4, *size)).float() for size in sizes]
     for part in logits:
         part[3] = -100.0
     task = Squares()
@@ -411,257 +301,3 @@ def test_outputs_that_are_not_finite_are_refused():
     source = _scenes.scenes([np.zeros((2, 2, 3), np.uint8)], [np.zeros((2, 2), np.uint8)])
     with pytest.raises(FloatingPointError):
         _scenes.evaluate(Squares(), Answers([torch.full((3, 2, 2), torch.nan)]), source)
-
-
-# ------------------------------------------------------------------------------------------------------ the data
-
-
-@pytest.fixture
-def root(root) -> Iterator[Path]:
-    """An empty data folder; the loaders remember nothing."""
-    with fresh(camvid._load, camvid._checksum, voc._load, voc._checksum, cityscapes._load, cityscapes._checksum):
-        yield root
-
-
-def put(folder: Path, name: str, array: np.ndarray[Any, Any], mode: str | None = None) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(array)
-    (image.convert(mode) if mode else image).save(folder / name, **({"lossless": True} if "webp" in name else {}))
-    return folder / name
-
-
-def pair(images: Path, labels: Path, stem: str, *, size: tuple[int, int] = (6, 8), most: int = 11) -> None:
-    put(images, f"{stem}.png", RNG.randint(0, 255, (*size, 3)).astype(np.uint8))
-    put(labels, f"{stem}.png", RNG.randint(0, most + 1, size).astype(np.uint8))
-
-
-def made_camvid(root: Path) -> None:
-    for split, number in (("train", 3), ("val", 1), ("test", 2)):
-        for index in range(number):
-            pair(root / f"CamVid/{split}", root / f"CamVid/{split}annot", f"{split}{index}")
-
-
-def test_camvid_in_both_layouts(root):
-    """SegNet's folders, and one folder with both; 11 is "unlabelled"; colours stay red, green, blue."""
-    made_camvid(root)
-    task = CamVid()
-    assert [task.size(split) for split in ("train", "val", "test")] == [3, 1, 2]
-    source = task.load("train")
-    raw = np.array(Image.open(root / "CamVid/train/train1.png"))
-    assert np.array_equal(source.images.image(1).permute(1, 2, 0).numpy(), raw)
-    label = np.array(Image.open(root / "CamVid/trainannot/train1.png"))
-    assert np.array_equal(source.labels.image(1)[0].numpy(), np.where(label == 11, IGNORED, label))
-    first = task.data_checksum()
-    task.check()
-
-    (root / "segmentation/camvid").mkdir(parents=True)
-    for split in ("train", "val", "test"):
-        for path in sorted((root / f"CamVid/{split}").glob("*.png")):
-            put(root / f"segmentation/camvid/{split}", f"{path.stem}.webp", np.array(Image.open(path)))
-            label = np.array(Image.open(root / f"CamVid/{split}annot/{path.name}"))
-            put(root / f"segmentation/camvid/{split}", f"{path.stem}.png", label)
-    (root / "CamVid").rename(root / "gone")
-    camvid._load.cache_clear()
-    camvid._checksum.cache_clear()
-    assert torch.equal(task.load("train").images.values, source.images.values)
-    assert task.data_checksum() != first  # other files
-
-
-def test_missing_camvid_is_one_sentence(root, monkeypatch):
-    """What is missing, where it was looked for, what to do."""
-    with pytest.raises(MissingDataError, match="CamVid/train with CamVid/trainannot"):
-        CamVid().check()
-    monkeypatch.delenv("BENCH_DATA")
-    with pytest.raises(MissingDataError, match="BENCH_DATA is not set"):
-        CamVid().check()
-
-
-def _smaller(root: Path) -> None:
-    put(root / "CamVid/trainannot", "train1.png", np.zeros((6, 7), np.uint8))
-
-
-def _out_of_range(root: Path) -> None:
-    put(root / "CamVid/trainannot", "train1.png", np.full((6, 8), 12, np.uint8))
-
-
-def _grey(root: Path) -> None:
-    put(root / "CamVid/train", "train1.png", np.zeros((6, 8), np.uint8))
-
-
-def _sixteen_bits(root: Path) -> None:
-    put(root / "CamVid/train", "train1.png", np.zeros((6, 8), np.uint16))
-
-
-def _with_alpha(root: Path) -> None:
-    put(root / "CamVid/train", "train1.png", np.zeros((6, 8, 4), np.uint8))
-
-
-def _unreadable(root: Path) -> None:
-    (root / "CamVid/train/train1.png").write_bytes(b"no image")
-
-
-def _without_label(root: Path) -> None:
-    (root / "CamVid/trainannot/train1.png").unlink()
-
-
-def _empty(root: Path) -> None:
-    for path in (root / "CamVid/train").iterdir():
-        path.unlink()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (_smaller, r"train1.png and its label map .*train1.png differ in size \(6 x 8 and 6 x 7 pixels\)"),
-        (_out_of_range, r"trainannot/train1.png holds label 12, and the classes are 0 to 10"),
-        (_grey, r"train/train1.png is not an 8-bit colour image"),
-        (_sixteen_bits, r"train/train1.png is not an 8-bit colour image"),
-        (_with_alpha, r"train/train1.png is not an 8-bit colour image"),
-        (_unreadable, r"train/train1.png or its label map .* cannot be read"),
-        (_without_label, r"trainannot/train1.png of camvid is missing"),
-        (_empty, r"CamVid/train holds no image"),
-    ],
-)
-def test_bad_files_are_named_in_one_sentence(root, spoil, said):
-    """And no task is made of them."""
-    made_camvid(root)
-    spoil(root)
-    with pytest.raises(UserError, match=said) as caught:
-        CamVid().check()
-    assert "\n" not in str(caught.value)
-
-
-def made_voc(root: Path, names: dict[str, int]) -> None:
-    base = root / "VOCdevkit/VOC2012"
-    (base / "ImageSets/Segmentation").mkdir(parents=True)
-    for listing, number in names.items():
-        stems = [f"{listing}{index}" for index in range(number)]
-        (base / f"ImageSets/Segmentation/{listing}.txt").write_text("".join(f"{stem}\n" for stem in stems))
-        for stem in stems:
-            put(base / "JPEGImages", f"{stem}.jpg", RNG.randint(0, 255, (6, 8, 3)).astype(np.uint8))
-            label = RNG.randint(0, 21, (6, 8)).astype(np.uint8)
-            label[0] = IGNORED
-            put(base / f"SegmentationClass{'Aug' if listing == 'trainaug' else ''}", f"{stem}.png", label)
-
-
-def test_voc_trains_on_the_augmented_list_where_it_is(root):
-    """A hundred are held out, disjoint; the official val is the test split; borders are ignored."""
-    made_voc(root, {"train": 104, "val": 3})
-    task = VOC2012()
-    assert [task.size(split) for split in ("train", "val", "test")] == [4, 100, 3]
-    assert bool((task.load("test").labels.image(0)[0, 0] == IGNORED).all())
-    first = task.data_checksum()
-    (root / "VOCdevkit/VOC2012").rename(root / "gone")
-    made_voc(root, {"train": 104, "val": 3, "trainaug": 110})
-    voc._load.cache_clear()
-    voc._checksum.cache_clear()
-    assert [task.size(split) for split in ("train", "val", "test")] == [10, 100, 3]
-    assert task.data_checksum() != first
-
-
-def test_lists_that_overlap_or_are_short_are_refused(root):
-    """A hand-made trainaug.txt may hold images of val; a subset may be smaller than what is held out."""
-    made_voc(root, {"train": 100, "val": 3, "trainaug": 110})
-    listing = root / "VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt"
-    listing.write_text(listing.read_text() + "val1\n")
-    put(root / "VOCdevkit/VOC2012/SegmentationClassAug", "val1.png", np.zeros((6, 8), np.uint8))
-    with pytest.raises(UserError, match="val1 is in the lists of both train and test"):
-        VOC2012().load("train")
-    listing.unlink()
-    with pytest.raises(UserError, match="has 100 images: give more than the 100"):
-        VOC2012().load("train")
-
-
-def test_a_network_of_ones_own_may_put_out_fewer_pixels_and_be_bound_to_its_size(tmp_path):
-    """Its logits are enlarged, in the loss as in the scores; its program takes the size that it takes."""
-
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 3, stride=2, padding=1)
-            self.auxiliary_head = nn.Conv2d(3, 3, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.conv(x)
-            return y * int(y.shape[2]) * (1 if x.shape[2] == 24 else 2)
-
-    model, task = Own(), Squares()
-    inputs, targets = task.batch("train", torch.arange(4), None)
-    assert task.loss(model(inputs), targets).isfinite()
-    assert task.deploy(model) is model
-    assert "mIoU" in task.evaluate(model, "val")
-    artifact.save(model.eval(), task.example(), tmp_path / "a", dynamic_size=True)
-    with torch.no_grad():
-        outputs = artifact.load(tmp_path / "a").module()(torch.cat([task.example()] * 3))
-        assert torch.allclose(outputs, model(torch.cat([task.example()] * 3)), rtol=1e-4, atol=1e-5)
-
-
-def test_a_missing_listing_is_named(root):
-    """VOC's folders without its lists."""
-    made_voc(root, {"train": 104, "val": 3})
-    (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()
-    with pytest.raises(UserError, match=r"voc2012 data in .*VOC2012 cannot be listed .*Segmentation/val.txt"):
-        VOC2012().check()
-
-
-def test_cityscapes_is_seen_at_half_size_and_scored_at_full(root):
-    """Images are averaged over 2 x 2 pixels; label maps keep their size."""
-    raw = {}
-    for split, number in (("train", 102), ("val", 2)):
-        for index in range(number):
-            city = "ulm" if split == "train" else "bonn"
-            stem = f"{city}_{index:06d}_000019"
-            raw[split, index] = RNG.randint(0, 255, (8, 12, 3)).astype(np.uint8)
-            put(root / f"cityscapes/leftImg8bit/{split}/{city}", f"{stem}_leftImg8bit.png", raw[split, index])
-            label = RNG.choice([*range(19), IGNORED], (8, 12)).astype(np.uint8)
-            put(root / f"cityscapes/gtFine/{split}/{city}", f"{stem}_gtFine_labelTrainIds.png", label)
-    task = Cityscapes()
-    assert [task.size(split) for split in ("train", "val", "test")] == [2, 100, 2]
-    source = task.load("test")
-    assert (int(source.images.heights[0]), int(source.labels.heights[0])) == (4, 8)
-    mean = raw["val", 0].reshape(4, 2, 6, 2, 3).mean((1, 3)).round()
-    assert np.array_equal(source.images.image(0).permute(1, 2, 0).numpy(), mean)
-    inputs, labels = task.batch("train", torch.tensor([0, 1]), None)
-    assert inputs.shape == (2, 3, 512, 512)
-    assert labels.shape == (2, 512, 512)
-    task.data_checksum()
-
-
-def test_texture_digits_are_the_same_everywhere():
-    """The digest holds; splits have their sizes; every class occurs; nothing is ignored."""
-    texture_digits._splits.cache_clear()
-    task = TextureDigits()
-    assert [task.size(split) for split in ("train", "val", "test")] == [240, 60, 180]
-    for split in ("train", "val", "test"):
-        assert task.load(split).labels.values.unique().tolist() == list(range(11))
-    assert {name for name, _ in _regions()} == {"train", "val", "test"}
-
-
-def _regions() -> list[tuple[str, tuple[int, int]]]:
-    """Rows of the textures by split: disjoint, and higher than a scene."""
-    regions = sorted(texture_digits._ROWS.items(), key=lambda item: item[1])
-    for (_, (_, end)), (_, (start, _)) in itertools.pairwise(regions):
-        assert end <= start
-    assert all(end - start >= 64 for _, (start, end) in regions)
-    return regions
-
-
-def test_texture_digits_altered_are_refused(monkeypatch):
-    """Another version of the packages' files would be another task."""
-    texture_digits._splits.cache_clear()
-    monkeypatch.setattr(texture_digits, "_textures", lambda: [np.zeros((512, 512), np.uint8)] * 3)
-    with pytest.raises(UserError, match="checksum differs"):
-        TextureDigits().load("train")
-    texture_digits._splits.cache_clear()
-
-
-def test_the_real_camvid_is_seg_nets_split(real_data):
-    """367, 101 and 233 images of 360 x 480; all eleven classes."""
-    task = CamVid()
-    assert [task.size(split) for split in ("train", "val", "test")] == [367, 101, 233]
-    source = task.load("test")
-    assert set(source.images.heights.tolist()) == {360}
-    assert set(source.images.widths.tolist()) == {480}
-    assert source.labels.values.unique().tolist() == [*range(11), IGNORED]
-    for loader in (camvid._load, camvid._checksum):
-        loader.cache_clear()
