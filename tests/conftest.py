@@ -8,9 +8,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -56,9 +55,10 @@ def loop(task: Task, epochs: float = 0.0) -> Loop:
     return Loop(task, 0, Settings(), epochs)
 
 
-@contextmanager
-def fresh(*loaders: Any) -> Iterator[None]:
-    """These cached functions remember nothing of earlier tests, nor later ones of this."""
+@pytest.fixture(autouse=True)
+def forgets(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The module's ``LOADERS``, cached functions, remember nothing of earlier tests, nor later ones of this."""
+    loaders = getattr(request.module, "LOADERS", ())
     for loader in loaders:
         loader.cache_clear()
     yield
@@ -70,13 +70,6 @@ def fresh(*loaders: Any) -> Iterator[None]:
 def _drawn() -> None:
     """What a test draws is the same whatever ran before it."""
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def forgets(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The module's ``LOADERS``, cached functions, remember no data of other tests."""
-    with fresh(*getattr(request.module, "LOADERS", ())):
-        yield
 
 
 @pytest.fixture
