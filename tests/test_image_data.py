@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from slimbench.tasks._classification import Classification
 
-
 LOADERS = (mnist._load, mnist._read, cifar._load, cifar._read, _files.split)
 
 
