@@ -176,7 +176,6 @@ def test_altered_weights_are_named(tmp_path, monkeypatch):
         task.load_published(task.build())
 
 
-@pytest.mark.data
 def test_a_run_from_altered_weights_is_refused(real_data, inside, tmp_path):
     """Before anything starts from them."""
     (tmp_path / "data").mkdir()

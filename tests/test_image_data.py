@@ -344,7 +344,6 @@ def test_class_folders_without_images_are_refused(root):
 # ------------------------------------------------------------------------------------------------------- the real data
 
 
-@pytest.mark.data
 @pytest.mark.parametrize(("task", "sizes"), [(CIFAR10, (45_000, 5000, 10_000)), (MNIST, (55_000, 5000, 10_000))])
 def test_the_real_splits(real_data, task, sizes):
     """The published images, verified, in the declared sizes; the mean of train is near what inputs are scaled by."""

@@ -98,7 +98,6 @@ def test_weights_that_would_run_code_are_refused(root, monkeypatch):
     assert not (root / "it ran").exists()
 
 
-@pytest.mark.data
 def test_published_resnet20_classifies(real_data):
     """At least 90 % of a thousand test images: names, normalisation and shortcuts are those of its training."""
     task = CIFAR10(weights="akamaster")

@@ -196,7 +196,7 @@ def test_a_disturbed_process_is_the_last(stored, told, monkeypatch):
 
 
 def test_a_full_measurement_takes_new_processes(stored, told, monkeypatch):
-    """Five, each with an order of rounds of its own, and one for each network's memory; quick: these two, forked."""
+    """Five, each with an order of rounds of its own, and one for each network's memory; quick: one, and all are forked."""
     asked = []
 
     def aside(function, *args, anew):
@@ -212,7 +212,7 @@ def test_a_full_measurement_takes_new_processes(stored, told, monkeypatch):
     assert asked == [("_peak_here", None, True)] * 2 + [("session", seed, True) for seed in range(5)]
     asked.clear()
     CPU().measure(stored["compressed"], stored["dense"], "quick")
-    assert asked == [("_peak_here", None, False)] * 2
+    assert asked == [("_peak_here", None, False)] * 2 + [("session", 0, False)]
 
 
 def test_dense_runs_against_a_copy_of_itself(stored, told, monkeypatch):

@@ -271,7 +271,6 @@ def test_a_task_says_where_its_images_come_from():
 # -------------------------------------------------------------------------------------------------------- the real data
 
 
-@pytest.mark.data
 def test_the_real_splits(real_data):
     """171 images to learn from, ten to validate, 5 + 13 + 100 to test."""
     task = T91()

@@ -189,7 +189,6 @@ def test_a_claim_is_set5s():
         Photos(network="rlfn", weights="bytedance").published()
 
 
-@pytest.mark.data
 @pytest.mark.parametrize("key", [key for key in _published._FILES if key[0].startswith("super")])
 def test_published_weights_fit(real_data, key):
     """Every name and shape; the file is the declared one."""
@@ -200,7 +199,6 @@ def test_published_weights_fit(real_data, key):
     assert not any(torch.equal(before[name], value) for name, value in model.named_parameters())
 
 
-@pytest.mark.data
 @pytest.mark.parametrize(
     ("network", "weights", "scale", "psnr", "tolerance"),
     [

@@ -89,7 +89,6 @@ def test_shrink_rounds_after_the_rows():
     assert (_basicsr.shrink(flat, 4) == 77).all()
 
 
-@pytest.mark.data
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_shrink_equals_the_distributed_files(real_data, scale):
     """Set5 at a half, a third and a quarter, bit for bit."""
@@ -245,7 +244,6 @@ def test_texture_bins_are_terciles_of_train(task):
 # ------------------------------------------------------------------------------------------------- what is to be beaten
 
 
-@pytest.mark.data
 @pytest.mark.parametrize(
     ("scale", "set5", "set14", "lenna"),
     [(2, 33.66, 30.24, 34.71), (3, 30.39, 27.55, 31.68), (4, 28.42, 26.00, 29.84)],

@@ -525,7 +525,6 @@ def test_magnitude_of_filters_that_make_one_channel():
     torch.testing.assert_close(_channels.mean_magnitude(net, every[1]), each.reshape(2, 4).mean(1))
 
 
-@pytest.mark.data
 def test_published_option_a_network_is_cut_exactly(real_data):
     """The stem and stage channels of the published ResNet-20, which a tracer alone maps to the wrong places."""
     from slimbench.tasks.cifar import CIFAR10
