@@ -21,6 +21,7 @@ class Select:
     Attributes:
         where: fields of the method; a tuple holds every value that fits, ``SOME`` stands for any but None.
         keep: least and largest share that was asked for.
+        params_keep: likewise of the parameters beside it; None: whether or not one was asked for.
 
     """
 
@@ -30,6 +31,7 @@ class Select:
     tasks: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     keep: tuple[float, float] = (0.0, 1.0)
+    params_keep: tuple[float, float] | None = None
 
     def fits(self, row: Row) -> bool:
         """Whether a row is one of these."""
@@ -40,9 +42,14 @@ class Select:
             and self.family in {"", task["family"]}
             and (not self.tasks or task["is"] in self.tasks)
             and (not self.networks or task["network"] in self.networks)
-            and self.keep[0] <= budget["keep"] <= self.keep[1]
+            and _within(budget["keep"], self.keep)
+            and (self.params_keep is None or _within(budget.get("params_keep"), self.params_keep))
             and all(_fits(method.get(name), wanted) for name, wanted in self.where.items())
         )
+
+
+def _within(share: float | None, limits: tuple[float, float]) -> bool:
+    return share is not None and limits[0] <= share <= limits[1]
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -63,6 +70,7 @@ class Claim:
         within: what both have in common: the budget ("point"), task and network ("heading"), or task and recipe.
         figure: what is compared. quality: how much better, in the metric's unit, paired by seed; removed: per cent of
             the dense network's; speed, memory: theirs / ours, or dense / ours.
+        profiles, batch: what speed and memory were measured by; empty, None: any.
         slack_sd: so many deviations of the seeds are forgiven.
         claimed: the number of the paper, in the figure's unit; ``convention``: of what.
         place, epochs: the paper's tasks and networks, and its dense and compression epochs (our full suite's, where
@@ -77,6 +85,8 @@ class Claim:
     theirs: Select | None = None
     within: Literal["point", "heading", "recipe"] = "point"
     figure: Figure = "quality"
+    profiles: tuple[str, ...] = ()
+    batch: int | None = None
     least: float = 0.0
     slack_sd: float = 0.0
     claimed: float | None = None

@@ -1,7 +1,8 @@
 """Claims of papers and rows of records go in; findings with a verdict in words come out.
 
 A claim is data (``benchmarks/papers/claims.py``); a verdict is a pure function of records: a figure has to reach a
-threshold, and its whole 95 % interval decides. Three seeds are the least; what a reduced recipe says is marked so.
+threshold, and its whole 95 % interval decides. Three seeds are the least, but for a speed, whose interval is that of a
+measurement; what a reduced recipe says is marked so.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ class Finding:
         return self.gap / error if self.gap is not None and error else None
 
     @property
+    def seeds(self) -> int | None:
+        """How many its interval is over; None: it is that of a measurement."""
+        return None if self.claim.figure == "speed" else self.estimate.n
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """Of every record behind it."""
         theirs = self.rival.counted if self.rival else ()
@@ -93,7 +99,8 @@ def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
     reduced = shortfall(claim, row)
     if claim.figure in {"speed", "memory"}:
         for c, estimate, rival in _timed(claim, row, rivals):
-            yield Finding(claim, row, rival, estimate, _verdict(claim, estimate, c.level == "full"), reduced, c)
+            enough = c.level == "full" and (claim.figure == "speed" or estimate.n >= LEAST_SEEDS)
+            yield Finding(claim, row, rival, estimate, _verdict(claim, estimate, enough), reduced, c)
         return
     rival = max(rivals, key=_mean, default=None)
     if (estimate_of_seeds := _over_seeds(claim, row, rival)) is not None:
@@ -134,6 +141,8 @@ def _by_seed(figure: Figure, row: Row) -> dict[int, float]:
 def _timed(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[tuple[Column, Difference, Row | None]]:
     """By each way of timing that both went through: theirs / ours; without rivals dense / ours."""
     for c in sorted(row.measured, key=lambda c: c.place):
+        if not _is_asked_for(claim, row, c):
+            continue
         ours = _interval(claim.figure, row, c)
         if ours is None:
             continue
@@ -147,6 +156,12 @@ def _timed(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[tuple[Colu
             doubt = _between_sessions(row, rival, c) if claim.figure == "memory" else 0.0
             low, high = ours.low / theirs.high * (1 - doubt), ours.high / theirs.low * (1 + doubt)
             yield c, Difference(ours.mean / theirs.mean, low, high, min(ours.n, theirs.n)), rival
+
+
+def _is_asked_for(claim: Claim, row: Row, c: Column) -> bool:
+    """Whether a claim is of this profile and its batch."""
+    name = c.profile.partition(" ")[0].partition("(")[0]
+    return (not claim.profiles or name in claim.profiles) and claim.batch in {None, row.measured[c][0].batch}
 
 
 def _interval(figure: Figure, row: Row, c: Column) -> Difference | None:
@@ -212,7 +227,7 @@ def decided(found: Sequence[Finding]) -> Verdict:
 def decisive(found: Sequence[Finding]) -> Sequence[Finding]:
     """Those of full recipes where there are any, and of these those of enough seeds where there are any."""
     full = [finding for finding in found if not finding.reduced] or found
-    return [finding for finding in full if finding.estimate.n >= LEAST_SEEDS or finding.column] or full
+    return [finding for finding in full if finding.seeds is None or finding.seeds >= LEAST_SEEDS] or full
 
 
 def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
@@ -221,7 +236,7 @@ def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
         return verdict
     used = decisive(found)
     limits = ["reduced recipe"] if used[0].reduced else []
-    seeds = [finding.estimate.n for finding in used if finding.column is None]
+    seeds = [finding.seeds for finding in used if finding.seeds is not None]
     if seeds and min(seeds) < ENOUGH_SEEDS:
         limits.append(f"indicative: {min(seeds)} seed{'s' * (min(seeds) > 1)}")
     if any(finding.column for finding in used):

@@ -8,9 +8,10 @@ import pytest
 
 from conftest import ROOT
 from made import DENSE_COST, measured, record
-from slimbench.benchmarks.papers.claims import PAPERS, RESCONV
+from slimbench.benchmarks.papers.claims import DASS, GPP, HEADLINE, PAPERS, RESCONV
 from slimbench.core import Budget, Recipe
 from slimbench.discover import found as plugins
+from slimbench.methods import dass, gpp
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv, ResConvFromScratch
@@ -21,6 +22,7 @@ from slimbench.statistics import Difference
 from slimbench.store import Store
 from slimbench.tasks.cifar import CIFAR10
 from slimbench.tasks.digits import Digits
+from slimbench.tasks.imagenet import ImageNet
 from slimbench.tasks.photos import Photos
 
 BETTER = Claim("layers beat channels", "somewhere", "better", Select("resconv"), Select("l1_channels"))
@@ -119,19 +121,49 @@ def test_speed_needs_intervals_apart_and_a_full_measurement():
     assert verdicts(claim, *timed((1.9, 2.1), (1.4, 1.6), level="quick")) == ["cannot tell"]
 
 
+def test_a_speed_is_of_the_profile_and_batch_that_a_claim_names():
+    """Both batches are measured, and one is asked for; by another profile there is nothing."""
+    claim = replace(BETTER, figure="speed", least=1.0)
+    records, large = timed((1.9, 2.1), (1.4, 1.6))
+    taken = [*large, *(at_batch(m, 1) for m in large)]
+    assert [f.column.profile for f in judged(claim, records, taken)] == ["cpu", "cpu(batch=1)"]
+    asked = replace(claim, profiles=("cpu",), batch=1)
+    assert [f.column.profile for f in judged(asked, records, taken)] == ["cpu(batch=1)"]
+    assert judged(replace(asked, profiles=("onnx_cpu",)), records, taken) == []
+
+
+def at_batch(m, batch):
+    """A measurement as the same profile leaves it at another batch."""
+    profile = dict(m.profile) | {"label": f"cpu(batch={batch})"}
+    return replace(m, id=f"{m.id}-{batch}", profile=profile, measurement=replace(m.measurement, batch=batch))
+
+
+def peaked(ours, theirs, seeds=3):
+    """Records of two methods, and measurements with (peak, dense peak) of each in MB, the same for every seed."""
+    records = pair(90.0, 88.0, seeds)
+    peaks = {"resconv": ours, "l1_channels": theirs}
+    more = [(r, peaks[name]) for r in records if (name := r.cell["method"]["is"]) in peaks]
+    return records, [measured(r, level="full", peak_bytes=p, dense_peak_bytes=d) for r, (p, d) in more]
+
+
 def test_memory_is_no_nearer_than_two_sessions_of_one_network():
     """5 % less, while the dense network's own peak moved by 10 %."""
     claim = replace(BETTER, figure="memory", least=1.0)
-    records, taken = timed((1.0, 1.0), (1.0, 1.0))
     peaks = ((95, 100), (100, 100)), ((95, 100), (110, 110)), ((50, 100), (110, 110))
-    found = []
-    for ours, theirs in peaks:
-        peaked = [
-            replace(m, measurement=replace(m.measurement, peak_bytes=p, dense_peak_bytes=d))
-            for m, (p, d) in zip(taken, (ours, theirs), strict=True)
-        ]
-        found += verdicts(claim, records, peaked)
+    found = [verdict for ours, theirs in peaks for verdict in verdicts(claim, *peaked(ours, theirs))]
     assert found == ["supported", "cannot tell", "supported"]
+
+
+def test_memory_of_two_seeds_decides_nothing():
+    """However far apart; and what three say is indicative."""
+    claim = replace(BETTER, figure="memory", least=1.0)
+    few = judged(claim, *peaked((50, 100), (100, 100), seeds=2))
+    assert [f.verdict for f in few] == ["cannot tell"]
+    enough = judged(claim, *peaked((50, 100), (100, 100)))
+    words = judging.in_words(judging.decided(enough), enough)
+    assert words == "supported (indicative: 3 seeds; by times of stored networks)"
+    elsewhere = judged(claim, *peaked((50, 100), (100, 100), seeds=1))
+    assert judging.decisive([*elsewhere, *enough]) == enough, "one seed yields to three"
 
 
 def test_a_reduced_recipe_is_marked_and_yields_to_a_full_one():
@@ -184,6 +216,7 @@ def test_every_claim_has_source_and_criterion_and_names_what_exists():
         assert claim.source, claim.says
         assert claim.criterion, claim.says
         assert (claim.claimed is None) == (not claim.convention), claim.says
+        assert set(claim.profiles) <= set(plugins("hardware_profiles")), claim.says
         for select in (claim.ours, claim.theirs, claim.place):
             if select is None:
                 continue
@@ -303,6 +336,48 @@ def test_scratch_training_is_compared_within_its_heading():
     (finding,) = judged(claim, records)
     assert (finding.verdict, finding.reduced) == ("supported", "")
     assert isinstance(finding.estimate, Difference)
+
+
+def test_the_headline_is_of_networks_that_were_cut_to_both_of_its_shares():
+    """The same share of MACs alone is another point."""
+    (row,), (other,) = (
+        rows([record(ResConv(), task=CIFAR10("resnet56"), budget=Budget(0.345, params_keep=params))], []).values()
+        for params in (0.445, None)
+    )
+    assert HEADLINE.fits(row[0])
+    assert not HEADLINE.fits(other[0])
+    (claim,) = [c for c in RESCONV.claims if c.figure == "params removed"]
+    assert claim.ours is HEADLINE
+
+
+def test_claims_of_dass_are_of_one_size():
+    """Small against DARTS cells as large; no other size has a word in any of the claims."""
+    task = CIFAR10("mobilenetv2", Recipe(epochs=600))
+    budget = Budget(0.01, "prunable_nonzero", epochs=220)
+    sizes = (30, 16), (36, 20), (86, 12), (108, 14)
+    methods = [dass.DASS("dass-99", width, count) for width, count in sizes]
+    methods += [dass.DASS("darts", 36, 20), dass.DASS("darts", 30, 16), dass.SparseScores()]
+    records = [record(Dense(), seed=s, task=task) for s in range(3)]
+    records += [record(m, seed=s, task=task, budget=budget, top1=80.0 + WOBBLE[s]) for m in methods for s in range(3)]
+    taken = [measured(r) for r in records if r.cell["seed"] == 0 and r.reference]
+    taken += [at_batch(m, 1) for m in taken]
+    found = [finding for claim in DASS.claims[1:] for finding in judged(claim, records, taken)]
+    assert [(f.claim.figure, f.row.method) for f in found] == [
+        (figure, found[0].row.method) for figure in ("quality", "quality", "speed", "quality")
+    ]
+    assert "channels=36" in found[0].row.method
+    assert [f.column.profile for f in found if f.column] == ["cpu(batch=1)"]
+    assert "channels=36" in found[-1].rival.method
+    assert all("small" in claim.criterion for claim in DASS.claims[1:])
+
+
+def test_a_claim_of_the_push_is_not_of_the_companion_s_pruning():
+    """On ILSVRC-2012, where both run."""
+    claim = GPP.claims[-1]
+    task = ImageNet("imagenet-inception28")
+    pushed, alone = (rows([record(m, 0.5, task=task)], []) for m in (gpp.GPP(), gpp.GPP(push="none")))
+    fits = [claim.ours.fits(row) for group in (pushed, alone) for found in group.values() for row in found]
+    assert fits == [True, False]
 
 
 def test_slack_that_the_paper_does_not_give_is_marked_as_ours():

@@ -1,7 +1,8 @@
 """DASS (Mousavi et al., ACM TECS 2023): cells made for sparse weights, against hand-made networks pruned alike.
 
 Claimed: a sparse MobileNetV2 (99 % by the authors' scripts) reaches 73.44 % on CIFAR-10, a DASS network 81.35 %, with
-inference 3.87 times as fast on a CPU. Which of its sizes that is, the abstract does not say.
+inference 3.87 times as fast on a CPU. Which of its sizes that is, the abstract does not say: claims are judged on
+"small", which is that of the DARTS cells too.
 
 Every task is a dense peer's: dense, pruned by learned scores, and beside it networks of cells, whose share is of their
 own weights and whose MACs and speed are told against the peer. ``dass-cifar`` has the cells that the authors found
