@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import psutil
 
 from slimbench.core import Level, Measurement, UserError
-from slimbench.environment import clock_mhz, physical_cores
+from slimbench.environment import CORES, clock_mhz, physical_cores, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CLOCK_DRIFT = 0.10
 _LOOK_S = 0.25
 _SPARE = 0.3  # of a core: the system itself
-_CORES = Path("/sys/devices/system/cpu")
+_CORES = CORES
 _METERS = Path("/sys/class/powercap")
 
 
@@ -118,19 +118,7 @@ class Host:
 def pin(threads: int) -> None:
     """Keep this process on as many physical cores: the last ones, since the first serve interrupts."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, _one_a_core(sorted(os.sched_getaffinity(0)))[-threads:])
-
-
-def _one_a_core(usable: Sequence[int]) -> list[int]:
-    """The first of each core's hyper-threads."""
-    siblings: dict[str, int] = {}
-    for cpu in usable:
-        try:
-            core = (_CORES / f"cpu{cpu}/topology/thread_siblings_list").read_text()
-        except OSError:
-            core = str(cpu)
-        siblings.setdefault(core, cpu)
-    return list(siblings.values())
+        os.sched_setaffinity(0, usable_cores(_CORES)[-threads:])
 
 
 class HostWatch:

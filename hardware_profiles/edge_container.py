@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slimbench.core import DoesNotFitError, Level, Measurement, UserError
+from slimbench.environment import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ class EdgeContainer:
             return str(error)
 
     def _lacks(self, info: dict[str, Any]) -> str | None:
-        cores, memory_mib = min(info["NCPU"], len(usable())), info["MemTotal"] >> 20
+        cores, memory_mib = min(info["NCPU"], len(usable_cores())), info["MemTotal"] >> 20
         if self.cores > cores:
             return f"{self.cores} cores were asked for, the container engine has {cores}"
         if self.memory_mib > memory_mib:
@@ -80,7 +81,7 @@ class EdgeContainer:
 
     def options(self, folder: Path) -> dict[str, Any]:
         """What the engine is asked for: the limits, and nothing that the agent does not need."""
-        cpus = ",".join(str(cpu) for cpu in usable()[-self.cores :])  # the last: the first serve interrupts
+        cpus = ",".join(str(cpu) for cpu in usable_cores()[-self.cores :])  # the last: the first serve interrupts
         return {
             "cpuset_cpus": cpus,
             "mem_limit": f"{self.memory_mib}m",
@@ -121,11 +122,6 @@ def image_id() -> str:
     """The image's digest, asked for once. Raises: UserError."""
     with _engine(_ANSWERS_S) as engine:
         return str(engine.images.get(IMAGE).id)
-
-
-def usable() -> list[int]:
-    """Cores that this process may use, by number."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def run(engine: Any, options: dict[str, Any], limit_s: float) -> tuple[dict[str, Any], str, str]:

@@ -83,7 +83,7 @@ def engine(monkeypatch):
     """Sets the engine that answers, on a machine of four cores; networks are not exported."""
     import docker
 
-    monkeypatch.setattr(edge_container, "usable", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(edge_container, "usable_cores", lambda: [0, 1, 2, 3])
     planted(monkeypatch, "")
 
     monkeypatch.setattr(edge_container, "_listens", lambda: True)

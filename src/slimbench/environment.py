@@ -18,6 +18,7 @@ from slimbench.core import Precision, Settings, UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CORES = Path("/sys/devices/system/cpu")
 _PACKAGES = ("slimbench", "torch", "torchvision", "torch-pruning", "numpy", "fvcore", "onnxruntime")
 _EXTRAS = ("executorch", "openvino")
 HELD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}  # torch and oneDNN: one rounding on all x86
@@ -181,8 +182,21 @@ def environment() -> dict[str, Any]:
 
 def physical_cores() -> int:
     """Cores that this process may use, without hyper-threads."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = len(usable_cores())
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+def usable_cores(told: Path = CORES) -> list[int]:
+    """A processor of each core that this process may use, by number: the first of the core's hyper-threads."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    siblings: dict[str, int] = {}
+    for cpu in sorted(usable):
+        try:
+            core = (told / f"cpu{cpu}/topology/thread_siblings_list").read_text()
+        except OSError:
+            core = str(cpu)
+        siblings.setdefault(core, cpu)
+    return list(siblings.values())
 
 
 def clock_mhz() -> float | None:
