@@ -38,13 +38,13 @@ class ExecuTorchCPU(_host.Host):
 
     @contextlib.contextmanager
     def ready(self, *, alone: bool) -> Iterator[None]:
-        """Imported, with as many threads."""
+        """Pinned, imported, with as many threads: each keeps to the cores that the process had when it began."""
+        if alone:
+            _host.pin(self.threads_used)
         with _without_stderr():
             from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 
             _unsafe_reset_threadpool(self.threads_used)
-        if alone:
-            _host.pin(self.threads_used)
         yield
 
     def translate(self, folder: Path, work: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -9,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import psutil
+
 from slimbench.core import Level, Measurement, UserError
 from slimbench.environment import physical_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,41 @@ class OnnxCPU:
             folder = Path(name)
             request = _onnx.package(artifact, reference, folder, level, threads=self.threads, batch=self.batch)
             command = [sys.executable, "-B", str(folder / "agent.py"), name]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=_onnx.LIMIT_S, check=False)
-            except subprocess.TimeoutExpired as error:
-                raise UserError(f"The measurement took more than {_onnx.LIMIT_S:g} s: use a smaller batch.") from error
-        found = _onnx.answer(done.stdout)
+            said, complained = _run(command, _onnx.LIMIT_S)
+        found = _onnx.answer(said)
         if found is None:
             raise UserError(
-                f"The measuring process failed: {(done.stderr.strip().splitlines() or ['it was killed'])[-1]}."
+                f"The measuring process failed: {(complained.strip().splitlines() or ['it was killed'])[-1]}."
             )
         _onnx.refuse(found["failed"], "here", "this machine's memory")
         return _onnx.measurement(found, request, level)
+
+
+def _run(command: Sequence[str], limit_s: float) -> tuple[str, str]:
+    """What a process says and complains of; where it takes too long it ends, with all that it started.
+
+    It stays in this process's group, which is killed where this process has to end. Raises: UserError.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as agent:
+        try:
+            return agent.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"The measurement took more than {limit_s:g} s: use a smaller batch.") from error
+        finally:
+            _end(agent)
+
+
+def _end(agent: subprocess.Popen[str]) -> None:
+    """Kill a process that still runs, and what it started; stopped first, so that it starts nothing meanwhile."""
+    if agent.poll() is not None:
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(agent.pid)
+        process.suspend()
+        for child in process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    agent.kill()
 
 
 def at_least_one(counts: Mapping[str, int]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -11,6 +13,7 @@ from slimbench.core import UserError
 from slimbench.hardware_profiles import _host, edge_container
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.hardware_profiles.edge_container import EdgeContainer
+from slimbench.hardware_profiles.executorch_cpu import ExecuTorchCPU
 
 INFO = {"NCPU": 8, "MemTotal": 2 << 30, "MemoryLimit": True, "CPUSet": True}
 
@@ -50,6 +53,21 @@ def test_as_many_threads_as_are_counted_are_pinned_to_a_core_each(machine, monke
         machine(*cpus)
         _host.pin(environment.physical_cores())
     assert given == [[6], [1, 2], [0, 2, 4, 6]]
+
+
+def test_executorch_s_threads_are_made_where_they_are_pinned(machine, monkeypatch):
+    """A thread keeps to the cores that its process had when it began."""
+    did = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: did.append(cpus))
+    library = SimpleNamespace(_unsafe_reset_threadpool=did.append)
+    for name in ("executorch", "executorch.extension", "executorch.extension.pybindings"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "executorch.extension.pybindings.portable_lib", library)
+    machine(*range(8))
+    with ExecuTorchCPU(threads=2).ready(alone=True):
+        assert did == [[4, 6], 2]
+    with ExecuTorchCPU(threads=3).ready(alone=False):
+        assert did == [[4, 6], 2, 3], "not alone: nothing is pinned"
 
 
 def test_a_container_gets_whole_cores(machine):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import torch
 
@@ -389,6 +392,22 @@ def test_onnx_cpu_says_what_went_wrong(stored, monkeypatch):
         monkeypatch.setattr(_onnx, "LIMIT_S", 0.5 if "sleep" in code else 60.0)
         with pytest.raises(UserError, match=why):
             OnnxCPU().measure(stored["compressed"], stored["dense"], "quick")
+
+
+def test_onnx_cpu_that_takes_too_long_leaves_nothing_behind(stored, monkeypatch, tmp_path):
+    """Neither the agent nor the session that it waits for, which would go on beside the next measurement."""
+    pid = tmp_path / "pid"
+    session = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    planted(monkeypatch, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {session!r}])")
+    monkeypatch.setattr(_onnx, "LIMIT_S", 3.0)
+    with pytest.raises(UserError, match="took more than 3 s"):
+        OnnxCPU().measure(stored["compressed"], stored["dense"], "quick")
+    until = time.monotonic() + 10
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left = psutil.Process(int(pid.read_text()))
+        while left.status() != psutil.STATUS_ZOMBIE:  # which nobody may be there to bury
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def test_impossible_counts_are_refused(monkeypatch):
