@@ -69,7 +69,7 @@ class CIFAR100(CIFAR10):
     name: ClassVar[str] = "cifar100"
     n_classes: ClassVar[int] = 100
     metrics: ClassVar[tuple[Metric, ...]] = (TOP1, TOP5)
-    shards: ClassVar[str] = "classification/cifar100"
+    shards: ClassVar[str] = ""  # without digests nobody could tell whether they hold what the archive does
     torchvision_name: ClassVar[str] = "CIFAR100"
     content: ClassVar[str] = "md5:16019d7e3df5f24257cddd939b257f8d"
     digests: ClassVar[dict[str, tuple[str, str] | None]] = {"train": None, "test": None}
@@ -91,8 +91,13 @@ def _load(task: Any, root: Path | None, split: Split) -> Images:
 def _read(task: Any, root: Path | None, official: str) -> Arrays:
     from slimbench.tasks import _images
 
-    if root and any((root / task.shards).glob(f"{official}_*.webp")):
+    if root and task.shards and any((root / task.shards).glob(f"{official}_*.webp")):
         pixels, labels = _read_shards(root / task.shards, official)
+        if len(pixels) < len(labels):
+            raise UserError(
+                f"The {official} images of {task.name} are incomplete: the shards in {root / task.shards} hold "
+                f"{len(pixels):,} of {len(labels):,}: fetch the missing ones again."
+            )
     else:
         pixels, labels = _read_torchvision(task, root, official)
     digests = task.digests[official]
