@@ -477,11 +477,14 @@ def test_export(inside, ran, kind):
         ("--task", "digits(network=5)", "network must be str"),
         ("--method", "l1_channels(ranking='nope')", "is impossible"),
         ("--method", "l1_channels(round_to={1, 2})", "round_to must be int"),
+        ("--profile", "cpu(threads=four)", "cpu(threads='four') is impossible: threads must be int or 'all'."),
+        ("--method", "etpf(ratio=half)", "ratio must be float or None."),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(option, text, sentence, inside):
     """Before anything is planned."""
-    refused(inside("plan", "quick", option, text), sentence)
+    command = ("run", "quick", "--measure-only") if option == "--profile" else ("plan", "quick")
+    refused(inside(*command, option, text), sentence)
 
 
 def test_two_plugins_of_one_name_are_refused(tmp_path, inside):

@@ -134,11 +134,19 @@ def _build(name: str, cls: type, values: dict[str, Any]) -> Any:
     hints = _hints(cls)
     for field, value in values.items():
         if field in hints and not _fits(value, hints[field]):
-            choices = typing.get_args(hints[field]) if typing.get_origin(hints[field]) is typing.Literal else ()
-            wanted = " or ".join(map(repr, choices))
-            wanted = wanted or str(getattr(hints[field], "__name__", hints[field])).replace("typing.", "")
-            raise UserError(f"{name}({field}={value!r}) is impossible: {field} must be {wanted}.")
+            raise UserError(f"{name}({field}={value!r}) is impossible: {field} must be {_wanted(hints[field])}.")
     return cls(**values)
+
+
+def _wanted(hint: Any) -> str:
+    """What may stand in a field, in words: "int or 'all'"."""
+    inner = typing.get_args(hint)
+    match typing.get_origin(hint):
+        case typing.Literal:
+            return " or ".join(map(repr, inner))
+        case typing.Union | types.UnionType:
+            return " or ".join(map(_wanted, inner))
+    return "None" if hint is types.NoneType else str(getattr(hint, "__name__", hint)).replace("typing.", "")
 
 
 def _hints(cls: type) -> dict[str, Any]:
