@@ -29,7 +29,7 @@ RECIPE = Recipe(epochs=200, fine_tune_lr=0.01, weight_decay=5e-4)
 IMAGENET = Recipe(epochs=90, batch_size=256, fine_tune_lr=0.01, weight_decay=1e-4)
 FAST = Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3, fine_tune_lr=5e-4, weight_decay=1e-5, augment=False)
 
-# five rounds of 30 epochs of push and 30 of retraining, the last one's of 100
+# five rounds of 30 epochs of push and 30 of retraining; the final retraining is of 110, the last round's 30 and 80 more
 PAPER = GPP(rounds=5, push_share=0.5, final=4 / 3)
 EPOCHS = 380.0
 REDUCED = GPP(images=5000, push_share=0.8)  # 0.8 of 2 epochs are push, 1.2 the final retraining

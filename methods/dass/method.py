@@ -86,6 +86,7 @@ class DASS:
             "every phase's rate falls by its own cosine; the authors' prune phase stops half-way on a longer one",
             "alpha of short searches learns up to 30 times as fast",
             "the last epoch counts; the authors keep the best on test",
+            "with an auxiliary head (auxiliary=) training is without the task's distillation",
             "segmentation: cells as encoder from half size on, one convolution and bilinear enlargement as decoder",
             "super resolution: no reduction cells, no batch norm; a pixel shuffle, and the bicubic image beside",
             "the budget is of the found network's own weights: MACs, size and speed stand beside the task's network",

@@ -32,7 +32,10 @@ _CARD = Card(
     deviations=(
         "the abstract gives no loss: its three terms, their weights and the schedule are ours",
         "values of the push loss are moving averages', its gradients those of the batch, unscaled",
+        "the push trains without the task's distillation; retraining has it",
+        "push='none', the companion's pruning, trains before it prunes too: balanced batches, clipped gradients",
         "the order of channels is the companion's, u over a layer's deviation; eta is then what meets the budget",
+        "with eta= the notes hold the last round as well, which was rejected where validation suffered",
         "manual correction of layers that lose too much: the best tenth of each width goes last",
         "where few neurons are read last, as many go last as there are outputs",
         "batch norm's scale is traced with its convolution; maps are traced at the input of the layer that reads them",
