@@ -196,7 +196,7 @@ def test_a_disturbed_process_is_the_last(stored, told, monkeypatch):
 
 
 def test_a_full_measurement_takes_new_processes(stored, told, monkeypatch):
-    """Five, each with an order of rounds of its own, and one for each network's memory; quick: one, and all are forked."""
+    """Five, each with an order of rounds of its own, and one a network for its memory; quick: one, all forked."""
     asked = []
 
     def aside(function, *args, anew):
