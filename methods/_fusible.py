@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from slimbench.methods._fusible_sites import Site
 
 Form = Literal["A", "B"]
+_OPEN = 0.1  # what is left of a shortcut that has closed, where its layer goes: through less nothing would be learnt
 
 
 class ResConv(nn.Module):
@@ -36,8 +37,8 @@ class ResConv(nn.Module):
     identity is subtracted from the kernel, W' = diag(s) W - delta. (At alpha 0 the next batch norm would undo any
     scale, and the penalty would rank nothing.) ``fresh`` keeps the weights as they were drawn, with gains of 1.
 
-    The scale must be the only gain, or weights would grow while it shrinks and escape the penalty: in form A the gain
-    of the batch norm is frozen, elsewhere the norm of the weights is held (``settle``).
+    The scale must be the only gain of what the convolution says, or weights would grow while it shrinks and escape the
+    penalty: in form A the gain of the batch norm is frozen, elsewhere the norm of the weights is held (``settle``).
 
     Args:
         norm: that follows the convolution; None where none does.
@@ -150,7 +151,8 @@ class ResConv(nn.Module):
 
     def removed(self) -> nn.Module:
         """What is left without the convolution: alpha x, and in form B its batch norm."""
-        shortcut = Scale(self.alpha, self.largest_alpha)
+        least = 0.0 if math.isfinite(self.largest_alpha) else _OPEN
+        shortcut = Scale(self.alpha.clamp(min=least), self.largest_alpha)
         return shortcut if self.norm is None or self.form == "A" else nn.Sequential(shortcut, self.norm)
 
 
@@ -218,7 +220,8 @@ def install(
         assert isinstance(conv, nn.Conv2d)
         assert norm is None or isinstance(norm, nn.BatchNorm2d)
         largest = closing if site.closes_branch else None
-        layers[site.conv] = ResConv(conv, norm, form=form, largest_alpha=largest, fresh=fresh)
+        own = "A" if largest == 0 else form  # without a shortcut, the norm of form B would undo any scale
+        layers[site.conv] = ResConv(conv, norm, form=own, largest_alpha=largest, fresh=fresh)
         put(model, site.conv, layers[site.conv])
         if site.norm:
             put(model, site.norm, nn.Identity())

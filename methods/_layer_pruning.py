@@ -160,7 +160,7 @@ class LayerPruning:
         if fine_tune:
             self._fine_tune()
         else:  # the norms would keep the statistics of what came through the layers that are gone
-            batches = self.trainer.batches("train", limit=CALIBRATION)
+            batches = self.trainer.batches("train", limit=CALIBRATION, spread=True)
             update_bn((inputs for inputs, _ in batches if len(inputs) > 1), self.model)  # one image has no variance
         self.trainer.note("products that stay", _fusible_sites.fold(_fusible.fuse(self.model)))
         has_heads = self.task.deploy(self.model) is not self.model  # which a rewritten network would lose

@@ -30,12 +30,14 @@ _CARD = Card(
     granularity="layer",
     deviations=(
         "the abstract gives no equations: placement of batch norm, both scalars and the schedule are ours",
-        "a convolution that closes a residual branch has a shortcut of its own of at most 0.1, or the block's doubles",
+        "a convolution that closes a residual branch has no shortcut of its own, and the branch goes with it",
         "a removed layer's alpha is folded into a neighbour; between gates, ReLU6 or sums it stays a product",
-        "where all convolutions of a branch go, its rest goes as well, at most a tenth of the identity",
-        "form B: a removed layer leaves its batch norm behind, which is no convolution's to fold",
+        "a removed layer whose alpha has come near 0 leaves a tenth of the identity, or nothing would reach the next",
+        "where a batch norm follows, alpha and scale can shrink together at no loss: the penalty presses less",
+        "Adam moves all scales alike: after a short training they are near each other, and so is their order to chance",
+        "form B: a removed layer leaves its batch norm behind; what closes a branch has no shortcut, and is of form A",
     ),
-    version=2,
+    version=3,
 )
 
 
@@ -53,7 +55,8 @@ class ResConv:
         penalty: the same for all layers, or in proportion to a layer's MACs.
         threshold: remove every layer whose |scale| is at most this, whatever the budget; None: the smallest, as many as
             come nearest to the budget.
-        closing: the largest alpha of a convolution that closes a residual branch.
+        closing: the largest alpha of a convolution that closes a residual branch. 0: it has none, and where it goes the
+            whole branch does; else it goes by itself, and leaves a branch that is at most so strong.
 
     """
 
@@ -62,7 +65,7 @@ class ResConv:
     form: Literal["A", "B"] = "A"
     penalty: Literal["uniform", "macs"] = "uniform"
     threshold: float | None = None
-    closing: float = 0.1
+    closing: float = 0.0
 
     name: ClassVar[str] = "resconv"
     card: ClassVar[Card] = replace(
@@ -95,7 +98,7 @@ class ResConv:
 
         pruning = LayerPruning(self, model, task, budget, trainer)
         _fusible.install(model, pruning.every, form=self.form, closing=self.closing)
-        _fusible.calibrate(model, trainer.batches("train", limit=CALIBRATION))
+        _fusible.calibrate(model, trainer.batches("train", limit=CALIBRATION, spread=True))
         pruning.train_sparsely(budget.epochs * self.sparse_share, fine_tuning(task.recipe))
         return pruning.finish(fine_tune=self.sparse_share < 1)
 
@@ -116,7 +119,7 @@ class ResConvFromScratch:
     form: Literal["A", "B"] = "A"
     penalty: Literal["uniform", "macs"] = "uniform"
     threshold: float | None = None
-    closing: float = 0.1
+    closing: float = 0.0
     variant: Literal["R2", "R1"] = "R2"
 
     name: ClassVar[str] = "resconv_scratch"

@@ -129,7 +129,7 @@ def test_layers_with_scale_zero_go_without_a_trace(text, form):
     _, model, sites, layers, shape = installed(text, form=form, closing=0.1)
     with torch.no_grad():
         for turn, layer in enumerate(layers.values()):
-            layer.alpha.fill_(0.0 if turn % 2 and layer.largest_alpha < 1 else 0.08)
+            layer.alpha.fill_(0.3 if layer.largest_alpha > 1 else 0.08 * (turn % 2))
     gone = sites[::3]
     with torch.no_grad():
         for site in gone:
@@ -144,6 +144,27 @@ def test_layers_with_scale_zero_go_without_a_trace(text, form):
     assert gap(before, folded, shape) < 1e-10
     example = torch.randn(1, *shape, dtype=torch.float64)
     assert count(folded, example).macs < count(before, example).macs
+
+
+def test_a_shortcut_that_has_closed_opens_where_its_layer_goes():
+    """Else a constant would be all that the rest of the branch sees; one that closes a branch may end it."""
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    for largest, alpha, left in ((None, 0.0, 0.1), (None, 0.3, 0.3), (0.1, 0.0, 0.0)):
+        layer = _fusible.ResConv(conv, None, largest_alpha=largest)
+        with torch.no_grad():
+            layer.alpha.fill_(alpha)
+        assert layer.removed().alpha.item() == pytest.approx(left)
+
+
+def test_what_closes_a_branch_keeps_a_scale_that_says_something():
+    """In form B as well: without a shortcut, the batch norm behind the sum would undo it."""
+    model, _ = network("resnet20 3 32")
+    layers = _fusible.install(model, sites := _fusible_sites.sites(model), form="B", fresh=True)
+    model.train()(torch.randn(8, 3, 32, 32, dtype=torch.float64)).square().mean().backward()
+    closing = [layers[site.conv] for site in sites if site.closes_branch]
+    assert {layer.form for layer in closing} == {"A"}
+    assert {layers[site.conv].form for site in sites if not site.closes_branch} == {"B"}
+    assert all(abs(layer.scale.grad) > 1e-4 for layer in closing)
 
 
 def test_a_branch_whose_last_layer_leaves_nothing_goes_whole():
@@ -617,7 +638,7 @@ def test_networks_without_eligible_layers_are_unsupported():
     assert "no convolution of stride 1" in ResConv().unsupported(MNIST(), Budget(0.5, epochs=1))
     below = ResConv().unsupported(fakes.Stripes(), Budget(0.01, epochs=1))
     assert "below the least that removing layers leaves, 0." in below
-    few = ResConv().unsupported(fakes.Stripes(), Budget(0.6, params_keep=0.01, epochs=1))
+    few = ResConv(closing=0.1).unsupported(fakes.Stripes(), Budget(0.6, params_keep=0.01, epochs=1))
     assert "0.01 of params is below" in few
     assert "no epochs" in ResConv().unsupported(fakes.Stripes(), Budget(0.6))
     assert "macs or params" in ResConv().unsupported(fakes.Stripes(), Budget(0.6, "prunable_nonzero", epochs=1))

@@ -279,8 +279,13 @@ class Trainer(Protocol):
         """Train ``model`` in place and return it."""
         ...
 
-    def batches(self, split: Split, size: int | None = None, limit: int | None = None) -> Iterator[Batch]:
-        """Batches of train or val in order, not augmented; looking is not training, and is not metered."""
+    def batches(
+        self, split: Split, size: int | None = None, limit: int | None = None, *, spread: bool = False
+    ) -> Iterator[Batch]:
+        """Batches of train or val in order, not augmented; looking is not training, and is not metered.
+
+        At most ``limit`` samples: the first ones, or with ``spread`` from all over the split.
+        """
         ...
 
     def note(self, name: str, value: Any) -> None:

@@ -115,18 +115,23 @@ class Loop:
         """Keep a JSON value (or a tensor) in the record; numbers that are not finite are kept as text."""
         self.notes[name] = _plain(value)
 
-    def batches(self, split: Split, size: int | None = None, limit: int | None = None) -> Iterator[Batch]:
+    def batches(
+        self, split: Split, size: int | None = None, limit: int | None = None, *, spread: bool = False
+    ) -> Iterator[Batch]:
         """Batches of train or val in order, not augmented; at most ``limit`` samples.
 
         Args:
             size: of a batch; None: 256, or fewer where images are large.
+            spread: take them from all over the split: the first ones may be of few classes.
 
         """
         if size is None:
             pixels = math.prod(self.task.example().shape[2:])
             size = min(256, max(1, _LOOKED_AT_PIXELS // pixels))
-        count = min(limit or sys.maxsize, self.task.size(split))
-        for indices in torch.arange(count, device=self.device).split(size):
+        whole = self.task.size(split)
+        count = min(limit or sys.maxsize, whole)
+        chosen = torch.arange(count, device=self.device)
+        for indices in (chosen * whole // count if spread else chosen).split(size):
             yield self.task.batch(split, indices, None)
 
     def fit(
