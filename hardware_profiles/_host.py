@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import psutil
 
 from slimbench.core import Level, Measurement, UserError
-from slimbench.environment import CORES, clock_mhz, physical_cores, usable_cores
+from slimbench.environment import clock_mhz, physical_cores, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _CLOCK_DRIFT = 0.10
 _LOOK_S = 0.25
 _SPARE = 0.3  # of a core: the system itself
-_CORES = CORES
 _METERS = Path("/sys/class/powercap")
 
 
@@ -118,7 +117,7 @@ class Host:
 def pin(threads: int) -> None:
     """Keep this process on as many physical cores: the last ones, since the first serve interrupts."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, usable_cores(_CORES)[-threads:])
+        os.sched_setaffinity(0, usable_cores()[-threads:])
 
 
 class HostWatch:

@@ -68,6 +68,11 @@ class Device(Ran, Protocol):
     """What a profile tells the protocol about its device. It is pickled into processes of their own."""
 
     @property
+    def device(self) -> str:
+        """Its kind: "cpu", "cuda", "board"."""
+        ...
+
+    @property
     def samples(self) -> int:
         """Rounds of level full, in all processes together."""
         ...
@@ -131,7 +136,8 @@ def compare(device: Device, compressed: Path, dense: Path, level: Level) -> Meas
     """Dense, dense again (the noise floor) and compressed, one forward pass each a round, in random order.
 
     Level "quick" is one session in a process forked from this one, "full" five in processes started for them, or fewer:
-    the first that is disturbed is the last. This process runs no network: what is forked after that may wait for ever.
+    the first that is disturbed is the last. So this process runs no network on its cores: what is forked after that may
+    wait for ever. A GPU that this process has used is lost in what is forked from it: its quick session is here.
 
     Raises: UserError where a network cannot be loaded.
     """
@@ -149,7 +155,8 @@ def compare(device: Device, compressed: Path, dense: Path, level: Level) -> Meas
         sessions: list[Session] = []
         while len(sessions) < plan.processes and not (sessions and sessions[-1].seen.disturbed):
             ask = (device, files[""], files["dense_"], plan, len(sessions))
-            sessions.append(apart(session, *ask, anew=plan.is_full))
+            is_apart = plan.is_full or device.device == "cpu"
+            sessions.append(apart(session, *ask, anew=plan.is_full) if is_apart else session(*ask))
     return measurement(device, level, sessions, about)
 
 

@@ -184,7 +184,7 @@ class LayerPruning:
         )
 
     def _end_empty_branches(self, removed: Sequence[Site]) -> None:
-        """Where all convolutions of a branch go, what is left of it, at most a tenth of the identity, goes as well."""
+        """Where all convolutions of a branch go, its rest, at most `closing` of the identity, goes as well."""
         names = {site.conv for site in removed}
         for site in removed:
             convolutions = [name for name in site.branch if self.costs.going.get(name, {}).get("macs")]

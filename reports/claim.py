@@ -19,14 +19,15 @@ class Select:
     """Which rows: by declared names; what is empty fits all.
 
     Attributes:
-        where: fields of the method; a tuple holds every value that fits, ``SOME`` stands for any but None.
+        where: fields of the method, or several at once; a tuple holds every value that fits, ``SOME`` stands for any
+            but None.
         keep: least and largest share that was asked for.
         params_keep: likewise of the parameters beside it; None: whether or not one was asked for.
 
     """
 
     method: str = ""
-    where: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[Any, Any] = field(default_factory=dict)
     family: str = ""
     tasks: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
@@ -44,12 +45,16 @@ class Select:
             and (not self.networks or task["network"] in self.networks)
             and _within(budget["keep"], self.keep)
             and (self.params_keep is None or _within(budget.get("params_keep"), self.params_keep))
-            and all(_fits(method.get(name), wanted) for name, wanted in self.where.items())
+            and all(_fits(_said(method, name), wanted) for name, wanted in self.where.items())
         )
 
 
 def _within(share: float | None, limits: tuple[float, float]) -> bool:
     return share is not None and limits[0] <= share <= limits[1]
+
+
+def _said(method: Mapping[str, Any], name: str | tuple[str, ...]) -> Any:
+    return method.get(name) if isinstance(name, str) else tuple(method.get(part) for part in name)
 
 
 def _fits(value: Any, wanted: Any) -> bool:

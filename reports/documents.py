@@ -104,18 +104,23 @@ def _claims(source: _Source) -> str:
 def _shown(what: str, source: _Source) -> tuple[list[str], Summary]:
     """Of suites in order ("a, else b") the first that has records; its heading of most rows.
 
-    "a + b" is one comparison of two suites: each row at the rate of repair that validation chose (``tuned``).
+    "a on cuda": of those that were trained there. "a + b" is one comparison of two suites: each row at the rate of
+    repair that validation chose (``tuned``).
 
     Raises: UserError where there is none.
     """
     records, measurements = source.store.summaries(), source.store.timings()
+    what, _, device = what.strip().partition(" on ")
+    if device:
+        records = [record for record in records if record.cell["settings"]["device"] == device]
     tries = [[name.strip() for name in text.split(" + ")] for text in what.split(", else ")]
     for names in tries:
         if found := summary.summaries([discover.suite(name) for name in names], records, measurements):
             return names, max(found, key=lambda one: len(one.found))
     said = " or ".join(" + ".join(names) + " at several rates of repair" * (len(names) > 1) for names in tries)
     first = "`, `".join(f"bench run {name}" for name in tries[0])
-    raise UserError(f"{source.store.root} has no records of {said}: `{first}` makes them.")
+    where = f", trained on {device}" if device else ""
+    raise UserError(f"{source.store.root} has no records of {said}{where}: `{first}` makes them.")
 
 
 def _source(folder: Path, store: str | None) -> _Source:

@@ -240,7 +240,7 @@ def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
     if seeds and min(seeds) < ENOUGH_SEEDS:
         limits.append(f"indicative: {min(seeds)} seed{'s' * (min(seeds) > 1)}")
     if any(finding.column for finding in used):
-        limits.append("by times of stored networks")
+        limits.append("by measurements of stored networks")
     if len({finding.verdict for finding in used}) > 1:
         counts = [f"{v} {sum(f.verdict == v for f in used)}" for v in ("supported", "not supported", "cannot tell")]
         limits.append("findings disagree: " + ", ".join(counts))

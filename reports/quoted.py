@@ -48,7 +48,7 @@ _SHARES = ("macs", "params", "nonzero")
 _TIMED = ("speed", "noise", "latency", "dense latency", "memory", "dense memory")
 _HOW = (
     "say `IDS`, `METRIC of IDS`, `val of IDS`, `macs of IDS` (their share, in %), one of these with `minus IDS`, "
-    "or `speed of ID on PROFILE LEVEL` (or noise, latency, memory), each id in full"
+    f"or `speed of ID on PROFILE LEVEL` (or {', '.join(_TIMED[1:])}), each id in full"
 )
 
 

@@ -82,7 +82,10 @@ def test_what_no_suite_has_and_what_is_older(tmp_path):
     old.cell["method"]["version"] = 0
     told = f"  # l1_channels is at version 1 now, and was at 0: {environment.commit()} made it"
     assert again.command(old).endswith(told)
+    gone = record(L1Channels(), seed=2, budget=Budget(0.123, epochs=77))
+    gone.cell["method"] |= {"version": 0, "rounds_to": 8}
     for one, line in (
+        (gone, f"{again.why_not(unknown)}{told}"),
         (unknown, "no suite has it: it was made with options of its own or by a plug-in, or the suite has changed"),
         (inner, "a search's own evaluation: run the search again"),
         (old, again.command(old)),

@@ -25,8 +25,7 @@ def machine(monkeypatch, tmp_path):
         (tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
         first = cpu - cpu % 2
         (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(f"{first},{first + 1}\n")
-    monkeypatch.setattr(environment.usable_cores, "__defaults__", (tmp_path,))
-    monkeypatch.setattr(_host, "_CORES", tmp_path)
+    monkeypatch.setattr(environment, "CORES", tmp_path)
     monkeypatch.setattr(environment.psutil, "cpu_count", lambda logical: 8 if logical else 4)
 
     def may_use(*cpus):

@@ -216,6 +216,16 @@ def test_the_first_suite_with_records_is_shown(tmp_path):
         documents.written_into(MARKED.format("results", "nothing"), tmp_path)
 
 
+def test_records_of_one_device_may_be_asked_for(tmp_path):
+    """Else those of most rows are shown."""
+    put_two(tmp_path / "reports")
+    new = documents.written_into(MARKED.format("results", "quick on cpu"), tmp_path).text
+    old = documents.written_into(MARKED.format("results", "quick"), tmp_path).text
+    assert new.partition("\n")[2] == old.partition("\n")[2]
+    with pytest.raises(UserError, match="no records of quick, trained on cuda: `bench run quick` makes them"):
+        documents.written_into(MARKED.format("results", "quick on cuda"), tmp_path)
+
+
 def test_a_document_of_ones_own_shows_the_store_that_is_named(tmp_path, monkeypatch):
     """Its picture lies beside it; without a name the nearest reports count, and without these it says what to do."""
     put_two(tmp_path / "mine")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimbench import artifact
+from slimbench import artifact, environment
 from slimbench.core import UserError
 from slimbench.hardware_profiles import _host, _protocol, _timing
 from slimbench.hardware_profiles.cpu import CPU
@@ -75,7 +75,7 @@ def test_impossible_profiles_are_refused(field):
 
 def test_pinned_threads_have_a_core_each(monkeypatch, tmp_path):
     """The last cores, and of each the first of its hyper-threads; where nothing is known, every processor is a core."""
-    monkeypatch.setattr(_host, "_CORES", tmp_path)
+    monkeypatch.setattr(environment, "CORES", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4})
     given = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: given.append(cpus))
@@ -213,6 +213,15 @@ def test_a_full_measurement_takes_new_processes(stored, told, monkeypatch):
     asked.clear()
     CPU().measure(stored["compressed"], stored["dense"], "quick")
     assert asked == [("_peak_here", None, False)] * 2 + [("session", 0, False)]
+
+
+def test_a_gpu_is_measured_where_it_may_have_been_used(stored, told, monkeypatch):
+    """What is forked from a process that has used a GPU has none."""
+    asked = []
+    monkeypatch.setattr(_protocol, "apart", lambda function, *args, anew: asked.append(function) or function(*args))
+    monkeypatch.setattr(CPU, "device", "cuda")
+    CPU().measure(stored["compressed"], stored["dense"], "quick")
+    assert _protocol.session not in asked
 
 
 def test_dense_runs_against_a_copy_of_itself(stored, told, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,6 +31,18 @@ def loop(work=None, allowance=10.0, task=TASK, **more) -> Loop:
 
 def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([v.double().flatten() for v in model.state_dict().values()])
+
+
+def test_batches_may_be_spread_over_the_split():
+    """The first samples may all be of one class; each comes once, and more than there are is all of them."""
+    seen = []
+    trainer = loop(TASK)
+    trainer.task = SimpleNamespace(
+        size=lambda split: 10, batch=lambda split, indices, draw: seen.append(indices.tolist())
+    )
+    for limit, spread in ((4, False), (4, True), (99, True)):
+        list(trainer.batches("train", size=3, limit=limit, spread=spread))
+    assert seen == [[0, 1, 2], [3], [0, 2, 5], [7], [0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
 def test_training_learns():

@@ -82,11 +82,11 @@ def test_validation_chooses_and_not_test():
 
 def test_a_row_that_was_not_tried_at_every_rate_is_left_out():
     """It had fewer tries, and a caption names it; what is unsupported at every rate stays, with its reason."""
-    assert set(group(records())) == {"dense", "l1_channels", "random_channels", "resconv v2"}
+    assert set(group(records())) == {"dense", "l1_channels", "random_channels", f"resconv v{ResConv.card.version}"}
     made, texts = shown()
     assert made.captions[-1] == "Left out, for they were not tried at every one of these rates: 0.5 macs: dcss."
-    assert texts["resconv v2"]["status"].startswith("unsupported 1/1 [1]")
-    assert texts["resconv v2"]["repair rate"] == ""
+    assert texts[f"resconv v{ResConv.card.version}"]["status"].startswith("unsupported 1/1 [1]")
+    assert texts[f"resconv v{ResConv.card.version}"]["repair rate"] == ""
 
 
 def test_equal_on_validation_is_either_with_all_its_seeds():
@@ -160,7 +160,7 @@ def test_of_misses_alone_validation_chooses_too():
     assert texts["l1_channels"]["repair rate"] == "0.05"
     assert texts["l1_channels"]["status"].startswith("off_budget 2/2")
     assert texts["random_channels"]["top1 mean ± sd (n)"] == "70.50 ± 0.71 (2)"
-    assert texts["resconv v2"]["repair rate"] == ""
+    assert texts[f"resconv v{ResConv.card.version}"]["repair rate"] == ""
     assert audit.tables([made], found, []) == []
 
 

@@ -245,7 +245,7 @@ AT_99 = (0.009, 0.011)
 SPARSE_MOBILE = Select("sparse_scores", networks=("mobilenetv2", "mobilenetv2-eighth"), keep=AT_99)
 # Of which size the numbers are, the abstract does not say. "Small", 36 channels in 20 cells, is ours: of the four it is
 # the nearest to MobileNetV2 in parameters, and that of the DARTS cells. 8 in 4 stand in for it where all is thinned.
-SMALL = {"channels": (36, 8), "cells": (20, 4)}
+SMALL = {("channels", "cells"): ((36, 20), (8, 4))}
 FOUND = Select("dass", {"genotype": "dass-99", **SMALL}, networks=("mobilenetv2", "mobilenetv2-eighth"), keep=AT_99)
 AT_MOBILE = Select(tasks=("cifar10",), networks=("mobilenetv2",))
 PRUNED = "top-1; that 99 % are zero is read from the authors' scripts"

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from slimbench import described, discover, identity
+from slimbench.core import UserError
 from slimbench.environment import held_as
 
 if TYPE_CHECKING:
@@ -40,9 +41,15 @@ def command(record: Record) -> str:
 
 def why_not(record: Record) -> str:
     """In words, where there is no command."""
-    if record.cell.get("inner"):
+    cell = record.cell
+    if cell.get("inner"):
         return "a search's own evaluation: run the search again"
-    return "no suite has it: it was made with options of its own or by a plug-in, or the suite has changed"
+    said = "no suite has it: it was made with options of its own or by a plug-in, or the suite has changed"
+    try:
+        task, method = (described.spec(cell[part]) for part in ("task", "method"))
+    except (KeyError, UserError):
+        return said
+    return said + _comment(record, described.other_versions(task, method, cell))
 
 
 def _comment(record: Record, others: Mapping[str, tuple[int, int]]) -> str:

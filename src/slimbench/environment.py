@@ -186,13 +186,13 @@ def physical_cores() -> int:
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
-def usable_cores(told: Path = CORES) -> list[int]:
+def usable_cores() -> list[int]:
     """A processor of each core that this process may use, by number: the first of the core's hyper-threads."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     siblings: dict[str, int] = {}
     for cpu in sorted(usable):
         try:
-            core = (told / f"cpu{cpu}/topology/thread_siblings_list").read_text()
+            core = (CORES / f"cpu{cpu}/topology/thread_siblings_list").read_text()
         except OSError:
             core = str(cpu)
         siblings.setdefault(core, cpu)
