@@ -57,10 +57,10 @@ def why_not(model: nn.Module, task: Task, budget: Budget, *, closing: float) -> 
         going = going.union(*(site.branch for site in costs.every if site.closes_branch))
     for resource, keep in aims(budget):
         least, most = (costs.share(names, resource) for names in (going, set()))
-        slack = max(costs.slack(resource), budget.tolerance * keep)
-        if keep < least:
+        near = budget.tolerance * keep
+        if keep < least - near:
             return f"keep {keep:g} of {resource} is below the least that removing layers leaves, {least:.4f}"
-        if keep > most + slack:
+        if keep > most + max(near, costs.slack(resource)):
             return f"keep {keep:g} of {resource} is above what the network has without its shortcuts, {most:.4f}"
     return None
 

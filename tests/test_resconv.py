@@ -646,6 +646,24 @@ def test_networks_without_eligible_layers_are_unsupported():
     assert ResConv().unsupported(Photos(), Budget(0.6, epochs=1)) is None
 
 
+def test_a_share_that_all_layers_together_miss_by_little_is_met():
+    """Less than what is left when every layer goes, but within the budget's tolerance: they all go."""
+    task = fakes.Stripes()
+    costs = _layer_pruning.Costs(task.build(), task)
+    every = {site.conv for site in costs.every}.union(*(site.branch for site in costs.every if site.closes_branch))
+    least = costs.share(every, "macs")
+    near, far = (Budget(least / (1 + part), epochs=1) for part in (0.009, 0.011))
+    assert "below the least" in ResConv().unsupported(task, far)
+    assert ResConv().unsupported(task, near) is None
+    with seeding.seeded(0):
+        dense = task.build()
+        whole, rows = count(dense, task.example()), layers_of(dense, task.example())
+        model = ResConv().compress(dense, task, near, Loop(task, 0, Settings(), 1.0))
+    cost = count(task.deploy(model), task.example())
+    assert cost.macs / whole.macs == pytest.approx(least)
+    assert judge(Cell(task, ResConv(), near, 0), cost, whole, rows) == ("ok", "")
+
+
 @pytest.mark.parametrize(
     "arguments", [{"shrink": -1.0}, {"sparse_share": 1.5}, {"closing": float("nan")}, {"threshold": -0.1}]
 )
