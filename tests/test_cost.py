@@ -282,6 +282,25 @@ def test_products_that_no_counter_knows_are_refused():
         count(attention, torch.randn(1, 2, 4, 8))
 
 
+BILINEAR = nn.Bilinear(4, 4, 3)
+VECTORS = {
+    "_trilinear": lambda x: BILINEAR(x[0, 0], x[0, 1]),
+    "mv": lambda x: x @ x[0, 0, 0],
+    "addmv": lambda x: torch.addmv(x[0, 0, 0], x[0, 0], x[0, 0, 0]),
+    "addmv_": lambda x: torch.zeros(4).addmv_(x[0, 0], x[0, 0, 0]),
+    "addbmm": lambda x: torch.addbmm(x[0, 0], x[0], x[0]),
+    "dot": lambda x: torch.dot(x[0, 0, 0], x[0, 0, 1]),
+    "vdot": lambda x: torch.vdot(x[0, 0, 0], x[0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("operator", VECTORS)
+def test_products_of_vectors_are_refused(operator):
+    """Before fvcore sees them, which would end in an error of its own."""
+    with pytest.raises(CannotCountError, match=f"no counter knows the products inside {operator}$"):
+        count(Runs(VECTORS[operator]), torch.randn(1, 2, 4, 4))
+
+
 def test_padding_in_words_is_counted():
     """As many MACs as the same padding in numbers."""
     words, numbers = nn.Conv2d(2, 3, 3, padding="same"), nn.Conv2d(2, 3, 3, padding=1)

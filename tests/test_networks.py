@@ -148,6 +148,18 @@ def test_fresh_weights_are_hes():
     assert not norm.running_mean.any()
 
 
+@pytest.mark.parametrize("name", ["imagenet-resnet18", "imagenet-mobilenetv2", "resnet18-cifar", "resnet20"])
+def test_fresh_weights_are_drawn_as_those_of_the_dense_network(name):
+    """From one seed a network is built with the weights that a method, drawing anew, would give it."""
+    torch.manual_seed(0)
+    built = _networks.build(name, 3, 10, 32)
+    torch.manual_seed(1)
+    drawn = _networks.build(name, 3, 10, 32)
+    _networks.initialise(drawn)
+    spreads = zip(built.named_parameters(), drawn.parameters(), strict=True)
+    assert all(a.std().item() == pytest.approx(b.std().item(), rel=0.3) for (_, a), b in spreads if a.numel() > 100)
+
+
 @pytest.fixture
 def nets(monkeypatch) -> str:
     """A user's module."""

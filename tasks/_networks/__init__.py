@@ -42,7 +42,7 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
         from slimbench.tasks._networks import imagenet
 
         small = name == "resnet18-cifar"
-        return imagenet.resnet18_for_small_images(channels, classes) if small else imagenet.build(name, classes)
+        model = imagenet.resnet18_for_small_images(channels, classes) if small else imagenet.build(name, classes)
     if model is None:
         raise UserError(f"Unknown network {name!r}{suggestion(name, NAMES)}; known: {', '.join(NAMES)}.")
     initialise(model)

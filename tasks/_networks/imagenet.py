@@ -1,4 +1,4 @@
-"""torchvision's ImageNet networks, with torchvision's own initialisation."""
+"""torchvision's ImageNet networks; ``_networks`` draws their weights, as it does those of every other."""
 
 from __future__ import annotations
 
