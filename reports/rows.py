@@ -7,7 +7,7 @@ import math
 import operator
 import statistics
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ class Row:
     measured: Mapping[Column, tuple[Measurement, ...]]  # by seed
     refused: tuple[str, ...] = ()
     choice: Choice | None = None
+    apart: str = ""  # what parts it from others of its label: a default that changed, another source of a user's file
 
     @functools.cached_property
     def first(self) -> Record:
@@ -158,9 +159,10 @@ class Row:
 
     @property
     def method(self) -> str:
-        """The label, and the version once there has been more than one."""
+        """The label, the version once there has been more than one, and what else parts it from its namesakes."""
         method = self.first.cell["method"]
-        return str(method["label"]) + (f" v{method['version']}" if method["version"] > 1 else "")
+        version = f" v{method['version']}" if method["version"] > 1 else ""
+        return f"{method['label']}{version}" + (f" [{self.apart}]" if self.apart else "")
 
 
 _FIELDS = ("macs", "params", "nonzero", "bytes")
@@ -202,8 +204,33 @@ def rows(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -
         groups[name][kind].append(record)
     table: dict[str, list[Row]] = {}
     for name, group in sorted(groups.items()):
-        table[name] = sorted((_row(part, by_id, timed, refused) for part in group.values()), key=place)
+        made = [_row(part, by_id, timed, refused) for part in group.values()]
+        table[name] = sorted(_told_apart(made), key=place)
     return table
+
+
+def _told_apart(made: Sequence[Row]) -> list[Row]:
+    """Rows of one label that other fields or sources made say which."""
+    labels: dict[str, list[Row]] = defaultdict(list)
+    for row in made:
+        labels[row.method].append(row)
+    return [row for alike in labels.values() for row in _named(alike)]
+
+
+def _named(alike: list[Row]) -> list[Row]:
+    fields = [row.first.cell["method"] | _sources(row) for row in alike]
+    names = sorted({name for own in fields for name in own} - {"is", "label", "version", "fidelity"})
+    parting = [name for name in names if len({digest(own.get(name)) for own in fields}) > 1]
+    if not parting:
+        return alike
+    words = [", ".join(f"{name}={own.get(name)}" for name in parting) for own in fields]
+    return [replace(row, apart=said) for row, said in zip(alike, words, strict=True)]
+
+
+def _sources(row: Row) -> dict[str, str]:
+    """Of a user's files, in six digits."""
+    users = row.first.cell.get("user")
+    return {"source": digest(users)[:6]} if users else {}
 
 
 def _objects(record: Record) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -47,6 +48,41 @@ def cells(found, method):
     """A row's cells by their heads."""
     (row,) = [row for row in found.body if row[0].text == method]
     return dict(zip(found.heads, map(found.shown, row), strict=True))
+
+
+def altered(records, **fields):
+    """As if another file, or another default, had made them."""
+    return [
+        replace(r, id=f"{r.id[:-1]}{'x' if fields else 'y'}", cell=r.cell | fields.get("cell", {})) for r in records
+    ]
+
+
+def test_two_sources_of_one_file_are_two_rows():
+    """A user's edit raises no version: the row says which source; seeds of one never count for the other."""
+    first = [replace(r, cell=r.cell | {"user": {"mine": "aaaa"}}) for r in seeds(DCSS(), 91.0, 2)]
+    second = altered(seeds(DCSS(), 89.0, 3), cell={"user": {"mine": "bbbb"}})
+    found = [*dense(), *first, *second]
+    (main,) = table.tables(found, [])
+    names = [row[0].text for row in main.body[1:]]
+    assert [name.partition(" [source=")[0] for name in names] == ["dcss", "dcss"]
+    assert [line["n"] for line in main.facts[1:]] == [2, 3] or [line["n"] for line in main.facts[1:]] == [3, 2]
+    (overall,) = across.overall(found, [])
+    assert len(overall.body) == 2
+    assert audit.tables([main, overall], found, []) == []
+
+
+def test_a_changed_default_parts_rows_by_its_field():
+    """Labels leave defaults out."""
+    other = altered(seeds(DCSS(), 89.0, 2), cell={"method": record(DCSS(), 0.5).cell["method"] | {"penalty": 7.0}})
+    (main,) = table.tables([*dense(), *seeds(DCSS(), 91.0, 2), *other], [])
+    assert {row[0].text for row in main.body[1:]} == {f"dcss [penalty={DCSS().penalty}]", "dcss [penalty=7.0]"}
+
+
+def test_two_records_of_one_seed_are_no_two_seeds():
+    """Which a store of before, whose records do not tell the source, may hold."""
+    twice = [*dense(1), *seeds(DCSS(), 91.0, 1), *altered(seeds(DCSS(), 89.0, 1))]
+    (main,) = table.tables(twice, [])
+    assert any("two records of one seed" in str(p) for p in audit.tables([main], twice, []))
 
 
 def test_controls_and_tiers_of_six_seeds():

@@ -201,7 +201,7 @@ def source_hash(text: str) -> str:
 def users_source(module: str) -> str:
     """``source_hash`` of a user's module: nobody raises versions there, so an edit itself moves the ids.
 
-    Raises: UserError where the module cannot be found.
+    Raises: UserError where the module cannot be found or read.
     """
     loaded = sys.modules.get(module)
     try:
@@ -210,7 +210,12 @@ def users_source(module: str) -> str:
         spec = None
     if spec is None or spec.origin is None:
         raise UserError(f"The module {module!r} cannot be found: run from the folder that holds it.")
-    return source_hash(Path(spec.origin).read_text())
+    try:
+        return source_hash(Path(spec.origin).read_text())
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(
+            f"The module {module!r} is no Python source that can be read ({error}): mend it, or name another."
+        ) from error
 
 
 def of_the_user(cell: Cell) -> dict[str, str]:
@@ -228,19 +233,23 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     method: Method = cell.method
     budget: Budget = cell.budget
     settings: Settings = cell.settings
-    return {
-        "task": describe(task)
-        | {"version": task.version, "label": task_label(task), "family": task.family}
-        | _lower_is_better(task),
-        "data": task.data_checksum(),
-        "method": describe(method)
-        | {"version": method.card.version, "label": label(method), "fidelity": dict(method.card.fidelity)},
-        "budget": describe(budget),
-        "seed": cell.seed,
-        "settings": describe(settings),
-        "reference": cell.reference is None,
-        "engine": ENGINE_VERSION,
-    } | ({"inner": True} if cell.inner else {})
+    return (
+        {
+            "task": describe(task)
+            | {"version": task.version, "label": task_label(task), "family": task.family}
+            | _lower_is_better(task),
+            "data": task.data_checksum(),
+            "method": describe(method)
+            | {"version": method.card.version, "label": label(method), "fidelity": dict(method.card.fidelity)},
+            "budget": describe(budget),
+            "seed": cell.seed,
+            "settings": describe(settings),
+            "reference": cell.reference is None,
+            "engine": ENGINE_VERSION,
+        }
+        | ({"inner": True} if cell.inner else {})
+        | ({"user": users} if (users := of_the_user(cell)) else {})
+    )
 
 
 def _lower_is_better(task: Task) -> dict[str, list[str]]:
