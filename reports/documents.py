@@ -91,7 +91,7 @@ def _file(path: Path) -> str:
 
 
 def _claims(source: _Source) -> str:
-    records, measurements = source.store.summaries(), source.store.timings()
+    records, measurements = source.store.summaries(), source.store.shared_timings()
     claims, evidence = papers.overview(PAPERS, records, measurements)
     if problems := audit.tables([claims, evidence], records, measurements):
         raise UserError(f"What papers claim fails its audit: {'; '.join(map(str, problems[:5]))}.")
@@ -109,7 +109,7 @@ def _shown(what: str, source: _Source) -> tuple[list[str], Summary]:
 
     Raises: UserError where there is none.
     """
-    records, measurements = source.store.summaries(), source.store.timings()
+    records, measurements = source.store.summaries(), source.store.shared_timings()
     what, _, device = what.strip().partition(" on ")
     if device:
         records = [record for record in records if record.cell["settings"]["device"] == device]

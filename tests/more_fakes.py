@@ -136,10 +136,11 @@ class Recorder:
     """A view that remembers."""
 
     def __init__(self):
-        self.events, self.said = [], []
+        self.events, self.said, self.expected_s = [], [], {}
 
     def begin(self, stage, jobs, seconds_expected=0.0):
         self.said.append(f"{stage}: {jobs}")
+        self.expected_s[stage] = seconds_expected
 
     def show(self, event):
         self.events.append(event)

@@ -391,6 +391,16 @@ def test_export_refuses_a_file_that_computes_something_else(folder, tmp_path, mo
         assert not target.exists()
 
 
+@pytest.mark.parametrize("spoil", [lambda y: y * float("nan"), lambda y: y[None]], ids=["nan", "shape"])
+def test_export_refuses_what_cannot_be_compared(folder, tmp_path, monkeypatch, spoil):
+    """Values that are no numbers, and an output that broadcasts to the right one."""
+    honest = export.run
+    monkeypatch.setattr(export, "run", lambda *given: spoil(honest(*given)))
+    with pytest.raises(UserError, match=r"computes something else \(difference (nan|inf)\)"):
+        export.export(folder, "pt2", tmp_path / "net.pt2")
+    assert not (tmp_path / "net.pt2").exists()
+
+
 def test_export_names_a_target_that_cannot_be_written(folder, tmp_path):
     """A folder that is not there is the user's error, with a way out."""
     with pytest.raises(UserError, match=r"nowhere/net.pt2 cannot be written .*--out"):

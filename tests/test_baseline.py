@@ -148,6 +148,18 @@ def test_what_no_baseline_is_made_of(bench, records, words):
     assert not Path("base.json").exists()
 
 
+def test_networks_are_wanted_for_latencies_alone(bench):
+    """A store of records is enough without; with them, the cell that has no network is named before any is timed."""
+    for record in nights.night():
+        Store("store").put(record)
+    result = bench("baseline", "--store", "store", "--out", "base.json", "--because", "a test")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"({nights.night()[0].id}) is not in {Path('store').absolute()}" in result.stderr
+    assert not Path("base.json").exists()
+    assert roll(bench, "store").exit_code == 0
+    assert not Path("base.networks").exists()
+
+
 @pytest.mark.parametrize(
     "text",
     [

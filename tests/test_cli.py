@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,17 @@ BAD = {
     "broken plug-in": (["list", "--plugin", "broken.py"], "broken.py cannot be imported (SyntaxError: "),
     "clashing plug-in": (["list", "--plugin", "clash.py"], "Two methods are called 'dense': rename the one in"),
     "no download": (["download", "digits", "--data", "data"], "The task 'digits' needs no download"),
+    "no downloader": (
+        ["download", "camvid", "--data", "data"],
+        "The data of camvid cannot be fetched by SlimBench",
+        "`bench check --task camvid --data data` says where",
+    ),
+    "no default": (["plan", "quick", "--plugin", "needs.py"], "mine needs share: write mine(share=...)"),
+    "no value": (["plan", "--method", "mine", "--plugin", "needs.py"], "mine needs share"),
+    "no default to list": (
+        ["list", "tasks", "--plugin", "needs.py"],
+        "my_data needs folder, size: write my_data(folder=...)",
+    ),
     "command": (["rum"], "No such command 'rum'", "See `bench --help`"),
     "option": (["run", "--metod", "dense"], "No such option '--metod'", "See `bench run --help`"),
     "argument": (["show"], "Missing argument 'ID'", "See `bench show --help`"),
@@ -116,6 +128,24 @@ class Clash:
     def compress(self): ...
     def unsupported(self): ...
 """
+NEEDS = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+@dataclass(frozen=True)
+class Mine:
+    share: float
+    name: ClassVar[str] = "mine"
+    card = compress = unsupported = None
+
+@dataclass(frozen=True)
+class MyData:
+    folder: str
+    size: int
+    network: str = "resnet8"
+    name: ClassVar[str] = "my_data"
+    metrics = batch = evaluate = deploy = any_size = heavy = None
+"""
 
 
 @pytest.mark.parametrize("which", BAD)
@@ -124,6 +154,7 @@ def test_bad_input_is_one_sentence(tmp_path, which):
     (tmp_path / "file").write_text("")
     (tmp_path / "broken.py").write_text("def (:\n")
     (tmp_path / "clash.py").write_text(CLASH)
+    (tmp_path / "needs.py").write_text(NEEDS)
     args, *words = BAD[which]
     refused(bench(*args, cwd=tmp_path), *words)
 
@@ -202,6 +233,9 @@ def number(channels, classes):
     ("model", "words"),
     [
         ("absent:net", "The module 'absent' cannot be found"),
+        ("sys:exit", "The module 'sys' is no Python source that can be read ("),
+        ("math:sin", "The module 'math' is no Python source that can be read ("),
+        ("torn:net", "The module 'torn' is no Python source that can be read ("),
         ("nets:absent", "The network 'nets:absent' cannot be imported"),
         ("nets:number", "nets:number returned a int: it must return a torch.nn.Module"),
         ("resnt20", "Unknown network 'resnt20' (did you mean 'resnet20'?)"),
@@ -210,6 +244,7 @@ def number(channels, classes):
 def test_a_network_that_cannot_be_had(inside, tmp_path, model, words):
     """Said before anything is trained."""
     (tmp_path / "nets.py").write_text(NETS)
+    (tmp_path / "torn.py").write_text("def (:\n")
     refused(inside("compress", *STRIPES, "--model", model, "--method", "l1_channels", "--keep", "0.5"), words)
     assert Store("bench_store").records() == []
 
@@ -412,6 +447,23 @@ def test_check_finds_an_altered_network(inside, copied):
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("PROBLEM"))
     assert f"{weights} does not match its checksum" in line
     assert result.exit_code == 1
+
+
+def test_check_finds_a_plugin_that_needs_arguments(tmp_path):
+    """Suites and lists make each with its defaults."""
+    (tmp_path / "needs.py").write_text(NEEDS)
+    result = bench("check", "--plugin", "needs.py", cwd=tmp_path)
+    for kind, name in (("methods", "mine"), ("tasks", "my_data")):
+        assert re.search(rf"PROBLEM  {kind}: \d+ found; not frozen dataclasses with defaults: {name}\n", result.stdout)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_a_store_below_the_home_folder_is_found(inside, copied, monkeypatch):
+    """Also where the shell leaves the tilde as it is."""
+    monkeypatch.setenv("HOME", str(copied.root.parent))
+    assert "2 cells, 2 done" in inside("plan", *HALF, "--store=~/copied").stdout
+    check = inside("check", "--plugin", FAKES, "--task", "stripes", "--store=~/copied")
+    assert f"store: 3 records, 2 measurements in {copied.root}" in check.stdout
 
 
 def test_check_names_data_that_were_asked_for(inside):

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from slimbench.slurm import Slurm
 from slow import SLOW, STEPS, AtStep, steps_of, until
 
 if TYPE_CHECKING:
+    from slimbench.core import Cell
     from slimbench.store import Store
 
 CELLS = suite_of(fakes.Fake(), fakes.Misbehaves("segfaults"))  # one of them fails
@@ -39,11 +41,14 @@ def nodes_find_the_tests(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *filter(None, sys.path)]))
 
 
-def hung(store: Store) -> Job:
-    """A job that hangs the first time."""
-    cell = plan(suite_of(more_fakes.Disturbs("hangs_once")), SETTINGS)[1]
+def job_of(cell: Cell, store: Store) -> Job:
     work = {"do": "compress", "cell": cell, "store": store.root}
     return Job(identity.cell_id(cell), identity.cell_label(cell), work, store.log(identity.cell_id(cell)))
+
+
+def hung(store: Store) -> Job:
+    """A job that hangs the first time."""
+    return job_of(plan(suite_of(more_fakes.Disturbs("hangs_once")), SETTINGS)[1], store)
 
 
 def started(store: Store, job: Job) -> int:
@@ -57,16 +62,25 @@ def started(store: Store, job: Job) -> int:
 
 def test_a_job_apart_is_done_with_its_own_lease(finished, dense):
     """Pickled and called elsewhere: the record is stored there, once, and nothing stays leased."""
-    cell = plan(CELLS, SETTINGS)[1]
-    name = identity.cell_id(cell)
-    job = Job(name, identity.cell_label(cell), {"do": "compress", "cell": cell, "store": dense.root}, dense.log(name))
+    job = job_of(plan(CELLS, SETTINGS)[1], dense)
     with Leases(dense.root) as leases:
         call = pickle.dumps(Apart.of(job, PLUGINS, Local(), Claims(leases, dense.record, {})))
     kind, record = pickle.loads(call)()
-    assert (kind, timeless(dense)[name]) == ("done", timeless(finished)[name])
+    assert (kind, timeless(dense)[job.id]) == ("done", timeless(finished)[job.id])
     assert pickle.loads(call)() == ("done", record)
     assert started(dense, job) == 1
     assert not list((dense.root / "leases").iterdir())
+
+
+def test_a_job_apart_that_fails_leaves_the_result_of_before(dense):
+    """And says that it failed."""
+    job = job_of(plan(CELLS, SETTINGS)[2], dense)
+    good = replace(dense.records()[0], id=job.id)
+    dense.put(good)
+    with Leases(dense.root) as leases:
+        call = Apart.of(job, PLUGINS, Local(), Claims(leases, dense.record, {job.id: good}))
+    assert call() == ("failed", "its process was killed by SIGSEGV")
+    assert dense.record(job.id) == good
 
 
 @pytest.mark.parametrize(

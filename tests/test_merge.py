@@ -94,6 +94,16 @@ def test_a_failure_gives_way_to_a_result(made, tmp_path):
     artifact.verify(into.artifact("cc"))
 
 
+def test_a_dense_network_that_failed_there_contradicts_nothing(one, tmp_path):
+    """It is no other network: what started from ours is taken."""
+    into = Store(tmp_path / "all")
+    into.put(replace(one.record("dd"), status="failed", artifact="", quality={}))
+    for file in ("records/dd.json", "measurements/mm.json"):
+        (one.root / file).unlink()
+    merge(one, into=into.root)
+    assert into.record("cc") == one.record("cc")
+
+
 def test_two_results_of_one_cell_are_a_conflict_in_words(made, tmp_path):
     """The one that is there stays, with what belongs to it; exit status 1."""
     one, two = made("one"), made("two")

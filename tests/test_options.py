@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from conftest import FAKES
@@ -52,6 +53,15 @@ def test_how_to_run_arrives_whole(typed, started, monkeypatch):
     assert (asked["memory_gb"], asked["address"]) == (2.5, "a")
     assert (suite.seeds, store, as_json) == ((1, 3), "s", True)
     assert isinstance(settings, Settings)
+
+
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+def test_a_cluster_has_what_this_machine_lacks(typed, started, monkeypatch, name):
+    """A GPU, and more cores; a plan needs neither."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    typed("run", *FAKE, "--executor", name, "--device", "cuda", "--threads", "10000")
+    assert (started[1].device, started[2].executor.gpus, started[2].executor.cpus) == ("cuda", 1, 10000)
+    typed("plan", *FAKE, "--device", "cuda", "--threads", "10000")
 
 
 def test_memory_here_is_the_limit_of_a_process(typed, started):

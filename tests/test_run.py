@@ -207,6 +207,18 @@ def test_what_starts_from_a_failure_fails_too(store):
     assert outcome.failed == 2
 
 
+def test_a_repeat_that_fails_leaves_the_result_of_before(store):
+    """A cell whose network is gone is made again: it counts as failed, and so does its heir, but no record is lost."""
+    suite = suite_of(fakes.Fake(), reference=fakes.Misbehaves("raises"))
+    go(suite, store)
+    before = [replace(record, status="ok", reason="") for record in store.records()]
+    for record in before:
+        store.put(record)
+    outcome, view = go(suite, store)
+    assert (outcome.failed, len(view.labels("failed"))) == (2, 2)
+    assert store.records() == before
+
+
 def test_a_process_that_will_not_end_does_not_hold_up_the_run(copied):
     """A method that leaves a thread behind has given its result."""
     outcome, _ = go(suite_of(more_fakes.Disturbs("lingers")), copied)
@@ -287,6 +299,13 @@ def test_limit_runs_so_many_cells(copied):
         [of(copied, "misbehaves(how=unsupported)").label],
         [of(copied, "misbehaves").label],
     ]
+
+
+def test_the_time_that_is_expected_is_that_of_the_cells_that_are_run(copied):
+    """Of one of four."""
+    longest_s = max(record.seconds for record in copied.records())
+    _, view = go(replace(SUITE, seeds=(2, 3), profiles=()), copied, limit=1)
+    assert 0 < view.expected_s["compress"] <= longest_s
 
 
 # -------------------------------------------------------------------------------------------- what lies in the store

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 
 from slimbench import schema
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError, pack
+from slimbench.identity import digest
 from slimbench.store import Store, StoreFullError, size_bytes, whole_folder, write_whole
 
 COST = Cost(1000, 100, 90, 80, 50, 400, (("add", 0.25), ("relu", 0.125)))
@@ -182,6 +185,39 @@ def test_a_newer_schema_is_refused_in_words(store):
     assert file.exists()
 
 
+@pytest.mark.parametrize(
+    ("record", "where"),
+    [(RECORD, ()), (RECORD, ("spent",)), (RECORD, ("quality", "top1")), (MEASURED, ()), (MEASURED, ("measurement",))],
+)
+def test_a_field_of_a_newer_version_is_refused_in_words(store, record, where):
+    """Its checksum says that the file is whole: it stays where it is."""
+    store.put(record)
+    file = file_of(store, record)
+    document = json.loads(file.read_text())
+    functools.reduce(operator.getitem, where, document["body"])["novelty"] = 1
+    file.write_text(json.dumps(document | {"checksum": digest(document["body"])}))
+    with pytest.raises(UserError, match=r"written by a newer SlimBench \(\w+ has no field 'novelty' here\): update"):
+        store.latest(record.id)
+    assert file.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_file_that_cannot_be_read_is_not_called_corrupt(store, monkeypatch, number):
+    """It may be sound: it stays where it is, and what hinders is said."""
+
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    store.put(RECORD)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        for look in (store.records, store.standings):
+            with pytest.raises(UserError, match=rf"cannot be read \({os.strerror(number)}\): mend that"):
+                look()
+    assert store.records() == [RECORD]
+    assert list(store.standings()) == [RECORD.id]
+
+
 # ----------------------------------------------------------------------------------------------------- whole writes
 
 
@@ -333,3 +369,24 @@ def test_size_counts_what_lies_below(tmp_path):
     (tmp_path / "a" / "one").write_bytes(bytes(3))
     (tmp_path / "two").write_bytes(bytes(4))
     assert size_bytes(tmp_path) == 7
+
+
+def test_equal_networks_share_their_timings(tmp_path):
+    """Of equal dense ones; the measurement stays one, and a third cell, of another network, has none."""
+    from made import measured, record
+    from slimbench.methods.dense import Dense
+    from slimbench.methods.uniform_width import UniformWidth
+
+    store = Store(tmp_path)
+    dense = record(Dense(), artifact="d")
+    made = [
+        replace(record(UniformWidth(), keep), artifact=network, reference_artifact=start)
+        for keep, network, start in ((0.5, "n", "d"), (0.4, "n", "d"), (0.3, "m", "d"), (0.2, "n", "e"))
+    ]
+    for one in (dense, *made, measured(made[0])):
+        store.put(one)
+    shared = store.shared_timings()
+    assert {m.cell_id for m in shared} == {made[0].id, made[1].id}
+    assert len({m.id for m in shared}) == 1
+    assert all(m.reference_id == dense.id for m in shared)
+    assert [m.cell_id for m in store.timings()] == [made[0].id]

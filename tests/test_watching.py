@@ -129,7 +129,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path):
     Writer(tmp_path / "absent" / "log").write("started")
 
 
-@pytest.mark.parametrize("prefix", ["zz", "0", "../records/00", "*"])
+@pytest.mark.parametrize("prefix", ["zz", "0", "../records/00", "*", "/-"])
 def test_a_log_is_named_by_the_start_of_an_id(store, prefix):
     """None, and several, are said so; nothing outside is read."""
     for name in ("00", "01"):

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from slimbench.store import Store
+from slimbench.store import Store, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +82,7 @@ def gather(paths: Sequence[Path]) -> Collection:
             warnings += [*store.warnings, *_evolutions(store, evolutions)]
     return Collection(
         tuple(records[name] for name in sorted(records)),
-        tuple(measurements[name] for name in sorted(measurements)),
+        tuple(shared([measurements[name] for name in sorted(measurements)], records)),
         owner,
         logs,
         networks,

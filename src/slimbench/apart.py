@@ -57,7 +57,7 @@ class Apart:
 
     def __call__(self) -> Said:
         """Do the job, or wait for whoever does it; the last event. What failed is recorded here."""
-        from slimbench.run import failure
+        from slimbench.run import put_failure
 
         os.environ.update(self.environ)
         sys.path += [part for part in self.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in sys.path]
@@ -65,14 +65,14 @@ class Apart:
             discover.load_plugin(plugin)
         job = replace(self.job, work=pickle.loads(self.work), after="")
         store = Store(job.work["store"])
-        last = Event("failed", job, "it was not run")
+        last, is_recorded = Event("failed", job, "it was not run"), False
         with _ended_by_sigterm(), Leases(store.root, job.label) as leases:
             claims = Claims(leases, store.record, {job.id: self.before})
             with contextlib.closing(self.how.run([job], self.plugins, claims)) as events:
                 for last in events:
                     if last.kind == "failed":
-                        store.put(failure(job.work["cell"], replace(last, job=self.job), store))
-        return ("done", store.record(job.id)) if last.kind == "failed" else (last.kind, last.value)
+                        is_recorded = put_failure(job.work["cell"], replace(last, job=self.job), store)
+        return ("done", store.record(job.id)) if is_recorded else (last.kind, last.value)
 
     def checkpoint(self) -> Any:
         """What a cluster puts back in its queue when time runs out: the same job, which goes on where it is ended now.

@@ -230,8 +230,20 @@ def networks(file: Path) -> Path:
     return file.with_suffix(".networks")
 
 
+def timed_networks(cells: Iterable[Kept], store: Store) -> list[Path]:
+    """The folders of ``timed_cells``' networks. Raises: UserError where one is not there."""
+    timed = timed_cells(cells)
+    if missing := [cell for cell in timed if not store.has_network(cell.id)]:
+        raise UserError(
+            f"The network of {missing[0].label} ({missing[0].id}) is not in {store.root}: take the store that it was "
+            "made in, or say --looks 0 for a baseline without latencies."
+        )
+    return [store.artifact(cell.id) for cell in timed]
+
+
 def keep_networks(cells: Iterable[Kept], store: Store, file: Path) -> None:
-    """Copy the networks that will be timed against; those of an older baseline go."""
+    """Copy the networks that will be timed against; those of an older baseline go. Raises: UserError."""
+    found = timed_networks(cells, store)
     with whole_folder(networks(file)) as folder:
-        for cell in timed_cells(cells):
-            shutil.copytree(store.artifact(cell.id), folder / cell.id)
+        for network in found:
+            shutil.copytree(network, folder / network.name)

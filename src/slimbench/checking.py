@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,7 @@ def _plugins() -> list[Finding]:
     for kind in discover.KINDS:
         classes = discover.found(kind)
         bad = [name for name, cls in classes.items() if not is_frozen(cls)]
-        text = f"{len(classes)} found" + (f"; not frozen dataclasses: {', '.join(bad)}" if bad else "")
+        text = f"{len(classes)} found" + (f"; not frozen dataclasses with defaults: {', '.join(bad)}" if bad else "")
         findings.append(Finding(kind.replace("_", " "), text, not bad))
     return findings
 
@@ -55,12 +54,13 @@ def _plugins() -> list[Finding]:
 def is_frozen(cls: type) -> bool:
     """Whether a class is a frozen dataclass that needs no arguments."""
     parameters = getattr(cls, "__dataclass_params__", None)
-    return dataclasses.is_dataclass(cls) and bool(getattr(parameters, "frozen", False))
+    return bool(getattr(parameters, "frozen", False)) and not discover.without_default(cls)
 
 
 def _data(tasks: tuple[Task, ...]) -> list[Finding]:
     findings = []
-    for task in tasks or tuple(cls() for cls in discover.found("tasks").values()):
+    every = discover.found("tasks").values()
+    for task in tasks or tuple(cls() for cls in every if not discover.without_default(cls)):
         try:
             task.check()
         except UserError as error:

@@ -129,7 +129,7 @@ def _suite(
     if profile:
         chosen = replace(chosen, profiles=tuple(discover.make("hardware_profiles", text) for text in profile))
     found = part.of(chosen)
-    mine = tuple(cls() for cls in discover.plugin_methods().values())
+    mine = tuple(discover.build(name, cls, {}) for name, cls in discover.plugin_methods().items())
     if mine and not methods:
         found = replace(found, arms=found.arms + replace(part, methods=mine).of(chosen).arms)
     return found
@@ -175,7 +175,7 @@ def plan(
 
     prepare(data, plugin)
     known = open_store(store, create=False) if "://" in store or (Path(store) / "records").is_dir() else None
-    settings = environment.resolve(precision, device, threads)
+    settings = environment.resolve(precision, device, threads, elsewhere=True)
     text = listing.planned(_suite(**part), settings, known, as_json=as_json)
     warn(known)
     click.echo(text)
@@ -240,7 +240,7 @@ def run(
     from slimbench.run import Options
 
     prepare(data, plugin)
-    settings = environment.resolve(precision, device, threads, elsewhere=measure_only)
+    settings = environment.resolve(precision, device, threads, elsewhere=measure_only or executor != "local")
     if "://" in store and executor != "local":
         raise UserError(f"--executor {executor} wants a folder that all nodes see, and {store} is none.")
     scripts = Path(store).expanduser().absolute() / "submitted"
@@ -283,24 +283,33 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
 
 @main.command()
 @click.argument("id")
-@options("store", "json")
+@options("store", "plugin", "json")
 @click.option(
     "--pictures",
     type=click.Path(file_okay=False),
     help="Folder for pictures of its notes: histograms, courses of pushes, cells that were found.",
 )
 @click.option("--layers", is_flag=True, help="Its layers instead: counts, times here, beside the dense network's.")
-def show(id: str, store: str, *, as_json: bool, pictures: str | None, layers: bool) -> None:  # noqa: A002  it is an id
+def show(
+    id: str,  # noqa: A002  it is one
+    store: str,
+    *,
+    plugin: Any,
+    as_json: bool,
+    pictures: str | None,
+    layers: bool,
+) -> None:
     """Show one record: settings, scores, costs, training, notes, measurements, where it was made."""
     from slimbench import listing
     from slimbench.reports import notes
 
+    prepare(None, plugin)
     opened = open_store(store, create=False)
     record = opened.find(id)
     if layers:
         click.echo(_layers(opened, record, as_json=as_json))
         return
-    taken = [m for m in opened.measurements() if m.cell_id == record.id]
+    taken = [m for m in opened.shared_timings() if m.cell_id == record.id]
     warn(opened)
     click.echo(listing.shown(record, taken, as_json=as_json))
     for path in notes.draw(record, Path(pictures)) if pictures else ():
@@ -535,10 +544,17 @@ def profile(
 @options("plugin")
 def download(task: str, data: str, plugin: Any) -> None:
     """Fetch a task's data with its library's own downloader."""
+    from slimbench.submission import embedded
+
     prepare(None, plugin)
     chosen = discover.make("tasks", task)
-    if not hasattr(chosen, "download"):
+    if chosen.name in embedded():
         raise UserError(f"The task {chosen.name!r} needs no download: its data are installed with SlimBench.")
+    if not hasattr(chosen, "download"):
+        raise UserError(
+            f"The data of {chosen.name} cannot be fetched by SlimBench: get them from where they are published, and "
+            f"`bench check --task {chosen.name} --data {data}` says where they have to lie."
+        )
     root = Path(data).expanduser().absolute()
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -86,12 +86,13 @@ def baseline(*, store: str, plugin: Any, out: str, because: str, profile: tuple[
     opened, file = Store(store, create=False), Path(out).absolute()
     old = baselines.read(file) if file.exists() else None
     made = baselines.of(opened.records(), because)
-    timed = [opened.artifact(cell.id) for cell in baselines.timed_cells(made.cells)]
+    timed = baselines.timed_networks(made.cells, opened) if looks else []
     profiles = [discover.make("hardware_profiles", text) for text in profile] if looks else []
     apart = {identity.label(one): latency.calibrate(one, timed, looks, _aside) for one in profiles}
     made = replace(made, apart=apart)
     file.parent.mkdir(parents=True, exist_ok=True)
-    baselines.keep_networks(made.cells, opened, file)
+    if looks:
+        baselines.keep_networks(made.cells, opened, file)
     made.write(file)
     click.echo(_rolled(old, made, file))
 

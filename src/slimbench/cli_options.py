@@ -25,6 +25,7 @@ def options(*names: str) -> Callable[[Any], Any]:
             default="bench_store",
             envvar="BENCH_STORE",
             show_default=True,
+            callback=lambda context, option, place: os.path.expanduser(place),  # noqa: PTH111  a URL stays one
             help="Folder of records, or s3://bucket/prefix.",
         ),
         "data": click.option("--data", default=None, help="Folder of data and weights (else BENCH_DATA)."),

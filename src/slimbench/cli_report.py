@@ -99,7 +99,7 @@ def tell(what: str, store: str, kind: str | None, out: str | None, pictures: str
 
     opened = open_store(store, create=False)
     records = opened.records() if pictures else opened.summaries()  # pictures show notes
-    measurements = opened.timings()
+    measurements = opened.shared_timings()
     warn(opened)
     tables = made(what, records, measurements)
     if what == "tuned" and records and not tables:
@@ -193,7 +193,7 @@ def audit(file: str | None, store: str) -> None:
 
     if file and (ours := printed.ours(Path(file))):
         opened = open_store(store, create=False)
-        problems = auditing.against(ours, opened.summaries(), opened.timings())
+        problems = auditing.against(ours, opened.summaries(), opened.shared_timings())
         warn(opened)
         what = f"{len(ours)} rows of {file}, against {opened.root}"
     elif file:
@@ -202,7 +202,7 @@ def audit(file: str | None, store: str) -> None:
     else:
         opened = open_store(store, create=False)
         inside = auditing.records(opened.each_record())  # whole, one after another; then without their samples
-        records, measurements = opened.summaries(), opened.timings()
+        records, measurements = opened.summaries(), opened.shared_timings()
         warn(opened)
         tables = [table for kind in WHAT for table in made(kind, records, measurements)]
         problems = [*inside, *auditing.tables(tables, records, measurements)]

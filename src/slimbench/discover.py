@@ -108,7 +108,7 @@ def make(kind: str, text: str) -> Any:
         if field not in known:
             fields = ", ".join(known) or "none"
             raise UserError(f"{name} has no field {field!r}{suggestion(field, known)}; its fields: {fields}.")
-    return _build(name, cls, {field: _refined(cls, field, value) for field, value in arguments.items()})
+    return build(name, cls, {field: _refined(cls, field, value) for field, value in arguments.items()})
 
 
 def _refined(cls: type, field: str, value: Any) -> Any:
@@ -126,16 +126,24 @@ def _refined(cls: type, field: str, value: Any) -> Any:
     for name in value:
         if name not in known:
             raise UserError(f"{field} has no field {name!r}{suggestion(name, known)}; its fields: {', '.join(known)}.")
-    return _build(field, type(default), {f.name: getattr(default, f.name) for f in dataclasses.fields(default)} | value)
+    return build(field, type(default), {f.name: getattr(default, f.name) for f in dataclasses.fields(default)} | value)
 
 
-def _build(name: str, cls: type, values: dict[str, Any]) -> Any:
-    """``cls(**values)``, once each value is of its field's type. Raises: UserError."""
+def build(name: str, cls: type, values: dict[str, Any]) -> Any:
+    """``cls(**values)``, once each value is of its field's type, and each field has one. Raises: UserError."""
+    if missing := [field for field in without_default(cls) if field not in values]:
+        raise UserError(f"{name} needs {', '.join(missing)}: write {name}({missing[0]}=...), or give it a default.")
     hints = _hints(cls)
     for field, value in values.items():
         if field in hints and not _fits(value, hints[field]):
             raise UserError(f"{name}({field}={value!r}) is impossible: {field} must be {_wanted(hints[field])}.")
     return cls(**values)
+
+
+def without_default(cls: type) -> list[str]:
+    """Fields of a dataclass that have to be given."""
+    every = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return [f.name for f in every if f.init and f.default is f.default_factory is dataclasses.MISSING]
 
 
 def _wanted(hint: Any) -> str:

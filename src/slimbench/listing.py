@@ -48,21 +48,25 @@ def _tasks() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "family": cls.family,  # type: ignore[attr-defined]
-            "metric": f"{cls().metrics[0].name} {cls().metrics[0].unit}",
-            "network": cls().network,
-            "dense epochs": cls().recipe.epochs,
-            "version": cls.version,  # type: ignore[attr-defined]
+            "family": task.family,
+            "metric": f"{task.metrics[0].name} {task.metrics[0].unit}",
+            "network": task.network,
+            "dense epochs": task.recipe.epochs,
+            "version": task.version,
         }
-        for name, cls in discover.found("tasks").items()
+        for name, task in _of_defaults("tasks")
     ]
 
 
 def _profiles() -> list[dict[str, Any]]:
     return [
-        {"name": name, "what": (cls.__doc__ or "").split("\n")[0], "here": cls().unavailable() or "available"}
-        for name, cls in discover.found("hardware_profiles").items()
+        {"name": name, "what": (made.__doc__ or "").split("\n")[0], "here": made.unavailable() or "available"}
+        for name, made in _of_defaults("hardware_profiles")
     ]
+
+
+def _of_defaults(kind: str) -> list[tuple[str, Any]]:
+    return [(name, discover.build(name, cls, {})) for name, cls in discover.found(kind).items()]
 
 
 def _suites() -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class Writer:
 
 def find(store: Store, prefix: str) -> Path:
     """The one log whose id starts with ``prefix``. Raises: UserError where there is none, or several."""
-    found = sorted((store.root / "logs").glob(f"{prefix}*.log")) if prefix.isalnum() or "-" in prefix else []
+    found = sorted(path for path in (store.root / "logs").glob("*.log") if path.stem.startswith(prefix))
     if len(found) != 1:
         what = f"{len(found)} logs have ids that start" if found else "No log has an id that starts"
         raise UserError(f"{what} with {prefix!r}: `bench status` lists what runs, `bench report` what is done.")

@@ -107,7 +107,7 @@ class _Merge:
         if there and record.status == "failed":
             return False
         dense = self.into.record(record.reference) if record.reference else None
-        if dense and record.reference_artifact not in {"", dense.artifact}:
+        if dense and dense.artifact and record.reference_artifact not in {"", dense.artifact}:
             raise _ConflictError(f"it started from another dense network than the one in {self.into.root}: not taken")
         if not self.records_only:
             self._files(record)

@@ -185,7 +185,7 @@ def _compress(
         )
         for cell_id, cell in chosen.items()
     ]
-    view.begin("compress", len(jobs), estimate(todo.values(), done, store).seconds)
+    view.begin("compress", len(jobs), estimate(chosen.values(), done, store).seconds)
     failed = 0
     with contextlib.closing(options.where.run(jobs, options.plugins, claims)) as events:
         for event in events:
@@ -197,7 +197,7 @@ def _compress(
             if event.kind == "done":
                 store.publish(event.job.id)
             if event.kind == "failed":
-                store.put(failure(todo[event.job.id], event, store))
+                put_failure(todo[event.job.id], event, store)
             if has_failed(event):
                 failed += 1
                 if options.fail_fast:
@@ -209,6 +209,15 @@ def _compress(
 def has_failed(event: Event) -> bool:
     """Whether a job ended badly: here, by its own account, or with another runner."""
     return event.kind == "failed" or (event.kind == "done" and event.value.status == "failed")
+
+
+def put_failure(cell: Cell, event: Event, store: Store) -> bool:
+    """Store that a cell ended badly, unless that would replace a result of before; whether it was stored."""
+    known = store.latest(event.job.id)
+    is_worth_it = known is None or known.status == "failed"
+    if is_worth_it:
+        store.put(failure(cell, event, store))
+    return is_worth_it
 
 
 def failure(cell: Cell, event: Event, store: Store) -> Record:

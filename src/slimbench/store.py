@@ -16,6 +16,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +27,7 @@ from slimbench.identity import digest, remembered
 from slimbench.index import Index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from slimbench.index import Standing
     from slimbench.leases import Leases
@@ -35,8 +37,29 @@ _FRESH_S = 600.0  # a part that is younger may be another runner's
 _FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside", "leases", "runners")
 
 
+def shared(measurements: Sequence[MeasurementRecord], made: Mapping[str, Standing | Record]) -> list[MeasurementRecord]:
+    """Each measurement, also as one of every other cell that made the very same network from the same dense one.
+
+    Such networks are measured once, for one of the cells. ``made``: by the cell's id.
+    """
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, one in made.items():
+        if one.artifact:
+            alike[one.artifact, one.reference_artifact].append(name)
+    found, own = list(measurements), {(m.id, m.cell_id) for m in measurements}
+    for m in measurements:
+        if of_it := made.get(m.cell_id):
+            others = (name for name in alike[of_it.artifact, of_it.reference_artifact] if (m.id, name) not in own)
+            found += [replace(m, cell_id=name, reference_id=made[name].reference) for name in others]
+    return found
+
+
 class StoreFullError(UserError):
     """The disk is full: nothing that was stored is lost, and nothing half-written is left."""
+
+
+class UnknownFieldError(TypeError):
+    """A record has a field that this version does not know."""
 
 
 class Store:
@@ -147,6 +170,10 @@ class Store:
         with uncollected():
             return [measurement_from(body) for body in self._index.bodies("measurements")]
 
+    def shared_timings(self) -> list[MeasurementRecord]:
+        """``timings``, and those of equal networks under each one's id: see ``shared``."""
+        return shared(self.timings(), self.standings())
+
     def standings(self) -> dict[str, Standing]:
         """How every readable record ended, by id, without loading any."""
         return self._index.standings()
@@ -213,7 +240,10 @@ class Store:
         return (record for record in found if record is not None)
 
     def _read(self, path: Path, parse: Callable[[dict[str, Any]], T]) -> T | None:
-        """What a record file holds; a corrupt one is moved to ``aside/`` and named in ``warnings``."""
+        """What a record file holds; a corrupt one is moved to ``aside/`` and named in ``warnings``.
+
+        Raises: UserError for one that cannot be read, which may be sound, and for one of a newer SlimBench.
+        """
         try:
             document = json.loads(path.read_text())
             body: dict[str, Any] = document["body"]
@@ -223,7 +253,13 @@ class Store:
             return parse(schema.current(_of_folder(path), document["schema"], body, str(path)))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise UserError(
+                f"The record {path} cannot be read ({error.strerror}): mend that, and run the same command again."
+            ) from error
+        except UnknownFieldError as error:
+            raise UserError(f"{path} was written by a newer SlimBench ({error}): update first.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._set_aside(path, str(error))
             return None
 
@@ -344,8 +380,11 @@ def cost_from(body: dict[str, Any] | None) -> Cost | None:
 
 def _made(kind: type[T], values: dict[str, Any]) -> T:
     """A frozen dataclass of all its fields at once: its own constructor sets them one by one, which takes long."""
-    if values.keys() != kind.__dataclass_fields__.keys():  # type: ignore[attr-defined]
-        return kind(**values)  # a field was added since: its default; or one is unknown: an error
+    known: dict[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    if values.keys() != known.keys():
+        if unknown := sorted(values.keys() - known.keys()):
+            raise UnknownFieldError(f"{kind.__name__} has no field {unknown[0]!r} here")
+        return kind(**values)  # a field was added since: its default
     made = object.__new__(kind)
     made.__dict__.update(values)
     return made
@@ -358,6 +397,5 @@ def measurement_from(body: dict[str, Any]) -> MeasurementRecord:
     """A measurement record from its JSON body."""
     m = body["measurement"]
     tuples = ("load_average", "clock_mhz", "input_shape")
-    return MeasurementRecord(
-        **body | {"measurement": m and Measurement(**m | {name: tuple(m[name]) for name in tuples})}
-    )
+    taken = m and _made(Measurement, m | {name: tuple(m[name]) for name in tuples})
+    return _made(MeasurementRecord, body | {"measurement": taken})

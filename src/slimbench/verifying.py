@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from slimbench import submission
 from slimbench.core import UserError
 from slimbench.identity import digest
-from slimbench.store import Store
+from slimbench.store import Store, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,8 +31,9 @@ def verify(file: Path) -> tuple[str, list[str]]:
         tables: list[Table] = []
         try:
             findings += map(str, audit.records(records))
-            tables = [*table.tables(records, measurements), *across.by_profile(records, measurements)]
-            findings += map(str, audit.tables(tables, records, measurements))
+            timed = shared(measurements, {record.id: record for record in records})
+            tables = [*table.tables(records, timed), *across.by_profile(records, timed)]
+            findings += map(str, audit.tables(tables, records, timed))
         except (*_NO_SENSE, ArithmeticError, AssertionError) as error:
             findings.append(f"no tables can be made of its records ({type(error).__name__}: {error})")
         ids = {record.id for record in records}
