@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slimbench.core import unpack
-from slimbench.reports import audit_tuned
-from slimbench.reports._text import BOLD, PLAIN
+from slimbench.identity import digest
+from slimbench.reports import audit_claims, audit_text, audit_tuned
 from slimbench.reports.audit_tuned import Tried
 from slimbench.statistics import ENOUGH_SEEDS, student_t
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from slimbench.core import MeasurementRecord, Record, Scores
+    from slimbench.core import Measurement, MeasurementRecord, Record, Scores
     from slimbench.reports.table import Table
 
     Facts = Mapping[str, Any]
@@ -52,8 +51,10 @@ def records(found: Iterable[Record]) -> list[Problem]:
 
 
 def _record(record: Record) -> Iterator[str]:
-    for name, scores in (*record.quality.items(), *record.val_quality.items()):
-        yield from (f"{name} {what}" for what in _scores(scores, name))
+    for quality in (record.quality, record.val_quality):
+        yield from (f"{name} {what}" for name, scores in quality.items() for what in _scores(scores))
+        if {"mIoU", "pixel_accuracy"} <= quality.keys():
+            yield from _areas(quality["mIoU"], quality["pixel_accuracy"])
     if cost := record.cost:
         if not 0 <= cost.prunable_nonzero <= cost.nonzero <= cost.params:
             yield f"{cost.params} params, {cost.nonzero} nonzero, {cost.prunable_nonzero} of them prunable: impossible"
@@ -63,16 +64,30 @@ def _record(record: Record) -> Iterator[str]:
         yield "ok, but nothing was counted"
 
 
-def _scores(scores: Scores, name: str) -> Iterator[str]:
-    """A mean over samples has its numerator and denominator; mIoU has none and is left alone."""
+def _scores(scores: Scores) -> Iterator[str]:
+    """The value is what was divided; a mean over samples has their sum, and others say what each sample adds."""
+    if scores.denominator:
+        mean = scores.numerator / scores.denominator
+        if not any(math.isclose(scores.value, scale * mean, rel_tol=1e-6) for scale in (1, 100)):
+            yield f"is {scores.value:g}, and {scores.numerator:g} / {scores.denominator:g} is {mean:g}"
     samples = unpack(scores.per_sample)
-    if len(samples) != scores.denominator or not samples:
-        return
-    if not math.isclose(sum(samples), scores.numerator, rel_tol=1e-4, abs_tol=1e-6):
+    if len(samples) == scores.denominator and not math.isclose(
+        sum(samples), scores.numerator, rel_tol=1e-4, abs_tol=1e-6
+    ):
         yield f"has samples that sum to {sum(samples):g}, and says {scores.numerator:g}"
-    mean = scores.numerator / scores.denominator
-    if not any(math.isclose(scores.value, scale * mean, rel_tol=1e-6) for scale in (1, 100)):
-        yield f"is {scores.value:g}, and {scores.numerator:g} / {scores.denominator:g} is {mean:g}"
+
+
+def _areas(miou: Scores, accuracy: Scores) -> Iterator[str]:
+    """Intersections and unions of each image's classes, summed over the images: what both metrics are made of."""
+    n, areas = len(unpack(accuracy.per_sample)), np.array(unpack(miou.per_sample), dtype=np.float64)
+    if not n or len(areas) % (2 * n):
+        yield f"mIoU has {len(areas)} areas of {n} images"
+        return
+    both, either = areas.reshape(n, 2, -1).sum(0)
+    iou = float((both[either > 0] / either[either > 0]).sum())
+    for name, said, right in (("mIoU", miou.numerator, iou), ("pixel_accuracy", accuracy.numerator, float(both.sum()))):
+        if not math.isclose(said, right, rel_tol=1e-6):
+            yield f"{name} says {said:g}, and its images' areas give {right:g}"
 
 
 # ------------------------------------------------------------------------------------------------------- tables
@@ -83,7 +98,7 @@ def tables(
 ) -> list[Problem]:
     """What does not follow from the records, or is not printed as it is."""
     every = list(found)
-    printed = [Problem(table.title, what) for table in every for what in _printed(table)]
+    printed = [Problem(table.title, what) for table, what in audit_text.problems(every)]
     known = _Known(records, measurements)
     return [p for table in every for p in _against(table.facts, known)] + printed
 
@@ -100,10 +115,10 @@ class _Known:
 
     def __init__(self, records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> None:
         self.by_id = {record.id: record for record in records}
-        self.timed: dict[str, list[MeasurementRecord]] = defaultdict(list)
-        for m in measurements:
+        self._timed: dict[tuple[str, str, str], Measurement] = {}
+        for m in sorted(measurements, key=lambda m: (m.finished, m.id)):
             if m.measurement:
-                self.timed[m.cell_id].append(m)
+                self._timed[m.cell_id, *_way(m)] = m.measurement
         self._seen: dict[str, tuple[list[Record], dict[int, float]]] = {}
 
     @functools.cached_property
@@ -126,10 +141,21 @@ class _Known:
             self._seen[ids] = counted, _values(counted)
         return self._seen[ids]
 
+    def timing(self, name: str, profile: str, machine: str) -> Measurement | None:
+        """The last of a record by one profile, at its level, on one machine."""
+        return self._timed.get((name, profile, machine))
+
     def is_less_better(self, line: Facts) -> bool:
         """By the task of the records behind a line."""
         tasks = [record.cell["task"] for record in self.counted(line["ids"])[:1]]
         return any(line["metric"] in task.get("lower_is_better", ()) for task in tasks)
+
+
+def _way(m: MeasurementRecord) -> tuple[str, str]:
+    """How tables name a profile with its level, and the machine."""
+    version, level = m.profile["version"], m.measurement.level if m.measurement else ""
+    machine = digest({name: value for name, value in m.environment.items() if name != "commit"})[:6]
+    return f"{m.profile['label']}{f' v{version}' * (version > 1)} {level}", machine
 
 
 def _against(facts: Sequence[Facts], known: _Known) -> list[Problem]:
@@ -137,7 +163,13 @@ def _against(facts: Sequence[Facts], known: _Known) -> list[Problem]:
     found = [Problem(_where(line), what) for line in results for what in _line(line, known)]
     found += [Problem(_where(line), what) for line, what in _ranks(results, known)]
     found += [Problem(_where(line), what) for line, what in _choices(results, known)]
-    return found + [Problem(str(line["claim"]), what) for line in facts if "gap" in line for what in _finding(line)]
+    about = [line for line in facts if "gap" in line]
+    found += [
+        Problem(str(line["claim"]), what)
+        for line in about
+        for what in audit_claims.problems(line, known.by_id, known.timing)
+    ]
+    return found
 
 
 def _choices(results: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]:
@@ -160,6 +192,8 @@ def _line(line: Facts, known: _Known) -> Iterator[str]:
         yield f"no record {', '.join(missing)}"
         return
     counted, values = known.counted(line["ids"]), known.values(line["ids"])
+    if len(counted) > len({record.cell["seed"] for record in counted}):
+        yield "has two records of one seed"
     yield from _same(line, "n", len(values))
     scores = np.array(list(values.values()))
     costs = np.array([(r.cost.macs, r.cost.params, r.cost.nonzero) for r in counted], dtype=np.float64).reshape(-1, 3)  # type: ignore[union-attr]
@@ -171,15 +205,37 @@ def _line(line: Facts, known: _Known) -> Iterator[str]:
     }
     yield from _same(line, "mean", float(scores.mean()) if len(scores) else None)
     yield from _same(line, "sd", float(scores.std(ddof=1)) if len(scores) > 1 else None)
+    named |= {"kept": np.array([r.kept(line["resource"]) for r in counted], dtype=np.float64)}
     for name, figures in named.items():
         yield from _same(line, name, float(figures.mean()) if len(figures) else None)
+    yield from _others(line, counted)
+    yield from _epochs(line, counted)
     if not line["is_dense"]:
         dense = _values([of_it for r in counted if (of_it := by_id.get(r.reference))])
         yield from _delta(line, "difference", values, dense)
     if line.get("area") is not None:
         yield from _area(line, by_id)
     if line.get("measured_speedup") is not None:
-        yield from _speed(line, [m for name in ids for m in known.timed.get(name, ())])
+        yield from _speed(line, [m for r in counted if (m := known.timing(r.id, line["profile"], line["machine"]))])
+
+
+def _others(line: Facts, counted: Sequence[Record]) -> Iterator[str]:
+    """Mean and deviation of the metrics beside the headline."""
+    for name in line:
+        if name.startswith("mean of "):
+            metric = name.removeprefix("mean of ")
+            values = [r.quality[metric].value for r in counted if metric in r.quality]
+            yield from _same(line, name, _mean(values))
+            yield from _same(line, f"sd of {metric}", float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def _epochs(line: Facts, counted: Sequence[Record]) -> Iterator[str]:
+    """Those of the first seed that counts; of published weights nobody says how many."""
+    if counted:
+        spent = counted[0].spent
+        right = {f"{name}_epochs": getattr(spent, f"{name}_epochs") for name in ("dense", "search", "compression")}
+        right["dense_epochs"] = "published" if spent.dense_epochs is None else spent.dense_epochs
+        yield from (f"{name} is {line[name]}, and by the records {r}" for name, r in right.items() if line[name] != r)
 
 
 def _values(found: Iterable[Record]) -> dict[int, float]:
@@ -234,17 +290,28 @@ def _close(line: Facts, name: str, right: float | None) -> Iterator[str]:
         yield f"{name} is {said}, and by the records {right}"
 
 
-def _speed(line: Facts, taken: Sequence[MeasurementRecord]) -> Iterator[str]:
-    """The measured ratio lies in its interval, is one of the records', and is about dense / compressed latency."""
-    ratio, low, high = line["measured_speedup"], line["measured_low"], line["measured_high"]
-    if not low <= ratio <= high:
-        yield f"measured speed-up {ratio:g} lies outside its interval [{low:g}, {high:g}]"
-    ratios = [m.measurement.ratio for m in taken if m.measurement]
-    if not ratios or not min(ratios) <= ratio <= max(ratios):
-        yield f"measured speed-up {ratio:g} is of no record"
+def _speed(line: Facts, taken: Sequence[Measurement]) -> Iterator[str]:
+    """What one way of timing says of a row's networks: means of all, the widest interval, the worst noise."""
+    if not taken:
+        yield f"measured speed-up {line['measured_speedup']:g} is of no record"
+        return
+    peaks = [float(m.peak_bytes) for m in taken if m.peak_bytes]
+    right = {
+        "measured_speedup": _mean([m.ratio for m in taken]),
+        "measured_low": min(m.ratio_low for m in taken),
+        "measured_high": max(m.ratio_high for m in taken),
+        "measured_seeds": len(taken),
+        **{f: _mean([getattr(m, f) for m in taken]) for f in ("p50_ms", "p90_ms", "dense_p50_ms")},
+        "noise": max(m.noise for m in taken),
+        "peak_bytes": _mean(peaks),
+    }
+    for name, value in right.items():
+        yield from _same(line, name, value)
+    if not line["measured_low"] <= line["measured_speedup"] <= line["measured_high"]:
+        yield f"measured speed-up {line['measured_speedup']:g} lies outside its interval"
     times = line["dense_p50_ms"] / line["p50_ms"]
-    if line["measured_seeds"] == 1 and not 0.8 < times / ratio < 1.25:
-        yield f"measured speed-up {ratio:g}, and the latencies divide to {times:g}"
+    if len(taken) == 1 and not 0.8 < times / line["measured_speedup"] < 1.25:
+        yield f"measured speed-up {line['measured_speedup']:g}, and the latencies divide to {times:g}"
 
 
 def _ranks(found: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]:
@@ -270,7 +337,7 @@ def _ranks(found: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]
 def _against_control(line: Facts, scored: Sequence[Facts], known: _Known) -> Iterator[str]:
     """The difference to the control, and that no control in the table is better than it."""
     methods = {record.cell["method"]["label"] for record in known.counted(line["control_ids"])}
-    if not methods <= {line["control"].partition(" v")[0]}:
+    if not methods <= {line["control"].partition(" [")[0].partition(" v")[0]}:
         yield f"the control {line['control']} has records of another method"
     theirs = known.values(line["control_ids"])
     yield from _delta(line, "control_difference", known.values(line["ids"]), theirs)
@@ -279,43 +346,3 @@ def _against_control(line: Facts, scored: Sequence[Facts], known: _Known) -> Ite
     turn = -1 if known.is_less_better(line) else 1
     if mean is not None and any(turn * (f["mean"] - mean) > 1e-9 for f in rivals):
         yield f"a control in the table is better than {line['control']}"
-
-
-def _finding(line: Facts) -> Iterator[str]:
-    """What is said about a claim."""
-    if line["claimed"] is not None and not math.isclose(line["gap"], line["ours"] - line["claimed"], abs_tol=1e-9):
-        yield f"the gap is {line['gap']:g}, and ours - claimed is {line['ours'] - line['claimed']:g}"
-    if line["low"] is not None and not line["low"] <= line["ours"] <= line["high"]:
-        yield f"{line['ours']:g} lies outside its interval"
-
-
-# --------------------------------------------------------------------------------------------------------- texts
-
-_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
-_READ = {"Δ dense": "difference", "Δ best control": "control_difference", "theoretical speed-up": "theoretical_speedup"}
-
-
-def _printed(table: Table) -> Iterator[str]:
-    """Whether the cells say what the facts say."""
-    facts = list({line["ids"]: line for line in table.facts if line.get("group")}.values())
-    if table.level != 3 or len(facts) != len(table.body):
-        return  # a table of other things, or of several tasks
-    for line, row in zip(facts, table.body, strict=True):
-        texts = dict(zip(table.heads, (entry.text for entry in row), strict=True))
-        for head, text in texts.items():
-            name = "mean" if head.endswith("mean ± sd (n)") else _READ.get(head)
-            if name:
-                yield from _reads(f"{line['method']}, {head}", text, line[name])
-        quality = next((text for head, text in texts.items() if head.endswith("mean ± sd (n)")), "")
-        if BOLD in quality and not line["is_best"]:
-            yield f"{line['method']} is bold, and not beyond the spread"
-
-
-def _reads(where: str, text: str, value: float | None) -> Iterator[str]:
-    first = _NUMBER.search(text.replace(BOLD, "").replace(PLAIN, ""))
-    if (first is None) != (value is None):
-        yield f"{where}: {text!r} is printed for {value}"
-    elif first and value is not None:
-        digits = len(first[0].partition(".")[2])
-        if abs(float(first[0]) - value) > 0.5 * 10**-digits * (1 + 1e-9):
-            yield f"{where}: {first[0]} is printed for {value:g}"

@@ -75,6 +75,7 @@ class Claim:
         within: what both have in common: the budget ("point"), task and network ("heading"), or task and recipe.
         figure: what is compared. quality: how much better, in the metric's unit, paired by seed; removed: per cent of
             the dense network's; speed, memory: theirs / ours, or dense / ours.
+        each: field of a method: every value that ours and theirs name has to be among the rows.
         profiles, batch: what speed and memory were measured by; empty, None: any.
         slack_sd: so many deviations of the seeds are forgiven.
         claimed: the number of the paper, in the figure's unit; ``convention``: of what.
@@ -90,6 +91,7 @@ class Claim:
     theirs: Select | None = None
     within: Literal["point", "heading", "recipe"] = "point"
     figure: Figure = "quality"
+    each: str = ""
     profiles: tuple[str, ...] = ()
     batch: int | None = None
     least: float = 0.0

@@ -18,7 +18,7 @@ from slimbench.statistics import ENOUGH_SEEDS, Difference, paired, student, stud
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from slimbench.reports.claim import Claim, Figure
+    from slimbench.reports.claim import Claim, Figure, Select
     from slimbench.reports.rows import Column, Row
 
 Verdict = Literal["supported", "not supported", "cannot tell", "not run"]
@@ -55,6 +55,12 @@ class Finding:
     def seeds(self) -> int | None:
         """How many its interval is over; None: it is that of a measurement."""
         return None if self.claim.figure == "speed" else self.estimate.n
+
+    @property
+    def versions(self) -> tuple[tuple[str, int], ...]:
+        """Of the methods that it compares."""
+        methods = [row.first.cell["method"] for row in (self.row, self.rival) if row]
+        return tuple((method["is"], method["version"]) for method in methods)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -103,9 +109,16 @@ def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
             yield Finding(claim, row, rival, estimate, _verdict(claim, estimate, enough), reduced, c)
         return
     rival = max(rivals, key=_mean, default=None)
+    is_whole = claim.theirs is None or not missing(claim.each, claim.theirs, rivals)
     if (estimate_of_seeds := _over_seeds(claim, row, rival)) is not None:
-        enough = estimate_of_seeds.n >= LEAST_SEEDS or claim.figure in _COUNTED
+        enough = is_whole and (estimate_of_seeds.n >= LEAST_SEEDS or claim.figure in _COUNTED)
         yield Finding(claim, row, rival, estimate_of_seeds, _verdict(claim, estimate_of_seeds, enough), reduced)
+
+
+def missing(each: str, asked: Select, rows: Iterable[Row]) -> list[str]:
+    """Values of the field ``each`` that were asked for and that no row has."""
+    seen = {row.first.cell["method"].get(each) for row in rows}
+    return [value for value in asked.where.get(each, ()) if value not in seen]
 
 
 def _mean(row: Row) -> float:
@@ -217,17 +230,40 @@ def shortfall(claim: Claim, row: Row) -> str:
 
 
 def decided(found: Sequence[Finding]) -> Verdict:
-    """Of a claim: what full recipes and enough seeds say, else what there is; no verdict where findings disagree."""
+    """Of a claim: what the decisive findings say; no verdict where they disagree, or where one of ``each`` lacks."""
     if not found:
         return "not run"
-    verdicts = {finding.verdict for finding in decisive(found)}
-    return verdicts.pop() if len(verdicts) == 1 else "cannot tell"
+    used = decisive(found)
+    verdicts = {finding.verdict for finding in used}
+    return verdicts.pop() if len(verdicts) == 1 and not _lacking(used) else "cannot tell"
+
+
+def _lacking(used: Sequence[Finding]) -> list[str]:
+    claim = used[0].claim
+    return missing(claim.each, claim.ours, [finding.row for finding in used]) if claim.ours else []
 
 
 def decisive(found: Sequence[Finding]) -> Sequence[Finding]:
-    """Those of full recipes where there are any, and of these those of enough seeds where there are any."""
-    full = [finding for finding in found if not finding.reduced] or found
-    return [finding for finding in full if finding.seeds is None or finding.seeds >= LEAST_SEEDS] or full
+    """Of those of the newest versions: of full recipes, of level full, and of enough seeds, where there are any."""
+    newest: dict[str, int] = {}
+    for method, version in (told for finding in found for told in finding.versions):
+        newest[method] = max(version, newest.get(method, 0))
+    used = [finding for finding in found if all(newest[method] == version for method, version in finding.versions)]
+    for is_fit in (_is_full, _is_timed_in_full, _has_seeds):
+        used = [finding for finding in used if is_fit(finding)] or used
+    return used
+
+
+def _is_full(finding: Finding) -> bool:
+    return not finding.reduced
+
+
+def _is_timed_in_full(finding: Finding) -> bool:
+    return finding.column is None or finding.column.level == "full"
+
+
+def _has_seeds(finding: Finding) -> bool:
+    return finding.seeds is None or finding.seeds >= LEAST_SEEDS
 
 
 def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
@@ -241,6 +277,8 @@ def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
         limits.append(f"indicative: {min(seeds)} seed{'s' * (min(seeds) > 1)}")
     if any(finding.column for finding in used):
         limits.append("by measurements of stored networks")
+    if lacking := _lacking(used):
+        limits.append(f"without {', '.join(lacking)}")
     if len({finding.verdict for finding in used}) > 1:
         counts = [f"{v} {sum(f.verdict == v for f in used)}" for v in ("supported", "not supported", "cannot tell")]
         limits.append("findings disagree: " + ", ".join(counts))

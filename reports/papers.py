@@ -88,9 +88,15 @@ def _decided_by(told: Sequence[Finding]) -> str:
     facts = [_facts(finding) for finding in judging.decisive(told)] if told else []
     units = {f["unit"] for f in facts}
     if len(facts) < 2 or len(units) > 1:
-        return "; ".join(f"{_ours(f)}, {f['where']}" for f in facts)
+        return "; ".join(f"{_ours(f)}, {_of_version(f)}{f['where']}" for f in facts)
     least, most = (choose(f["ours"] for f in facts) for choose in (min, max))
-    return f"{least:.2f} to {most:.2f} {units.pop()} in {len(facts)} findings"
+    versions = "".join(sorted({_of_version(f).rstrip(", ") for f in facts}))
+    return f"{least:.2f} to {most:.2f} {units.pop()} in {len(facts)} findings" + (versions and f", {versions}")
+
+
+def _of_version(f: Mapping[str, Any]) -> str:
+    """Of the method, once it has had more than one."""
+    return f"v{f['version']}, " if f["version"] > 1 else ""
 
 
 def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fidelity: Callable[[str], str]) -> Table:
@@ -155,7 +161,10 @@ def _facts(finding: Finding) -> dict[str, Any]:
     return {
         "claim": claim.says,
         "where": row.first.cell["task"]["label"] + (f", {c.profile} {c.level}" if (c := finding.column) else ""),
+        "profile": f"{c.profile} {c.level}" if c else None,
+        "machine": c.machine if c else None,
         "method": row.method,
+        "version": row.first.cell["method"]["version"],
         "keep_asked": budget["keep"],
         "params_keep_asked": budget.get("params_keep"),
         "resource": budget["resource"],
@@ -171,8 +180,11 @@ def _facts(finding: Finding) -> dict[str, Any]:
         "gap": finding.gap,
         "errors": finding.errors,
         "recipe": f"reduced: {finding.reduced}" if finding.reduced else claim.recipe,
+        "least": claim.least,
+        "slack_sd": claim.slack_sd,
         "verdict": finding.verdict,
         "ids": " ".join(finding.ids),
+        "rival_ids": " ".join(record.id for record in finding.rival.counted) if finding.rival else "",
     }
 
 

@@ -5,7 +5,8 @@ A table is of one task and one resource: rows of two recipes, or of channels and
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,17 @@ class Summary:
         """Those that some budget names."""
         return list(dict.fromkeys(line.facts["resource"] for line in self.compressed))
 
+    def point(self, line: Line) -> str:
+        """An operating point in words: what rows of one column share; its epochs where that parts two."""
+        return f"{_asked(line)}, {line.facts['epochs_asked']:g} epochs" if self._parted[_asked(line)] else _asked(line)
+
+    @functools.cached_property
+    def _parted(self) -> dict[str, bool]:
+        epochs: dict[str, set[float]] = defaultdict(set)
+        for line in self.compressed:
+            epochs[_asked(line)].add(line.facts["epochs_asked"])
+        return {name: len(some) > 1 for name, some in epochs.items()}
+
     @property
     def compressed(self) -> list[Line]:
         """All rows but the dense one."""
@@ -86,7 +98,8 @@ def summaries(
     else:
         found = [Summary(name, tuple(lines(name, group))) for name, group in groups.items()]
     kept = tuple(one for one in found if one.compressed)
-    if problems := audit.tables([table for one in kept for table in tables(one)], records, measurements):
+    every = [table for one in kept for table in (*tables(one), _folded(one))]
+    if problems := audit.tables(every, records, measurements):
         names = " + ".join(suite.name for suite in suites)
         raise UserError(f"The tables of {names} fail their audit: {'; '.join(map(str, problems[:5]))}.")
     return kept
@@ -99,9 +112,9 @@ def tables(one: Summary) -> list[Table]:
 
 def _table(one: Summary, resource: str) -> Table:
     found = [line for line in one.compressed if line.facts["resource"] == resource]
-    points = list(dict.fromkeys(map(point, found)))
+    points = list(dict.fromkeys(map(one.point, found)))
     methods = sorted({line.facts["method"] for line in found})
-    at = {(line.facts["method"], point(line)): line for line in found}
+    at = {(line.facts["method"], one.point(line)): line for line in found}
     fidelity = {line.facts["method"]: line.facts["fidelity"] for line in found}
     body = [
         (Entry(name), *(_entry(at.get((name, column))) for column in points), Entry(fidelity[name])) for name in methods
@@ -111,18 +124,23 @@ def _table(one: Summary, resource: str) -> Table:
     return Table(one.heading, ("method", *points, "fidelity"), tuple(body), (), facts)
 
 
-def point(line: Line) -> str:
-    """An operating point in words: what rows of one column share."""
+def _asked(line: Line) -> str:
     facts = line.facts
     second = "" if facts["params_keep_asked"] is None else f", {100 * facts['params_keep_asked']:g} % of params"
     return f"{100 * facts['keep_asked']:g} % of {LEFT[facts['resource']]}{second}"
+
+
+def reached(line: Line) -> str:
+    """Mean ± sd (n), and where the budget was missed by what."""
+    text = _text.quality(line.facts)
+    return text if line.row.is_met or not text else f"{text}, kept {100 * line.facts['kept']:.1f} %"
 
 
 def _entry(line: Line | None) -> Entry:
     """Mean ± sd (n), or what happened instead; whatever did not end well bears its reason."""
     if line is None:
         return Entry()
-    return Entry(_text.quality(line.facts) or line.facts["status"], line.row.reasons)
+    return Entry(reached(line) or line.facts["status"], line.row.reasons, line.facts["ids"])
 
 
 def markdown(suites: Sequence[str], one: Summary, picture: str, store: str = "reports") -> str:
@@ -171,6 +189,11 @@ def _behind(one: Summary) -> str:
         for resource, table in zip(one.resources, tables(one), strict=True)
         for i, note in enumerate(table.notes, 1)
     ]
+    return "\n".join([*timed, *notes, "", render.grid(_folded(one))]).strip()
+
+
+def _folded(one: Summary) -> Table:
+    """Every row's differences, and its ids; where there was a choice, at every rate that was tried."""
     shown: dict[str, Callable[[Mapping[str, Any]], str]] = {"method": lambda f: f["method"], "keep asked": _text.asked}
     if one.is_tuned:
         shown |= {"repair rate": _text.repair_rate, "on val by rate (n)": lambda f: f["repair_on_val"]}
@@ -180,5 +203,4 @@ def _behind(one: Summary) -> str:
     }
     shown["records"] = lambda f: f.get("repair_tries") or f["ids"]
     body = tuple(tuple(Entry(text(line.facts)) for text in shown.values()) for line in one.found)
-    ids = render.grid(Table(one.heading, tuple(shown), body))
-    return "\n".join([*timed, *notes, "", ids]).strip()
+    return Table(one.heading, tuple(shown), body, (), tuple(dict(line.facts) for line in one.found))

@@ -12,7 +12,7 @@ from slimbench import discover
 from slimbench.identity import digest
 from slimbench.reports import _text
 from slimbench.reports.pictures import SAID, by_trust, handles, is_disturbed
-from slimbench.reports.summary import LEFT, point
+from slimbench.reports.summary import LEFT, reached
 from slimbench.reports.table import title
 from slimbench.statistics import student
 
@@ -39,7 +39,7 @@ _STYLE: dict[Any, Any] = {"svg.hashsalt": "slimbench", "svg.fonttype": "path", "
 def described(one: Summary) -> str:
     """Every point of the picture in words, a line each, with the records behind it."""
     return "\n".join(
-        f"{line.facts['method']} {_text.asked(line.facts)}: {_text.quality(line.facts)}: {line.facts['ids']}"
+        f"{line.facts['method']} {_text.asked(line.facts)}: {reached(line)}: {line.facts['ids']}"
         for line in one.found
         if line.facts["mean"] is not None
     )
@@ -67,7 +67,7 @@ def _views(one: Summary) -> list[tuple[str, str | None]]:
     """What each panel is of: a resource, or one point of it where there are too few for a line to say anything."""
     views: list[tuple[str, str | None]] = []
     for resource in one.resources:
-        points = dict.fromkeys(point(line) for line in one.compressed if line.facts["resource"] == resource)
+        points = dict.fromkeys(one.point(line) for line in one.compressed if line.facts["resource"] == resource)
         views += [(resource, None)] if len(points) >= _LINE else [(resource, name) for name in points]
     return views
 
@@ -148,8 +148,9 @@ def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:
 
 
 def _beside(axes: Axes, one: Summary, name: str, looks: Looks) -> None:
-    """Methods side by side at one point: all at one place could not be told apart."""
-    mine = {method: [line for line in _of(one, method) if point(line) == name] for method in looks}
+    """Methods side by side that met one point: all at one place could not be told apart."""
+    here = [line for line in one.compressed if one.point(line) == name and line.row.is_met]
+    mine = {method: [line for line in _of(one, method) if line in here] for method in looks}
     shown = [method for method in looks if mine[method]]
     for place, method in enumerate(shown):
         _draw(axes, mine[method], [place] * len(mine[method]), method, looks[method])

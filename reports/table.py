@@ -25,10 +25,14 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell of a table: its text (see ``_text.bold``), and the footnotes that it bears."""
+    """One cell of a table: its text (see ``_text.bold``), the footnotes that it bears, and the records it is of.
+
+    ``ids`` are told where neighbours in a row are of other records, for the auditor.
+    """
 
     text: str = ""
     notes: tuple[str, ...] = ()
+    ids: str = ""
 
 
 @dataclass(frozen=True)

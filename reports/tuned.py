@@ -55,6 +55,8 @@ def tuned(groups: Mapping[str, Sequence[Row]]) -> dict[str, Comparison]:
     every: dict[str, dict[tuple[Any, ...], dict[float, Row]]] = defaultdict(lambda: defaultdict(dict))
     for group in groups.values():
         for row in group:
+            if row.first.cell["task"].get("weights"):
+                continue  # whoever published weights may have trained them on what is val here
             unrated = _unrated(row.first)
             every[heading(unrated) + SAID][what(unrated)][_rate(row.first)] = row
     found = {name: _comparison(list(part.values())) for name, part in sorted(every.items())}

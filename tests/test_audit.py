@@ -64,8 +64,15 @@ def test_a_true_table_passes():
         ("params_kept", 0.9, "params_kept is 0.9"),
         ("theoretical_speedup", 2.5, "theoretical_speedup is 2.5"),
         ("measured_speedup", 1.8, "measured speed-up 1.8 lies outside its interval"),
-        ("measured_speedup", 1.55, "measured speed-up 1.55 is of no record"),
+        ("measured_speedup", 1.55, "measured_speedup is 1.55, and by the records 1.5"),
+        ("measured_low", 0.1, "measured_low is 0.1, and by the records 1.4"),
+        ("noise", 0.001, "noise is 0.001, and by the records 0.02"),
+        ("p90_ms", 9.0, "p90_ms is 9.0"),
         ("p50_ms", 0.5, "the latencies divide to 3"),
+        ("profile", "cpu(batch=1) quick", "measured speed-up 1.5 is of no record"),
+        ("machine", "000000", "measured speed-up 1.5 is of no record"),
+        ("kept", 0.4, "kept is 0.4, and by the records 0.5"),
+        ("dense_epochs", 99.0, "dense_epochs is 99.0, and by the records 16.0"),
         ("control", "nobody", "the control nobody has records of another method"),
         ("control_ids", RECORDS[3].id, "a control in the table is better than l1_channels"),
         ("is_best", True, "is marked best, and is not, or of fewer than six seeds"),
@@ -104,6 +111,52 @@ def test_a_planted_text_is_found(head, text, says):
         for row in main.body
     )
     assert any(says in str(p) for p in audit.tables([replace(main, body=body)], RECORDS, TAKEN))
+
+
+SSIM = [
+    replace(r, quality={**r.quality, "ssim": Scores(0.9 + 0.01 * r.cell["seed"], 90.0 + r.cell["seed"], 100.0)})
+    for r in RECORDS
+]
+
+
+def test_other_metrics_are_worked_out_again():
+    """Beside the headline, in the facts and as they are printed."""
+    (main, beside, _) = table.tables(SSIM, TAKEN)
+    assert audit.tables([main, beside], SSIM, TAKEN) == []
+    facts = tuple({**f, "mean of ssim": 0.99} for f in main.facts)
+    assert any("mean of ssim is 0.99" in str(p) for p in audit.against(facts, SSIM, TAKEN))
+    wrong = replace(beside, body=tuple((*row[:2], table.Entry("0.99 ± 0.01 (2)"), *row[3:]) for row in beside.body))
+    found = audit.tables([main, wrong], SSIM, TAKEN)
+    assert len(found) == len(main.body)
+    assert "0.99 is printed for 0.905" in str(found[0])
+
+
+@pytest.mark.parametrize("head", ["measured speed-up, cpu quick", "latency and memory, cpu quick"])
+def test_a_planted_time_is_found(head):
+    """Another ratio, another median."""
+    shown = table.tables(RECORDS, TAKEN)
+    (one,) = (one for one in shown if head in one.heads)
+    place = one.heads.index(head)
+    body = tuple(
+        (*row[:place], table.Entry("7.77x [7, 8]"), *row[place + 1 :]) if row[0].text == "dcss" else row
+        for row in one.body
+    )
+    changed = [replace(one, body=body) if part is one else part for part in shown]
+    assert any("7.77 is printed for" in str(p) for p in audit.tables(changed, RECORDS, TAKEN))
+
+
+def test_areas_of_scenes_are_summed_again():
+    """mIoU by the intersections and unions of two images' classes, pixel accuracy by the intersections."""
+    areas = pack([3.0, 1.0, 4.0, 2.0, 1.0, 0.0, 2.0, 1.0])  # by image: two intersections, two unions
+    iou = (3 + 1) / (4 + 2) + 1 / 3
+    miou, right = Scores(50 * iou, iou, 2.0, areas), Scores(100 * 5 / 8, 5.0, 8.0, pack([0.7, 0.5]))
+    first = RECORDS[0]
+    assert audit.records([replace(first, quality={"mIoU": miou, "pixel_accuracy": right})]) == []
+    bad = replace(miou, value=90.0, numerator=1.8)
+    (problem,) = audit.records([replace(first, quality={"mIoU": bad, "pixel_accuracy": right})])
+    assert "mIoU says 1.8, and its images' areas give 1" in str(problem)
+    (problem,) = audit.records([replace(first, quality={"mIoU": replace(miou, value=99.0)})])
+    assert "is 99" in str(problem)
 
 
 def test_records_that_cannot_be_are_found():

@@ -13,6 +13,7 @@ from slimbench.core import Budget, Recipe
 from slimbench.discover import found as plugins
 from slimbench.methods import dass, gpp
 from slimbench.methods.dense import Dense
+from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.reports import audit, judging, papers, render
@@ -191,6 +192,58 @@ def test_findings_that_disagree_leave_no_verdict():
     assert "findings disagree: supported 1, not supported 1, cannot tell 0" in judging.in_words("cannot tell", found)
 
 
+def test_a_full_timing_yields_to_no_quick_one():
+    """Which alone would leave it open; where there are quick ones alone, so it is."""
+    claim = replace(BETTER, figure="speed", least=1.0)
+    records, quick = timed((1.9, 2.1), (1.4, 1.6), level="quick")
+    _, full = timed((1.9, 2.1), (1.4, 1.6))
+    full = [at_batch(m, 1) for m in full]
+    assert judging.decided(judged(claim, records, quick)) == "cannot tell"
+    assert judging.decided(judged(claim, records, [*quick, *full])) == "supported"
+
+
+def test_the_newest_version_of_a_method_decides():
+    """What an older one said stays among the findings."""
+    older = [
+        replace(r, id=f"{r.id}-1", cell=r.cell | {"method": r.cell["method"] | {"version": 1}})
+        for r in pair(86.0, 88.0)
+        if r.cell["method"]["is"] == "resconv"
+    ]
+    both = judged(BETTER, [*pair(90.0, 88.0), *older])
+    assert {finding.verdict for finding in both} == {"supported", "not supported"}
+    assert judging.decided(both) == "supported"
+
+
+def of_functions(*names, top1=80.0):
+    """Three seeds of each of these pruning functions."""
+    return [record(ETPF(function=n), 0.5, s, top1 + WOBBLE[s], 500) for n in names for s in range(3)]
+
+
+@pytest.mark.parametrize("absent", ["", "SymDiv", "GA_Func2"])
+def test_each_that_a_claim_names_has_to_be_there(absent):
+    """Of the evolved ones, and of those that they have to beat."""
+    claim = Claim(
+        "evolved beats",
+        "",
+        "each of two",
+        Select("etpf", {"function": ("GA_Func1", "GA_Func2")}),
+        Select("etpf", {"function": ("SymDiv", "FDR")}),
+        each="function",
+    )
+    first, evolved = (
+        [name for name in names if name != absent] for names in (("SymDiv", "FDR"), ("GA_Func1", "GA_Func2"))
+    )
+    dense = [record(Dense(), seed=s) for s in range(3)]
+    better = [r for i, name in enumerate(evolved) for r in of_functions(name, top1=90.0 + i + 0.01 * i)]
+    found = judged(claim, [*dense, *of_functions(*first), *better])
+    words = judging.in_words(judging.decided(found), found)
+    if not absent:
+        assert words == "supported (indicative: 3 seeds)"
+    else:
+        assert words.startswith("cannot tell")
+        assert absent == "SymDiv" or "without GA_Func2" in words
+
+
 def test_networks_of_one_recipe_can_be_rivals():
     """The ladder: another network of the same task, never of another recipe."""
     recipe = Recipe(epochs=200)
@@ -280,8 +333,45 @@ def test_claims_against_the_project_own_records():
     assert "reduced: " in text
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"ours": 5.0, "low": 4.0, "high": 6.0}, "ours is 5, and by the records 2"),
+        ({"low": 1.0}, "low is 1, and by the records 1.75"),
+        ({"n": 6}, "n is 6, and by the records 3"),
+        ({"gap": 1.0}, "the gap is 1, and ours - claimed is -0.5"),
+        ({"verdict": "not supported"}, "not supported, and the interval is [1.75"),
+        ({"least": 3.0}, "supported, and the interval is"),
+        ({"ids": "0000"}, "no record 0000"),
+    ],
+)
+def test_the_auditor_works_out_findings_again(change, says):
+    """From the records of both sides."""
+    records = pair(90.0, 88.0)
+    paper = Paper("X", "Methods", ("resconv",), (replace(BETTER, claimed=2.5, convention="points"),))
+    _, evidence = papers.overview((paper,), records, [])
+    assert audit.tables([evidence], records, []) == []
+    changed = replace(evidence, facts=tuple({**line, **change} for line in evidence.facts))
+    assert any(says in str(p) for p in audit.tables([changed], records, [])), audit.tables([changed], records, [])
+
+
+@pytest.mark.parametrize("figure", ["speed", "memory"])
+def test_the_auditor_works_out_what_was_timed_again(figure):
+    """A quotient of two rows, or dense / ours, with its interval."""
+    for theirs in (BETTER.theirs, None):
+        claim = replace(BETTER, figure=figure, least=1.0, theirs=theirs)
+        records, taken = timed((1.9, 2.1), (1.4, 1.6)) if figure == "speed" else peaked((50, 100), (100, 110))
+        _, evidence = papers.overview((Paper("X", "Methods", ("resconv",), (claim,)),), records, taken)
+        assert evidence.facts
+        assert audit.tables([evidence], records, taken) == []
+        for name in ("ours", "low", "high"):
+            more = [{**line, name: line[name] + 0.1} for line in evidence.facts]
+            assert audit.tables([replace(evidence, facts=tuple(more))], records, taken)
+
+
 def test_an_overview_has_every_claim_with_what_decided_it():
     """One finding with its interval and place, several as their range, none as not run; each finding with its ids."""
+    version = f"v{ResConv.card.version}"
     other = replace(BETTER, says="layers are no better", theirs=Select("random_channels"))
     paper = Paper("X", "Methods", ("resconv",), (replace(BETTER, claimed=2.5, convention="points"), other))
     claims, evidence = papers.overview((paper,), pair(90.0, 88.0), [])
@@ -290,7 +380,7 @@ def test_an_overview_has_every_claim_with_what_decided_it():
             "X",
             "layers beat channels",
             "2.5 (points)",
-            "2.00 points [1.75, 2.25] (3), digits/resnet20",
+            f"2.00 points [1.75, 2.25] (3), {version}, digits/resnet20",
             "supported (indicative: 3 seeds)",
         ],
         ["X", "layers are no better", "", "", "not run"],
@@ -300,11 +390,12 @@ def test_an_overview_has_every_claim_with_what_decided_it():
     assert len(line[-1].text.split()) == 6
     twice = pair(90.0, 88.0) + pair(85.0, 88.0, task=Digits(recipe=Recipe(epochs=1)))
     claims, _ = papers.overview((paper,), twice, [])
-    assert [entry.text for entry in claims.body[0]][3] == "-3.00 to 2.00 points in 2 findings"
+    assert [entry.text for entry in claims.body[0]][3] == f"-3.00 to 2.00 points in 2 findings, {version}"
     dB = [replace(one, quality={"psnr_y": one.quality["top1"]}) for one in pair(85.0, 88.0, task=Photos())]
     claims, _ = papers.overview((paper,), pair(90.0, 88.0) + dB, [])
     assert [entry.text for entry in claims.body[0]][3] == (
-        "2.00 points [1.75, 2.25] (3), digits/resnet20; -3.00 dB [-3.25, -2.75] (3), photos/edsr-tiny"
+        f"2.00 points [1.75, 2.25] (3), {version}, digits/resnet20; "
+        f"-3.00 dB [-3.25, -2.75] (3), {version}, photos/edsr-tiny"
     )
 
 

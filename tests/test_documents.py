@@ -86,6 +86,52 @@ def test_methods_down_and_points_across():
     assert not re.search(r"1[1234]\.00", text)
 
 
+def test_a_cell_of_other_records_than_it_says_is_found():
+    """A number that is not its row's, another row's records, and no records."""
+    one = shown()
+    (grid, *_) = summary.tables(one)
+    assert audit.tables([grid], records(), []) == []
+    wanted = {
+        "99.99 ± 0.71 (2)": "99.99 is printed for 88.5",
+        "88.50 ± 0.10 (2)": "0.10 is printed for 0.707",
+        "88.50 ± 0.71 (9)": "9 is printed for 2",
+    }
+    for text, says in wanted.items():
+        body = tuple((row[0], replace(row[1], text=text), *row[2:]) for row in grid.body if row[0].text == "dcss")
+        assert any(says in str(p) for p in audit.tables([replace(grid, body=body)], records(), []))
+    for ids, says in ((one.dense.facts["ids"], "its records are of dense"), ("", "is of no records")):
+        body = tuple((row[0], replace(row[1], ids=ids), *row[2:]) for row in grid.body if row[0].text == "dcss")
+        assert any(says in str(p) for p in audit.tables([replace(grid, body=body)], records(), []))
+
+
+def test_a_budget_that_was_missed_is_said_and_not_drawn_beside_others():
+    """In the table, in the picture's words, and by no mark among those that met it."""
+    missed = [
+        replace(r, status="off_budget", reason="kept 0.9", cost=replace(r.cost, macs=900))
+        if r.cell["method"]["is"] == "dcss"
+        else r
+        for r in records()[:4]
+    ]
+    met = record(L1Channels(), top1=85.0, macs=500, budget=HALF)
+    one = shown([*missed, met])
+    (grid,) = summary.tables(one)
+    assert grid.body[0][1].text == "88.50 ± 0.71 (2), kept 90.0 %"
+    assert "dcss 0.5 macs: 88.50 ± 0.71 (2), kept 90.0 %" in summary_picture.described(one)
+    with_it = summary_picture.svg(shown([*records()[:4], met]))
+    assert with_it.count("<use ") > summary_picture.svg(one).count("<use ")
+
+
+def test_epochs_part_columns_where_they_differ():
+    """Two rows of one method and share, and each is shown."""
+    longer = Budget(0.5, epochs=20)
+    suite = replace(SUITE, arms=(Arm((DCSS(), L1Channels()), (HALF, longer)),))
+    made = [*records()[:4], record(DCSS(), top1=89.5, macs=500, budget=longer)]
+    (one,) = summary.summaries([suite], made, [])
+    (grid,) = summary.tables(one)
+    assert grid.heads == ("method", "50 % of MACs, 8 epochs", "50 % of MACs, 20 epochs", "fidelity")
+    assert [entry.text for entry in grid.body[0][1:3]] == ["88.50 ± 0.71 (2)", "89.50 (1)"]
+
+
 def test_what_did_not_end_well_says_so_and_why():
     """Beside its place; the reason is folded away."""
     text = summary.markdown(["one"], shown(), "x.svg")

@@ -35,7 +35,7 @@ def tried(method, task, val, test, seeds=(0, 1), **more):
     """A row's records at one rate; the means on val and on test are of seed 0, each next seed has one more."""
     more = {"budget": HALF, "macs": 500} | more
     return [
-        record(method, seed=s, top1=test + s, task=task, val_quality={"top1": Scores(val + s, 0, 1)}, **more)
+        record(method, seed=s, top1=test + s, task=task, val_quality={"top1": Scores(val + s, val + s, 1)}, **more)
         for s in seeds
     ]
 
@@ -105,6 +105,13 @@ def test_of_equals_the_timed_one_shows():
         _, texts = shown([*found, *low, *full], [measured(timed, 1.2, 1.1, 1.3)])
         (head,) = [head for head in texts["random_channels"] if head.startswith("measured speed-up")]
         assert texts["random_channels"][head].startswith("1.20x")
+
+
+def test_published_weights_are_not_chosen_among():
+    """Whoever trained them may have seen what is val here."""
+    made = [replace(r, cell=r.cell | {"task": r.cell["task"] | {"weights": "somebody"}}) for r in records()]
+    assert tuned.tuned(rows(records(), []))
+    assert tuned.tuned(rows(made, [])) == {}
 
 
 def test_rounding_chooses_nothing():
