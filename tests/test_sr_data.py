@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from images import fill, noise
+from slimbench import environment
 from slimbench.core import MissingDataError, UserError
 from slimbench.tasks import _image_folders, _images, _pairs, div2k, photos
 from slimbench.tasks._super_resolution import SuperResolution
@@ -276,6 +278,21 @@ def test_the_real_splits(real_data):
     task = T91()
     assert [len(task.load(split).groups) for split in ("train", "val", "test")] == [171, 10, 118]
     assert T91(scale=4).load("train").lr.heights.min() >= T91().patch
+
+
+def test_no_picture_of_a_test_set_is_learnt_from_under_another_name(real_data):
+    """By pixels, not by names; within T91 there is one pair, which docs/tasks.md tells of."""
+    task = T91()
+    names: dict[str, set[tuple[str, str]]] = {}
+    for split in ("train", "val"):
+        for file in task.files(split, environment.data_root()):
+            digest = hashlib.sha256(_pairs.decode(file.hr).tobytes()).hexdigest()
+            names.setdefault(digest, set()).add((split, file.hr.stem))
+    assert [sorted(same) for same in names.values() if len(same) > 1] == [[("train", "t36"), ("val", "t65")]]
+    tests = div2k._test_files(task.test_sets, environment.data_root(), task.scale)
+    assert not names.keys() & {
+        hashlib.sha256(_pairs.decode(file.hr, grey=True).tobytes()).hexdigest() for file in tests
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------- photos
