@@ -67,7 +67,7 @@ def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]
     curved = [name for name, found in headings.items() if any(line.facts["area"] is not None for line in found)]
     body = [
         (
-            *(Entry(method), Entry(point), *(Entry(_text.over(by_name.get(name))) for name in names)),
+            *(Entry(method), Entry(point), *(_over(by_name.get(name)) for name in names)),
             *(Entry(_text.area(by_name.get(name))) for name in curved),
         )
         for (method, point), by_name in sorted(cells.items())
@@ -82,3 +82,7 @@ def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]
     areas = (f"{names[name].partition(':')[0]}: area under the curve" for name in curved)
     heads = ("method", "keep asked", *names.values(), *areas)
     return [Table("Overall: Δ dense (n)", heads, tuple(body), captions, facts)] if body else []
+
+
+def _over(facts: Facts | None) -> Entry:
+    return Entry(_text.over(facts), ids=facts["ids"]) if facts else Entry()

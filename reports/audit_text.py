@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     Facts = Mapping[str, Any]
 
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]\d+)?")
+_SHARE = re.compile(r"([\d.e+-]+) % of ")  # heads of operating points
 _DELTAS = {"Δ dense": "difference", "Δ best control": "control_difference"}
-_TIMED, _TAKEN = "measured speed-up, ", "latency and memory, "
+_TIMED, _TAKEN = "measured speed-up", "latency and memory"
 
 
 def problems(tables: Iterable[Table]) -> Iterator[tuple[Table, str]]:
@@ -29,7 +30,9 @@ def problems(tables: Iterable[Table]) -> Iterator[tuple[Table, str]]:
 
 
 def _is_of_rows(table: Table, facts: Sequence[Facts]) -> bool:
-    return "keep asked" in table.heads and len(table.body) == len({line["ids"] for line in facts})
+    """Whether each row is of the next fact: then no entry has to say of which records it is."""
+    alone = not any(entry.ids for row in table.body for entry in row)
+    return alone and "keep asked" in table.heads and len(table.body) == len({line["ids"] for line in facts})
 
 
 def _of_rows(table: Table, facts: Sequence[Facts]) -> Iterator[str]:
@@ -62,14 +65,20 @@ def _wanted(head: str, of_row: Sequence[Facts]) -> Sequence[float | None] | None
     if f"mean of {head}" in line:
         spread = line[f"sd of {head}"]
         return [line[f"mean of {head}"], *([] if spread is None else [spread])]
+    if head == "measured / theoretical":
+        return [None if line["is_dense"] else line["measured_speedup"] / line["theoretical_speedup"]]
     for start, names in ((_TIMED, ("measured_speedup",)), (_TAKEN, ("p50_ms", "p90_ms"))):
-        if head.startswith(start):
-            way = head.removeprefix(start)
-            found = [f for f in of_row if "profile" in f and way in {f["profile"], f"{f['profile']} ({f['machine']})"}]
+        kind, _, way = head.partition(", ")
+        if kind == start:
+            found = [f for f in of_row if "profile" in f and way in {"", f["profile"], _on_machine(f)}]
             if line["is_dense"] and start == _TIMED:
                 return [1.0, found[0]["p50_ms"]] if found else [None]
             return [found[0][name] for name in names] if found else [None]
     return None
+
+
+def _on_machine(line: Facts) -> str:
+    return f"{line['profile']} ({line['machine']})"
 
 
 def _quality(line: Facts) -> Sequence[float | None]:
@@ -77,20 +86,27 @@ def _quality(line: Facts) -> Sequence[float | None]:
 
 
 def _grid(table: Table) -> Iterator[str]:
-    """A table of methods down and operating points across, whose entries name the records that they are of."""
+    """A table of methods down and points or tasks across, whose entries name the records that they are of."""
     by_ids = {line["ids"]: line for line in table.facts if line.get("group")}
     for row in table.body:
         for head, entry in zip(table.heads, row, strict=True):
             if entry.ids:
                 yield from _point(f"{row[0].text}, {head}", row[0].text, head, entry, by_ids)
-            elif by_ids and "% of" in head and entry.text:
+            elif by_ids and _SHARE.match(head) and entry.text:
                 yield f"{row[0].text}, {head}: {entry.text!r} is of no records"
 
 
 def _point(where: str, method: str, head: str, entry: Entry, by_ids: Mapping[str, Facts]) -> Iterator[str]:
-    line = by_ids.get(entry.ids)
-    if line is None or line["method"] != method or not head.startswith(f"{100 * line['keep_asked']:g} % of"):
+    line, share = by_ids.get(entry.ids), _SHARE.match(head)
+    if (
+        line is None
+        or line["method"] != method
+        or (share and float(share[1]) != float(f"{100 * line['keep_asked']:g}"))
+    ):
         yield f"{where}: its records are of {line['method'] if line else 'no row'}"
+    elif not share:  # across tasks: the difference to the dense network, its interval where that decides something
+        interval = [] if line["difference_indicative"] else [line["difference_low"], line["difference_high"]]
+        yield from _reads(where, entry.text, [line["difference"], *interval, line["difference_n"]])
     elif line["mean"] is not None:
         yield from _reads(where, entry.text, _quality(line))
 

@@ -71,6 +71,19 @@ def test_two_sources_of_one_file_are_two_rows():
     assert audit.tables([main, overall], found, []) == []
 
 
+def test_planted_texts_across_tasks_and_profiles_are_found():
+    """A difference, and a part of the theoretical speed-up."""
+    found, taken = SIX, [measured(SIX[0]), measured(SIX[6])]
+    (overall,), (timed,) = across.overall(found, taken), across.by_profile(found, taken)
+    for one, place, text in ((overall, 2, "-9.99 (6)"), (timed, 7, "0.99"), (timed, 6, "9.99x"), (timed, 8, "9 ms")):
+        assert audit.tables([one], found, taken) == []
+        row = next(row for row in one.body if "dcss" in {entry.text for entry in row[:2]})
+        wrong = tuple(replace(entry, text=text) if i == place else entry for i, entry in enumerate(row))
+        body = tuple(wrong if other is row else other for other in one.body)
+        (problem,) = audit.tables([replace(one, body=body)], found, taken)
+        assert "is printed for" in str(problem)
+
+
 def test_a_changed_default_parts_rows_by_its_field():
     """Labels leave defaults out."""
     other = altered(seeds(DCSS(), 89.0, 2), cell={"method": record(DCSS(), 0.5).cell["method"] | {"penalty": 7.0}})
