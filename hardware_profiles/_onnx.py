@@ -38,10 +38,12 @@ _NO_MEMORY = re.compile(r"bad_alloc|MemoryError|Failed to allocate|Cannot alloca
 def package(artifact: Path, reference: Path, folder: Path, level: Level, *, threads: int, batch: int) -> dict[str, Any]:
     """Put the agent, both networks as ONNX and the request into ``folder``, and return the request.
 
-    Raises: UserError where a network is damaged, or computes something else as ONNX.
+    Raises: UserError where a network is damaged, computes something else as ONNX, or takes another batch only.
     """
     from slimbench.artifact import verify
 
+    for network in (artifact, reference):
+        _refuse_other_batches(network, batch)
     exported(artifact, folder / "compressed.onnx")
     shutil.copyfile(_kept(reference), folder / "dense.onnx")
     shutil.copyfile(AGENT, folder / "agent.py")
@@ -54,10 +56,29 @@ def package(artifact: Path, reference: Path, folder: Path, level: Level, *, thre
 
 
 def exported(folder: Path, target: Path) -> None:
-    """The stored network as ONNX, seen to compute the same. Raises: UserError."""
+    """The stored network as ONNX, seen to compute the same; a user's own ONNX file as it is. Raises: UserError."""
+    from slimbench.artifact import ONNX
     from slimbench.export import export
 
+    if (given := folder / ONNX).is_file():
+        shutil.copyfile(given, target)
+        return
     export(folder, "onnx", target, quick=True)
+
+
+def _refuse_other_batches(folder: Path, batch: int) -> None:
+    """Raise UserError where a user's own ONNX file is bound to another batch."""
+    from slimbench.artifact import ONNX
+
+    if not (folder / ONNX).is_file():
+        return
+    import onnx
+
+    graph = onnx.load(folder / ONNX, load_external_data=False).graph
+    held = {tensor.name for tensor in graph.initializer}
+    (given,) = (one for one in graph.input if one.name not in held)
+    if (fixed := given.type.tensor_type.shape.dim[0].dim_value) not in {0, batch}:
+        raise UserError(f"The ONNX file takes batches of {fixed} alone: profile it with batch={fixed}.")
 
 
 def _kept(folder: Path) -> Path:

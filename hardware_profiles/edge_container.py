@@ -38,6 +38,7 @@ class EdgeContainer:
 
     name: ClassVar[str] = "edge_container"
     version: ClassVar[int] = 1
+    takes_onnx: ClassVar[bool] = True
     device: ClassVar[str] = "cpu"
 
     def __post_init__(self) -> None:

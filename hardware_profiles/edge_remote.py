@@ -52,6 +52,7 @@ class EdgeRemote:
 
     name: ClassVar[str] = "edge_remote"
     version: ClassVar[int] = 1
+    takes_onnx: ClassVar[bool] = True
     device: ClassVar[str] = "board"
 
     def __post_init__(self) -> None:

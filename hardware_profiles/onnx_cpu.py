@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OnnxCPU:
-    """ONNX Runtime on the processor, fp32: ``onnx_cpu``, or ``onnx_cpu(batch=32)`` for throughput."""
+    """ONNX Runtime on the processor, fp32: ``onnx_cpu``, or ``onnx_cpu(batch=32)`` for throughput.
+
+    It takes ONNX files as well.
+    """
 
     threads: int = 1
     batch: int = 1
 
     name: ClassVar[str] = "onnx_cpu"
     version: ClassVar[int] = 1
+    takes_onnx: ClassVar[bool] = True
     device: ClassVar[str] = "cpu"
 
     def __post_init__(self) -> None:

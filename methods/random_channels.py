@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from slimbench.core import Card
+from slimbench.core import Card, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,11 @@ class RandomChannels:
         section="4.4",
         fidelity={"all tasks": "control"},
     )
+
+    def __post_init__(self) -> None:
+        """Refuse blocks of no channel."""
+        if self.round_to < 1:
+            raise UserError(f"{self.name}: round_to={self.round_to} is impossible: give at least 1.")
 
     def unsupported(self, task: Task, budget: Budget) -> str | None:
         """Budgets below one channel a width."""

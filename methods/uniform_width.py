@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from slimbench.core import Card
+from slimbench.core import Card, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +37,11 @@ class UniformWidth:
             "weights are drawn as the task draws those of its fresh networks, whatever the dense network's were",
         ),
     )
+
+    def __post_init__(self) -> None:
+        """Refuse blocks of no channel."""
+        if self.round_to < 1:
+            raise UserError(f"{self.name}: round_to={self.round_to} is impossible: give at least 1.")
 
     def unsupported(self, task: Task, budget: Budget) -> str | None:
         """Budgets below one channel a width, and training for no epochs."""

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from slimbench import artifact, discover
+from slimbench import artifact, discover, identity
+from slimbench.cli import main
 from slimbench.core import Record, Settings, Task
 from slimbench.hardware_profiles import _onnx
 from slimbench.store import Store
@@ -179,3 +181,25 @@ def packed(stored, tmp_path_factory) -> tuple[Path, dict]:
     request |= {"rounds": 5, "warm_s": [0, 0.05], "sessions": 2}
     (folder / "request.json").write_text(json.dumps(request))
     return folder, request
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    """The command in this process, in an empty folder; what it sets for its own process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("BENCH_DATA", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+
+
+@pytest.fixture
+def plugged(monkeypatch):
+    """Forgets the plug-ins that a test loads."""
+    monkeypatch.setattr(discover, "_plugins", [*discover._plugins])
+    before = {*sys.modules}
+    yield
+    discover.found.cache_clear()
+    for name in {*sys.modules} - before:
+        if name.startswith(identity.PLUGIN_PREFIX):
+            del sys.modules[name]

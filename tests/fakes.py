@@ -143,6 +143,12 @@ class Misbehaves:
     def hangs(self, model, task, budget, trainer):
         time.sleep(600)
 
+    def returns_nothing(self, model, task, budget, trainer):
+        pass
+
+    def returns_two(self, model, task, budget, trainer):
+        return model, model
+
     def puts_out_nan(self, model, task, budget, trainer):
         with torch.no_grad():
             model.linear.weight[0, 0] = float("nan")

@@ -95,15 +95,15 @@ def test_a_cell_of_an_embedded_task_would_be_made_again():
         assert again.command(record(L1Channels(), environment={"instructions": said}, **HALF)).startswith(start)
 
 
-MINE = """
+ANEW = """
 from dataclasses import dataclass
 from slimbench.core import Card
 
 @dataclass(frozen=True)
-class Mine:
+class Anew:
     power: float = 2.0
-    name = "mine"
-    card = Card("Mine", fidelity={"all": "re-derived"})
+    name = "anew"
+    card = Card("Anew", fidelity={"all": "re-derived"})
 
     def unsupported(self, task, budget):
         return None
@@ -113,13 +113,13 @@ class Mine:
 """
 
 
-def test_what_no_suite_has_is_made_again_alone(tmp_path):
+def test_what_no_suite_has_is_made_again_alone(tmp_path, plugged):
     """With another share, task or schedule, of a dense network, and by a user's file, which the command names."""
-    file = tmp_path / "mine.py"
-    file.write_text(MINE)
+    file = tmp_path / "anew.py"
+    file.write_text(ANEW)
     discover.load_plugin(str(file))
     task = Digits("resnet8", Recipe(epochs=3))
-    for method in (L1Channels("global"), Dense(), discover.make("methods", "mine(power=3)")):
+    for method in (L1Channels("global"), Dense(), discover.make("methods", "anew(power=3)")):
         made = record(method, budget=Budget(0.123, "params", epochs=7.5), task=task, seed=3)
         text = again.command(made)
         assert text.startswith("bench train" if isinstance(method, Dense) else "bench compress")

@@ -11,18 +11,23 @@ import pickle
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from conftest import ROOT, lively
-from slimbench import artifact, cost, export
+from slimbench import artifact, cost, export, feeding, identity
 from slimbench.core import UserError
 from slimbench.hardware_profiles import _program
 from slimbench.methods import _fusible, _fusible_sites, _surgery
 from slimbench.tasks import _networks
 from slimbench.tasks._networks.shortcut import PaddedShortcut
+from slimbench.tasks.digits import Digits
+from slimbench.tasks.photos import Photos
+from slimbench.tasks.texture_digits import TextureDigits
 
 EXACT = 1e-5  # of the largest output: what "computes the same" means in float32
 SHAPES = {"resnet8": (1, 8, 8), "mobilenetv2": (3, 16, 16), "vgg16-bn": (3, 32, 32), "lenet5": (1, 16, 16)}
@@ -423,3 +428,60 @@ def test_equal_networks_make_equal_artifacts(tmp_path):
         text = b"".join(file.read(name) for name in file.namelist() if name.endswith(".json"))
     assert str(ROOT).encode() not in text
     assert b"stack_trace" not in text
+
+
+# --------------------------------------------------------------------------------------- what a file says of itself
+
+
+@pytest.mark.parametrize("task", [Digits(), TextureDigits(), Photos()], ids=lambda task: task.name)
+def test_tasks_say_how_their_networks_are_fed(task):
+    """Undone, the scaling gives the task's own 8-bit images, between 0 and 1; what comes out is of the shape said."""
+    inputs, _ = task.batch("val", torch.arange(4), None)
+    told = feeding.of(task, inputs.shape[1:])
+    mean, std = (torch.tensor(told[name])[:, None, None] for name in ("mean", "std"))
+    levels = 255 * (inputs * std + mean)
+    assert (levels - levels.round()).abs().max() < 1e-3
+    assert (levels.round().min(), levels.round().max()) >= (0, 128)
+    assert levels.round().max() <= 255
+    assert told["range"] == [0, 1]
+    assert len(told.get("classes", ())) == len(getattr(task, "class_names", ()))
+    words = {"digits": "logits", "texture_digits": "scores by class and pixel", "photos": "RGB"}
+    assert words[task.name] in told["output"]
+
+
+def test_a_task_may_say_itself_how_its_networks_are_fed():
+    """One that nothing is known of says nothing of its scaling; what it says itself counts."""
+    task = SimpleNamespace(name="mine", network="net", family="sound", any_size=False)
+    assert feeding.of(task, (2, 1, 9)).keys() == {"task", "layout", "shape", "any_size"}
+    assert feeding.sentence(feeding.of(task, (2, 1, 9))) == "feed it float32 (N, C, H, W), 2 x 1 x 9 pixels"
+    task.feeding = {"output": "loudness, (N, 1)"}
+    assert feeding.sentence(feeding.of(task, (2, 1, 9))).endswith("; it puts out loudness, (N, 1)")
+
+
+def test_how_networks_of_a_changed_task_are_fed_is_not_said():
+    """Its numbers may be others today; so for a plug-in that is not loaded, or was edited."""
+    stripes = {"is": "stripes", "version": 1}
+    user = {"slimbench_plugin_fakes": identity.users_source("slimbench_plugin_fakes")}
+    assert feeding.of_record(SimpleNamespace(cell={"task": stripes, "user": user}), (1, 8, 8))["mean"] == [0.5]
+    for task, users, words in (
+        ({"is": "absent", "version": 1}, {}, "absent is not installed here: give its file with --plugin"),
+        ({"is": "digits", "version": 0}, {}, "digits has changed since"),
+        (stripes, dict.fromkeys(user, "0"), "stripes has changed since"),
+    ):
+        with pytest.raises(UserError, match=words):
+            feeding.of_record(SimpleNamespace(cell={"task": task, "user": users}), (1, 8, 8))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_what_a_file_says_of_itself_is_read_back(folder, tmp_path, kind):
+    """By its own runtime; a file that has nothing to say has nothing in it."""
+    export.export(folder, kind, tmp_path / f"net.{kind}", about={"mean": "[0.5]", "output": "logits"})
+    export.export(folder, kind, tmp_path / f"bare.{kind}")
+    for name, told in (("net", {"mean": "[0.5]", "output": "logits"}), ("bare", {})):
+        file = tmp_path / f"{name}.{kind}"
+        if kind == "onnx":
+            assert onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map == told
+        else:
+            extra = {export.ABOUT: ""}
+            torch.export.load(file, extra_files=extra)
+            assert json.loads(extra[export.ABOUT] or "{}") == told

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
+from commands import bench, refused
 from conftest import FAKES, HERE
 from slimbench import discover, identity
 from slimbench.cli import main
@@ -21,35 +18,9 @@ from slimbench.core import UserError
 from slimbench.store import Store
 from slimbench.tasks.cifar import CIFAR10
 
-BENCH = str(Path(sys.executable).with_name("bench"))
+CONTROLS = ("l1_channels", "random_channels", "uniform_width")
 STRIPES = ["--plugin", str(FAKES), "--task", "stripes", "--precision", "fp32"]
 HALF = [*STRIPES, "--method", "l1_channels", "--keep", "0.5", "--profile", "cpu", "--seeds", "0"]
-
-
-def bench(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
-    """The command in a process of its own."""
-    return subprocess.run([BENCH, *args], cwd=cwd, env=os.environ | env, capture_output=True, text=True)
-
-
-@pytest.fixture
-def inside(tmp_path, monkeypatch):
-    """The command in this process, in an empty folder; what it sets for its own process is put back."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in ("BENCH_DATA", "PYTHONPATH"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
-
-
-def refused(result: subprocess.CompletedProcess | Result, *words: str) -> None:
-    """One sentence that starts with the command's name and holds the words, exit status 2, no traceback."""
-    status = result.returncode if isinstance(result, subprocess.CompletedProcess) else result.exit_code
-    assert result.stderr.startswith("bench: ")
-    assert result.stderr.count("\n") == 1
-    assert "Traceback" not in result.stderr + result.stdout
-    for word in words:
-        assert word in result.stderr
-    assert status == 2
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +67,10 @@ BAD = {
     "threads": (["run", "smoke", "--threads", "0"], "threads=0 is impossible: give one or more"),
     "jobs": (["run", "smoke", "--jobs", "0"], "'--jobs': 0 is not in the range x>=1. See `bench run --help`"),
     "time limit": (["run", "smoke", "--time-limit", "-1"], "-1.0 is not in the range"),
+    "a file as a store to plan": (["plan", "smoke", "--store", "file"], "The store file is a file: name a folder with"),
+    "no network to plan": (["plan", "--task", "digits(network='rsnet')"], "Unknown network 'rsnet'"),
+    "a seed below 0": (["plan", "smoke", "--seeds=-1"], "Cannot read --seeds '-1': write 0,1,2 or n=3, none below 0"),
+    "the seed below 0": (["train", "digits", "--seed=-1"], "'--seed': -1 is not in the range x>=0"),
     "seeds": (["run", "smoke", "--seeds", "a,b"], "Cannot read --seeds 'a,b': write 0,1,2 or n=3"),
     "no seeds": (["run", "smoke", "--seeds", "n=0"], "Cannot read --seeds 'n=0'"),
     "epochs": (["train", "digits", "--epochs", "-1"], "epochs=-1 is impossible: give zero or more"),
@@ -122,21 +97,27 @@ BAD = {
     "argument": (["show"], "Missing argument 'ID'", "See `bench show --help`"),
 }
 CLASH = """
+from dataclasses import dataclass
+from slimbench import Card
+@dataclass(frozen=True)
 class Clash:
     name = "dense"
-    card = None
-    def compress(self): ...
-    def unsupported(self): ...
+    card = Card("Clash")
+    def compress(self, model, task, budget, trainer): ...
+    def unsupported(self, task, budget): ...
 """
 NEEDS = """
 from dataclasses import dataclass
 from typing import ClassVar
 
+from slimbench import Card
+
 @dataclass(frozen=True)
 class Mine:
     share: float
     name: ClassVar[str] = "mine"
-    card = compress = unsupported = None
+    card = Card("Mine")
+    compress = unsupported = None
 
 @dataclass(frozen=True)
 class MyData:
@@ -458,6 +439,23 @@ def test_check_finds_a_plugin_that_needs_arguments(tmp_path):
     assert (result.returncode, result.stderr) == (1, "")
 
 
+def test_a_network_that_raises_is_said_when_it_is_planned(inside, tmp_path):
+    """The user's own function may raise anything."""
+    (tmp_path / "raising_nets.py").write_text("def net(channels, classes):\n    return [][channels]\n")
+    planned = inside("plan", "--task", "digits(network='raising_nets:net')", "--method", "dense")
+    refused(planned, "The network 'raising_nets:net' cannot be built (IndexError: list index out of range)")
+
+
+def test_data_that_are_not_at_hand_are_said_and_planned(inside, tmp_path):
+    """A line each, where there is something to do; what is installed needs none."""
+    (tmp_path / "empty").mkdir()
+    result = inside("plan", "cifar10-reduced", "--seeds", "0", "--method", "l1_channels", "--data", "empty")
+    *_, counts, last = result.stdout.splitlines()
+    assert (result.exit_code, "to do" in counts) == (0, True)
+    assert last.startswith("not at hand: The data of cifar10 are missing (")
+    assert "not at hand" not in inside("plan", "smoke", "--task", "digits", "--data", "empty").stdout
+
+
 def test_a_store_below_the_home_folder_is_found(inside, copied, monkeypatch):
     """Also where the shell leaves the tilde as it is."""
     monkeypatch.setenv("HOME", str(copied.root.parent))
@@ -516,8 +514,23 @@ def test_export(inside, ran, kind):
     name = cell(store, "l1_channels")
     result = inside("export", name[:8], "--format", kind, "--store", store.root)
     assert result.exit_code == 0
-    assert f"{name}.{kind}: outputs differ from the stored network's by" in result.stdout
+    first, second = result.stdout.splitlines()
+    assert f"{name}.{kind}: outputs differ from the stored network's by" in first
+    assert second.startswith("feed it float32 (N, C, H, W), grey, 1 x 8 x 8 pixels; values in [0, 1] as (x - 0.5) / 0")
+    assert "; it puts out logits by class" in second
     assert Path(f"{name}.{kind}").stat().st_size > 10_000
+
+
+def test_export_without_the_plug_in_of_its_task(ran, tmp_path):
+    """The file is written; how to feed it is not known, and said so."""
+    store, _ = ran
+    name = cell(store, "l1_channels")
+    result = bench("export", name, "--format", "pt2", "--out", "a.pt2", "--store", str(store.root), cwd=tmp_path)
+    assert "cannot be said: its task stripes is not installed here: give its file with --plugin" in result.stdout
+    assert (result.returncode, (tmp_path / "a.pt2").is_file()) == (0, True)
+    args = ("--plugin", FAKES, "--store", str(store.root))
+    result = bench("export", name, "--format", "pt2", "--out", "a.pt2", *args, cwd=tmp_path)
+    assert "\nfeed it float32" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -529,6 +542,7 @@ def test_export(inside, ran, kind):
         ("--task", "digits(network=5)", "network must be str"),
         ("--method", "l1_channels(ranking='nope')", "is impossible"),
         ("--method", "l1_channels(round_to={1, 2})", "round_to must be int"),
+        *(("--method", f"{n}(round_to=0)", "round_to=0 is impossible: give at least 1.") for n in CONTROLS),
         ("--profile", "cpu(threads=four)", "cpu(threads='four') is impossible: threads must be int or 'all'."),
         ("--method", "etpf(ratio=half)", "ratio must be float or None."),
     ],
@@ -537,20 +551,6 @@ def test_a_value_of_the_wrong_type_is_refused(option, text, sentence, inside):
     """Before anything is planned."""
     command = ("run", "quick", "--measure-only") if option == "--profile" else ("plan", "quick")
     refused(inside(*command, option, text), sentence)
-
-
-def test_two_plugins_of_one_name_are_refused(tmp_path, inside):
-    """The second would silently be the first."""
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "mine.py").write_text("")
-    refused(inside("list", "--plugin", "a/mine.py", "--plugin", "b/mine.py"), "Two plug-ins")
-
-
-def test_a_plugin_that_exits_is_refused(tmp_path, inside):
-    """It does not take the command with it."""
-    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
-    refused(inside("list", "--plugin", "quits.py"), "cannot be imported")
 
 
 def test_more_threads_than_cores_are_refused(inside):

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from importlib import util
 
 import click
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from conftest import ROOT
+from runs import go, suite_of
 from slimbench import discover
 from slimbench.cli import main
-from slimbench.core import UserError
+from slimbench.core import Recipe, UserError
+from slimbench.methods.dense import Dense
 from slimbench.store import Store
+from slimbench.tasks import _images
+from slimbench.tasks.digits import Digits
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -166,6 +173,30 @@ def test_the_examples_run_as_plug_ins(tmp_path):
     statuses = {record.cell["method"]["is"]: (record.status, record.reason) for record in store.records()}
     assert statuses == {"dense": ("ok", ""), "halved": ("ok", "")}
     assert {m.profile["is"] for m in store.measurements() if m.status == "ok"} == {"cpu_channels_first"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store whose only cell is a small network of digits, trained for long enough to be right mostly."""
+    store = Store(tmp_path_factory.mktemp("trained") / "store")
+    task = Digits("resnet8", Recipe(epochs=3, batch_size=64, lr=0.05))
+    go(suite_of(Dense(), task=task), store)
+    return store
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_an_exported_network_is_used_as_the_example_says(trained, tmp_path, kind):
+    """Without SlimBench, on the images as scikit-learn has them: as often right as its record says."""
+    record = next(r for r in trained.records() if r.cell["reference"])
+    file = str(tmp_path / f"net.{kind}")
+    arguments = ["export", record.id, "--store", str(trained.root), "--format", kind, "--out", file]
+    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
+    example = {name: runpy.run_path(str(ROOT / f"docs/examples/{name}.py")) for name in (f"run_{kind}", "run_onnx")}
+    _, test = _images.split_off(1797, 400)
+    images, labels = (values[test] for values in example["run_onnx"]["digits"]())
+    found = np.asarray(example[f"run_{kind}"]["outputs"](file, images)).argmax(1)
+    assert 100 * (found == labels).mean() == pytest.approx(record.quality["top1"].value, abs=0.5)
+    assert record.quality["top1"].value > 80
 
 
 @pytest.mark.skipif(

@@ -21,12 +21,11 @@ FAKE = ("--plugin", str(FAKES), "--task", "stripes", "--method", "l1_channels", 
 
 
 @pytest.fixture
-def typed(tmp_path, monkeypatch):
+def typed(inside):
     """The command in this process, in an empty folder, that must end well."""
-    monkeypatch.chdir(tmp_path)
 
     def ends(*words: str) -> None:
-        result = CliRunner().invoke(cli.main, words, catch_exceptions=False)
+        result = inside(*words)
         assert result.exit_code == 0, result.output
 
     return ends

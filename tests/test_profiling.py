@@ -89,7 +89,10 @@ BAD = {
     "no program": (["absent.pt2"], "absent.pt2 does not exist"),
     "no onnx": (["bad.onnx", "--profile", "openvino"], "bad.onnx is no valid ONNX file ("),
     "no pt2": (["bad.pt2"], "bad.pt2 is no torch.export program of one input ("),
-    "onnx on cpu": (["net.onnx"], "The profile cpu takes no ONNX files: profile net.onnx as .pt2, or with openvino."),
+    "onnx on cpu": (
+        ["net.onnx", "--profile", "cpu"],
+        "The profile cpu takes no ONNX files: give net.onnx as .pt2, or one of edge_container, edge_remote, onnx_cpu, ",
+    ),
     "altered": (["altered"], "altered/program.pt2 does not match its checksum"),
     "no artifact": (["empty"], "empty is no artifact: it has no manifest.json"),
     "nothing": (
@@ -229,6 +232,31 @@ def test_a_record_is_found_by_its_id(given, monkeypatch, tmp_path):
     assert profiling.network("aa", None, str(store.root), tmp_path / "work") == store.artifact("aa11")
     with pytest.raises(UserError, match=r"The cell bb22 has no network \(failed: it broke\)"):
         profiling.network("bb22", None, str(store.root), tmp_path / "work")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_is_measured_by_onnx_runtime(given, monkeypatch):
+    """Which is what it gets where no profile is named, also beside a stored network."""
+    result = bench(given, monkeypatch, "net.onnx", "--against", "stored", "--json")
+    assert result.exit_code == 0, result.output
+    body = json.loads(result.stdout)
+    assert (body["profile"]["is"], body["against"]) == ("onnx_cpu", "stored")
+    assert body["measurement"]["artifact_bytes"] == (given / "net.onnx").stat().st_size
+    assert bench(given, monkeypatch, "stored", "--against", "net.onnx", "--json").exit_code == 0
+    (given / "stored/measured.onnx").unlink(missing_ok=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_of_one_batch(given, monkeypatch, tmp_path):
+    """It is refused with another, before anything is timed."""
+    import onnx
+
+    model = onnx.load(given / "net.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, tmp_path / "four.onnx")
+    result = bench(given, monkeypatch, str(tmp_path / "four.onnx"))
+    assert result.exit_code == 2
+    assert result.stderr == "bench: The ONNX file takes batches of 4 alone: profile it with batch=4.\n"
 
 
 def test_it_measures(given, monkeypatch):

@@ -112,6 +112,8 @@ CAUSES = {
     "segfaults": "its process was killed by SIGSEGV",
     "is_killed": r"its process was killed by SIGKILL \(out of memory\?\)",
     "exits": "its process ended with exit code 7 and said nothing",
+    "returns_nothing": "^compress returned None: return the network",
+    "returns_two": "^compress returned a tuple: return the network",
     "puts_out_nan": "values that are not finite in 'linear.weight'",
     "changes_shape": r"puts out \(1, 3\), the dense one \(1, 4\)",
     "peeks": "the test split is sealed",

@@ -12,9 +12,11 @@ from click.testing import CliRunner
 
 from slimbench import logs, memory, status
 from slimbench.cli import main
-from slimbench.core import UserError
+from slimbench.core import Record, UserError
+from slimbench.execute import Event, Job
 from slimbench.leases import Leases
 from slimbench.logs import Writer
+from slimbench.progress import PlainView
 
 
 def bench(*args) -> str:
@@ -136,6 +138,29 @@ def test_a_log_is_named_by_the_start_of_an_id(store, prefix):
         store.log(name).touch()
     with pytest.raises(UserError, match=r"No log has an id that starts|2 logs have ids that start"):
         logs.find(store, prefix)
+
+
+def test_logs_that_share_the_start_of_an_id_are_named(store):
+    """With what they are of, as far as a line goes."""
+    for number in range(7):
+        Writer(store.log(f"0{number}")).write("started", label=f"cell {number}")
+    words = r"^7 logs have ids that start with '0', 00 \(cell 0\), 01 \(cell 1\), .* and 2 more: give more of the id\.$"
+    with pytest.raises(UserError, match=words):
+        logs.find(store, "0")
+
+
+def test_a_line_of_a_run_names_the_cell(store, capsys):
+    """By the beginning of its id, also where it is measured: what `bench show` takes."""
+    record = Record("0123456789abcdef", "stripes fake", {}, "failed", reason="it broke")
+    view = PlainView()
+    view.begin("compress", 2)
+    for name, work in ((record.id, {"cell": 1}), ("fedcba9876543210", {"record": record})):
+        view.show(Event("done", Job(name, "stripes fake", work, store.log(name)), record))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("[1/2] 01234567 stripes fake: failed: it broke; about ")
+    assert lines[2] == "[2/2] 01234567 stripes fake: failed: it broke"
+    store.put(record)
+    assert store.find("01234567") == record
 
 
 def test_memory_that_is_left_is_the_containers_where_that_is_less(tmp_path):

@@ -129,7 +129,8 @@ def _suite(
     if profile:
         chosen = replace(chosen, profiles=tuple(discover.make("hardware_profiles", text) for text in profile))
     found = part.of(chosen)
-    mine = tuple(discover.build(name, cls, {}) for name, cls in discover.plugin_methods().items())
+    has = {type(one) for one in own}
+    mine = tuple(discover.build(n, cls, {}) for n, cls in discover.plugin_methods().items() if cls not in has)
     if mine and not methods:
         found = replace(found, arms=found.arms + replace(part, methods=mine).of(chosen).arms)
     return found
@@ -159,8 +160,8 @@ def seeds_of(text: str | None) -> tuple[int, ...]:
             seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         seeds = ()
-    if not seeds:
-        raise UserError(f"Cannot read --seeds {text!r}: write 0,1,2 or n=3.")
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"Cannot read --seeds {text!r}: write 0,1,2 or n=3, none below 0.")
     return seeds
 
 
@@ -174,11 +175,29 @@ def plan(
     from slimbench import listing
 
     prepare(data, plugin)
+    if Path(store).is_file():
+        raise UserError(f"The store {store} is a file: name a folder with --store.")
     known = open_store(store, create=False) if "://" in store or (Path(store) / "records").is_dir() else None
     settings = environment.resolve(precision, device, threads, elsewhere=True)
-    text = listing.planned(_suite(**part), settings, known, as_json=as_json)
+    suite = _suite(**part)
+    _refuse_networks(suite)
+    text = listing.planned(suite, settings, known, as_json=as_json)
     warn(known)
     click.echo(text)
+
+
+def _refuse_networks(suite: Suite) -> None:
+    """Raise UserError for a network that cannot be built; those of suites that ship can."""
+    known = [task for shipped in discover.shipped_suites().values() for task in shipped.tasks]
+    for task in suite.tasks:
+        if task not in known:
+            try:
+                task.build()
+            except UserError:
+                raise
+            except Exception as error:  # a user's own function may raise anything
+                what = f"{type(error).__name__}: {error}"
+                raise UserError(f"The network {task.network!r} cannot be built ({what}): mend it.") from error
 
 
 @main.command()
@@ -399,7 +418,9 @@ def check(
 @click.option(
     "--epochs", type=float, default=None, help="The method's training (else a quarter of the dense schedule)."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, data order and the method.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, data order and the method."
+)
 def compress(
     *,
     data: str | None,
@@ -433,7 +454,9 @@ def compress(
 @click.argument("task")
 @click.option("--network", default=None, help="The task's network (else its default).")
 @click.option("--epochs", type=float, default=None, help="Else the recipe's.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, data order and the method.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, data order and the method."
+)
 def train(
     *,
     data: str | None,
@@ -477,29 +500,45 @@ def _one(task: Any, arms: tuple[Arm, ...], seed: int) -> Suite:
 
 @main.command()
 @click.argument("id")
-@options("store")
+@options("store", "plugin")
 @click.option("--format", "kind", type=click.Choice(["onnx", "pt2"]), required=True, help="Of the file.")
 @click.option(
     "--out", type=click.Path(dir_okay=False), default=None, help="File to write (else ID.onnx or ID.pt2 here)."
 )
-def export(id: str, store: str, kind: Any, out: str | None) -> None:  # noqa: A002  it is an id
-    """Write a compressed network as ONNX or as a torch.export program, once its outputs are seen to be the same."""
+def export(id: str, store: str, plugin: Any, kind: Any, out: str | None) -> None:  # noqa: A002  it is an id
+    """Write a compressed network as ONNX or as a torch.export program, once its outputs are seen to be the same.
+
+    The file, and what is printed, say how to feed it and what it puts out.
+    """
+    from slimbench import artifact, feeding
     from slimbench import export as exporting
+
+    prepare(None, plugin)
 
     opened = Store(store, create=False)
     record = opened.find(id)
     if not record.artifact:
         raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason}).")
     target = Path(out or f"{record.id}.{kind}").absolute()
-    gap = exporting.export(opened.artifact(record.id), kind, target)
+    folder, about = opened.artifact(record.id), dict[str, Any]()
+    try:
+        about = feeding.of_record(record, artifact.verify(folder)["input"])
+        words = feeding.sentence(about)
+    except UserError as error:
+        words = f"how it is fed cannot be said: {error}"
+    gap = exporting.export(folder, kind, target, about=feeding.as_metadata(about))
     click.echo(f"{target}: outputs differ from the stored network's by {gap:.1e} of the largest at most")
+    click.echo(words)
 
 
 @main.command()
 @click.argument("network")
 @options("store", "plugin", "json")
 @click.option(
-    "--profile", multiple=True, default=("cpu",), show_default=True, help='Where, e.g. openvino or "cpu(batch=1)".'
+    "--profile",
+    multiple=True,
+    help='Where, e.g. openvino or "cpu(batch=1)" (else cpu, for a file.onnx onnx_cpu); openvino and those of ONNX '
+    "Runtime take ONNX files, all take the rest.",
 )
 @click.option("--against", default=None, help="Another network, in any of these forms, to be compared with.")
 @click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
@@ -528,7 +567,8 @@ def profile(
 
     prepare(None, plugin)
     torch.set_num_threads(1)  # processes are forked from this one: a pool of threads would not survive
-    profiles = [discover.make("hardware_profiles", text) for text in profile]
+    wanted = profile or (profiling.default_profile(network, against),)
+    profiles = [discover.make("hardware_profiles", text) for text in wanted]
     shape = profiling.shape_of(size)
     with tempfile.TemporaryDirectory() as work:
         given = [text for text in (network, against) if text is not None]

@@ -29,7 +29,9 @@ def options(*names: str) -> Callable[[Any], Any]:
             help="Folder of records, or s3://bucket/prefix.",
         ),
         "data": click.option("--data", default=None, help="Folder of data and weights (else BENCH_DATA)."),
-        "plugin": click.option("--plugin", multiple=True, help="Your own Python file with methods, tasks or profiles."),
+        "plugin": click.option(
+            "--plugin", multiple=True, help="Your own Python file with methods, tasks, profiles or suites."
+        ),
         "device": click.option("--device", default="cpu", show_default=True, help="Where training runs: cpu or cuda."),
         "precision": click.option(
             "--precision", default="auto", show_default=True, help="auto (bf16 where the hardware has it), fp32, bf16."

@@ -16,6 +16,8 @@ from slimbench.remote import open_store
 from slimbench.store import uncollected
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from slimbench.core import MeasurementRecord, Record
     from slimbench.reports.table import Table
 
@@ -62,7 +64,7 @@ def _options(function: Any) -> Any:
         click.option("--pictures", type=click.Path(file_okay=False), default=None, help="Folder for pictures as well."),
         click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write, not the terminal."),
         click.option("--format", "kind", type=kinds, default=None, help=how),
-        options("store"),
+        options("store", "plugin"),
     ):
         function = option(function)
     return function
@@ -81,7 +83,9 @@ def report(**_: str | None) -> None:
 def _tables(what: str, says: str) -> click.Command:
     @click.command(what, help=says)
     @_options
-    def command(store: str, kind: str | None, out: str | None, pictures: str | None) -> None:
+    def command(store: str, plugin: Sequence[str], kind: str | None, out: str | None, pictures: str | None) -> None:
+        for file in plugin:
+            discover.load_plugin(file)
         tell(what, store, kind, out, pictures)
 
     return command

@@ -58,7 +58,8 @@ def compress(
         work, asked = store.work(blank.id), ending or Ending()
         loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), work, say, teacher(cell, store), ending=asked)
         with strided_gradients():
-            smaller = with_sealed_sources(cell.method).compress(model, sealed, cell.budget, loop).cpu().eval()
+            made = with_sealed_sources(cell.method).compress(model, sealed, cell.budget, loop)
+        smaller = network_of(made).cpu().eval()
 
     say({"stage": "evaluate"})
     network = cell.task.deploy(smaller)
@@ -100,6 +101,14 @@ def with_sealed_sources(method: Method) -> Method:
     given = {f.name: getattr(method, f.name) for f in fields(method)}  # type: ignore[arg-type]
     sealed = {name: SealedTask(value) for name, value in given.items() if value in sources(method)}
     return replace(method, **sealed) if sealed else method  # type: ignore[type-var]
+
+
+def network_of(made: object) -> nn.Module:
+    """What a method returned. Raises: UserError where that is no network."""
+    if not isinstance(made, torch.nn.Module):
+        what = "None" if made is None else f"a {type(made).__name__}"
+        raise UserError(f"compress returned {what}: return the network")
+    return made
 
 
 def set_up(settings: Settings) -> None:

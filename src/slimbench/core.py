@@ -169,7 +169,10 @@ class Published:
 
 
 class Task(Protocol):
-    """Data, network, loss, metric and recipe of one task. Implementations are frozen dataclasses."""
+    """Data, network, loss, metric and recipe of one task. Implementations are frozen dataclasses.
+
+    How its networks are fed it may say in ``feeding``, where ``slimbench.feeding`` does not know it.
+    """
 
     name: ClassVar[str]
     family: ClassVar[str]

@@ -18,6 +18,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimbench import misfits
 from slimbench.core import Suite, Task, UserError
 from slimbench.identity import PLUGIN_PREFIX
 
@@ -34,7 +35,7 @@ _plugins: list[types.ModuleType] = []
 
 
 def load_plugin(path: str) -> None:
-    """Import a user's file; its methods, tasks and profiles then count like ours. Raises: UserError."""
+    """Import a user's file; its methods, tasks, profiles and suites then count like ours. Raises: UserError."""
     file = Path(path).expanduser()
     name = f"{PLUGIN_PREFIX}{file.stem}"
     for module in _plugins:
@@ -52,6 +53,11 @@ def load_plugin(path: str) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"The plug-in {file} cannot be imported ({type(error).__name__}: {error}).") from error
+    try:
+        misfits.refuse(module, KINDS)
+    except UserError:
+        del sys.modules[name]
+        raise
     _plugins.append(module)
     found.cache_clear()
 
@@ -87,11 +93,21 @@ def plugin_methods() -> dict[str, type]:
 
 
 @functools.cache
-def suites() -> dict[str, Suite]:
+def shipped_suites() -> dict[str, Suite]:
     """Every suite in ``benchmarks/``, by name: a file's ``suite``, or its ``suites``."""
     modules = list(_modules("benchmarks"))
     given = [suite for module in modules for suite in (getattr(module, "suite", None), *getattr(module, "suites", ()))]
     return {suite.name: suite for suite in given if isinstance(suite, Suite)}
+
+
+def suites() -> dict[str, Suite]:
+    """The suites that ship, then those of users' files, by name. Raises: UserError where two have one name."""
+    every = dict(shipped_suites())
+    for module in _plugins:
+        for suite in misfits.suites_of(module, is_plugin):
+            if every.setdefault(suite.name, suite) is not suite:
+                raise UserError(f"Two suites are called {suite.name!r}: rename the one in {module.__file__}.")
+    return every
 
 
 def suite(name: str) -> Suite:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import tempfile
@@ -15,15 +16,26 @@ from slimbench import artifact
 from slimbench.core import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
+ABOUT = "about.json"  # a .pt2's extra file
 TOLERANCE = 1e-4  # of the largest output, float32: other kernels add in another order
 
 
-def export(folder: Path, kind: Literal["onnx", "pt2"], target: Path, *, quick: bool = False) -> float:
+def export(
+    folder: Path,
+    kind: Literal["onnx", "pt2"],
+    target: Path,
+    *,
+    quick: bool = False,
+    about: Mapping[str, str] | None = None,
+) -> float:
     """Write the network in ``folder`` to ``target`` and return its largest difference, relative to the largest output.
 
     Checked at batch 1 and 5. ``quick``: by the exporter that traces, where that can: see ``traced_onnx``.
+    ``about``: what the file says of itself, an ONNX file in its metadata, a .pt2 in its extra file ``ABOUT``.
     Raises: UserError where outputs differ or the file cannot be written.
     """
     if target.is_dir():
@@ -33,11 +45,12 @@ def export(folder: Path, kind: Literal["onnx", "pt2"], target: Path, *, quick: b
     network = program.module(check_guards=False)
     with tempfile.TemporaryDirectory() as part:
         file = Path(part) / target.name
-        if kind == "pt2":
+        if kind == "onnx" and not (quick and traced_onnx(network, shape, file)):
+            to_onnx(program, shape, file)
+        elif kind == "pt2":
             shutil.copyfile(folder / "program.pt2", file)
-        else:
-            if not (quick and traced_onnx(network, shape, file)):
-                to_onnx(program, shape, file)
+        if about:
+            _tell(file, kind, about)
         gap = 0.0
         for batch in (1, 5):
             inputs = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(batch))
@@ -54,6 +67,18 @@ def export(folder: Path, kind: Literal["onnx", "pt2"], target: Path, *, quick: b
         except OSError as error:
             raise UserError(f"{target} cannot be written ({error.strerror}): name another with --out.") from error
     return gap
+
+
+def _tell(file: Path, kind: Literal["onnx", "pt2"], about: Mapping[str, str]) -> None:
+    """Have a file say something of itself."""
+    if kind == "pt2":
+        torch.export.save(torch.export.load(file), file, extra_files={ABOUT: json.dumps(dict(about))})
+        return
+    import onnx
+
+    model = onnx.load(file)
+    onnx.helper.set_model_props(model, dict(about))
+    onnx.save(model, file)
 
 
 def to_onnx(program: torch.export.ExportedProgram, shape: list[int], file: Path) -> None:

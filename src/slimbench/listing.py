@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from slimbench import again, discover, identity
+from slimbench.core import UserError
 from slimbench.plan import estimate
 from slimbench.plan import plan as plan_cells
 from slimbench.progress import duration
 from slimbench.run import left_to_do
+from slimbench.submission import embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from slimbench.core import MeasurementRecord, Record, Settings, Suite
+    from slimbench.core import Cell, MeasurementRecord, Record, Settings, Suite
     from slimbench.store import Store
 
 
@@ -94,14 +96,29 @@ def planned(suite: Suite, settings: Settings, store: Store | None, *, as_json: b
         for i, c in cells.items()
     ]
     left = estimate(todo.values(), store.summaries() if store and todo else (), store)
+    absent = _absent(todo.values())
     if as_json:
-        return json.dumps({"suite": suite.name, "cells": rows, "left": dataclasses.asdict(left)}, indent=1)
+        body = {"suite": suite.name, "cells": rows, "left": dataclasses.asdict(left), "absent": absent}
+        return json.dumps(body, indent=1)
     line = f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do"
     if len(todo) > left.unknown:
         line += f": about {duration(left.seconds)} of one process and {left.disk_bytes / 1e6:.0f} MB, by earlier cells"
     if left.unknown:
         line += f"; {left.unknown} are like none in the store"
-    return tabulate([list(row.values()) for row in rows], ["id", "cell", "status"]) + f"\n\n{line}"
+    lines = "\n".join([line, *(f"not at hand: {why}" for why in absent.values())])
+    return tabulate([list(row.values()) for row in rows], ["id", "cell", "status"]) + f"\n\n{lines}"
+
+
+def _absent(cells: Iterable[Cell]) -> dict[str, str]:
+    """By task, why its data cannot be had here; those that are installed with us can."""
+    found = {}
+    for task in dict.fromkeys(cell.task for cell in cells):
+        try:
+            if task.name not in embedded():
+                task.size("test")
+        except (UserError, OSError) as error:
+            found[task.name] = str(error)
+    return found
 
 
 def _status(status: str | None, *, is_left: bool) -> str:

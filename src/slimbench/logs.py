@@ -20,6 +20,7 @@ ENDS = ("done", "failed", "stop")
 _PROGRESS_S = 10.0  # a cell trains for days
 _LOOK_S = 0.3
 _TAIL_BYTES = 65536
+_SHOWN = 5  # of the logs that a prefix fits
 
 
 class Writer:
@@ -55,9 +56,14 @@ class Writer:
 def find(store: Store, prefix: str) -> Path:
     """The one log whose id starts with ``prefix``. Raises: UserError where there is none, or several."""
     found = sorted(path for path in (store.root / "logs").glob("*.log") if path.stem.startswith(prefix))
-    if len(found) != 1:
-        what = f"{len(found)} logs have ids that start" if found else "No log has an id that starts"
-        raise UserError(f"{what} with {prefix!r}: `bench status` lists what runs, `bench report` what is done.")
+    if not found:
+        raise UserError(
+            f"No log has an id that starts with {prefix!r}: `bench status` lists what runs, `bench plan SUITE` all ids."
+        )
+    if len(found) > 1:
+        some = ", ".join(f"{path.stem} ({label(path)})" for path in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise UserError(f"{len(found)} logs have ids that start with {prefix!r}, {some}{more}: give more of the id.")
     return found[0]
 
 

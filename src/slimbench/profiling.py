@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from slimbench import artifact, identity, measure
+from slimbench import artifact, discover, identity, measure
 from slimbench.core import UserError
 from slimbench.environment import environment
 from slimbench.fresh import apart
@@ -181,13 +181,24 @@ def profiled(
             raise UserError(f"The profile {label} is unavailable: {reason}.")
         for name, folder in dict.fromkeys((named, other)):
             if (folder / artifact.ONNX).is_file() and not getattr(profile, "takes_onnx", False):
-                raise UserError(f"The profile {label} takes no ONNX files: profile {name} as .pt2, or with openvino.")
+                others = ", ".join(taking_onnx())
+                raise UserError(f"The profile {label} takes no ONNX files: give {name} as .pt2, or one of {others}.")
         try:
             measurement = apart(measure.timed, profile, named[1], other[1], level, anew=False)
         except RuntimeError as error:
             raise UserError(f"{named[0]} cannot be measured by {label}: {_first_line(error)}") from error
         taken.append(Taken(profile, named[0], against[0] if against else "", measurement))
     return taken
+
+
+def taking_onnx() -> list[str]:
+    """Names of the profiles that take ONNX files."""
+    return [name for name, cls in discover.found("hardware_profiles").items() if getattr(cls, "takes_onnx", False)]
+
+
+def default_profile(*networks: str | None) -> str:
+    """What times these where nobody says: PyTorch's, or for ONNX files the one that takes them."""
+    return "onnx_cpu" if any(str(text).endswith(".onnx") for text in networks) else "cpu"
 
 
 def as_json(taken: Taken) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from slimbench.execute import Event
+    from slimbench.execute import Event, Job
 
 
 class View(Protocol):
@@ -57,6 +57,11 @@ def outcome(event: Event) -> str:
     return f"{status}: {result.reason}" if getattr(result, "reason", "") else status
 
 
+def short_id(job: Job) -> str:
+    """Enough of the id of the cell that a job makes, or measures, for `bench show` and others to find it."""
+    return str(getattr(job.work.get("record"), "id", job.id))[:8]
+
+
 class PlainView:
     """One line an event that matters."""
 
@@ -76,7 +81,8 @@ class PlainView:
             self.say(f"{event.job.label}: another runner has it")
         if event.kind in {"done", "failed", "stop"}:
             self.done += 1
-            self.say(f"[{self.done}/{self.total}] {event.job.label}: {outcome(event)}{self._left()}")
+            done = f"[{self.done}/{self.total}] {short_id(event.job)}"
+            self.say(f"{done} {event.job.label}: {outcome(event)}{self._left()}")
 
     def _left(self) -> str:
         """Time left, from this stage's pace so far."""

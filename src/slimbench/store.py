@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from slimbench.leases import Leases
 
 T = TypeVar("T")
+_SHOWN = 5  # of the records that a prefix fits
 _FRESH_S = 600.0  # a part that is younger may be another runner's
 _FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside", "leases", "runners")
 
@@ -196,9 +197,15 @@ class Store:
     def find(self, prefix: str) -> Record:
         """The one record whose id starts with ``prefix``. Raises: UserError where there is none, or several."""
         ids = sorted(path.stem for path in (self.root / "records").glob("*.json") if path.stem.startswith(prefix))
-        if len(ids) != 1:
-            what = f"{len(ids)} records have ids that start" if ids else "No record has an id that starts"
-            raise UserError(f"{what} with {prefix!r}: `bench report` lists the ids.")
+        if not ids:
+            raise UserError(
+                f"No record has an id that starts with {prefix!r}: `bench plan SUITE` lists a suite's ids, and "
+                "`bench report --format csv` those of all that was run."
+            )
+        if len(ids) > 1:
+            labels = ", ".join(f"{name} ({found.label})" for name in ids[:_SHOWN] if (found := self.record(name)))
+            more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+            raise UserError(f"{len(ids)} records have ids that start with {prefix!r}: {labels}{more}; give more of it.")
         record = self.record(ids[0])
         if record is None:
             raise UserError(self.warnings[-1])
