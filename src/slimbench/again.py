@@ -28,7 +28,9 @@ def command(record: Record) -> str:
     if cell.get("inner") or not (specs := _specs(record)):
         return ""
     task, method = specs
-    suites = sorted((suite for suite in discover.shipped_suites().values() if has(suite, record)), key=lambda s: len(s.tasks))
+    suites = sorted(
+        (suite for suite in discover.shipped_suites().values() if has(suite, record)), key=lambda s: len(s.tasks)
+    )
     if not (words := _of_suite(record, suites[0], *specs) if suites else _alone(record, *specs)):
         return ""
     for name in ("device", "precision", "threads"):
