@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 
 import pytest
@@ -42,6 +43,7 @@ def alone(words: list[str]) -> set[str]:
     """Ids of the cells of a command that makes a suite of its own."""
     with pytest.MonkeyPatch.context() as patch:
         found: list[tuple] = []
+        patch.setattr(environment, "resolve", functools.partial(environment.resolve, elsewhere=True))
         patch.setattr(cli, "_run", lambda suite, settings, *_, **__: found.append((suite, settings)))
         with pytest.raises(SystemExit):
             main.commands[words[0]].main(words[1:], standalone_mode=False)
