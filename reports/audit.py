@@ -52,7 +52,7 @@ def records(found: Iterable[Record]) -> list[Problem]:
 
 def _record(record: Record) -> Iterator[str]:
     for quality in (record.quality, record.val_quality):
-        yield from (f"{name} {what}" for name, scores in quality.items() for what in _scores(scores))
+        yield from (f"{name} {what}" for name, scores in quality.items() for what in _scores(scores, name))
         if {"mIoU", "pixel_accuracy"} <= quality.keys():
             yield from _areas(quality["mIoU"], quality["pixel_accuracy"])
     if cost := record.cost:
@@ -64,23 +64,27 @@ def _record(record: Record) -> Iterator[str]:
         yield "ok, but nothing was counted"
 
 
-def _scores(scores: Scores) -> Iterator[str]:
-    """The value is what was divided; a mean over samples has their sum, and others say what each sample adds."""
-    if scores.denominator:
+_DIVIDED = ("top1", "mIoU", "pixel_accuracy", "psnr", "ssim")  # how names of our metrics begin: each is a quotient
+
+
+def _scores(scores: Scores, name: str) -> Iterator[str]:
+    """A quotient is what was divided, and a mean over samples has their sum; a user's own metric may be neither."""
+    samples = unpack(scores.per_sample)
+    is_mean = bool(samples) and len(samples) == scores.denominator
+    if scores.denominator and (is_mean or name.startswith(_DIVIDED)):
         mean = scores.numerator / scores.denominator
         if not any(math.isclose(scores.value, scale * mean, rel_tol=1e-6) for scale in (1, 100)):
             yield f"is {scores.value:g}, and {scores.numerator:g} / {scores.denominator:g} is {mean:g}"
-    samples = unpack(scores.per_sample)
-    if len(samples) == scores.denominator and not math.isclose(
-        sum(samples), scores.numerator, rel_tol=1e-4, abs_tol=1e-6
-    ):
+    if is_mean and not math.isclose(sum(samples), scores.numerator, rel_tol=1e-4, abs_tol=1e-6):
         yield f"has samples that sum to {sum(samples):g}, and says {scores.numerator:g}"
 
 
 def _areas(miou: Scores, accuracy: Scores) -> Iterator[str]:
     """Intersections and unions of each image's classes, summed over the images: what both metrics are made of."""
     n, areas = len(unpack(accuracy.per_sample)), np.array(unpack(miou.per_sample), dtype=np.float64)
-    if not n or len(areas) % (2 * n):
+    if not n or not len(areas):
+        return  # a task of somebody's own that keeps none
+    if len(areas) % (2 * n):
         yield f"mIoU has {len(areas)} areas of {n} images"
         return
     both, either = areas.reshape(n, 2, -1).sum(0)
@@ -141,9 +145,10 @@ class _Known:
             self._seen[ids] = counted, _values(counted)
         return self._seen[ids]
 
-    def timing(self, name: str, profile: str, machine: str) -> Measurement | None:
-        """The last of a record by one profile, at its level, on one machine."""
-        return self._timed.get((name, profile, machine))
+    def timings(self, of: Iterable[Record], profile: str, machine: str) -> list[Measurement]:
+        """The last of each record by one profile, at its level, on one machine; one that several share counts once."""
+        found = [m for record in of if (m := self._timed.get((record.id, profile, machine)))]
+        return list({id(m): m for m in found}.values())
 
     def is_less_better(self, line: Facts) -> bool:
         """By the task of the records behind a line."""
@@ -167,7 +172,7 @@ def _against(facts: Sequence[Facts], known: _Known) -> list[Problem]:
     found += [
         Problem(str(line["claim"]), what)
         for line in about
-        for what in audit_claims.problems(line, known.by_id, known.timing)
+        for what in audit_claims.problems(line, known.by_id, known.timings)
     ]
     return found
 
@@ -216,7 +221,7 @@ def _line(line: Facts, known: _Known) -> Iterator[str]:
     if line.get("area") is not None:
         yield from _area(line, by_id)
     if line.get("measured_speedup") is not None:
-        yield from _speed(line, [m for r in counted if (m := known.timing(r.id, line["profile"], line["machine"]))])
+        yield from _speed(line, known.timings(counted, line["profile"], line["machine"]))
 
 
 def _others(line: Facts, counted: Sequence[Record]) -> Iterator[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slimbench.core import Measurement, Record
 
     Facts = Mapping[str, Any]
-    Timed = Callable[[str, str, str], Measurement | None]  # by record, profile with its level, and machine
+    Timed = Callable[[Sequence[Record], str, str], list[Measurement]]  # by records, profile with level, and machine
 
 _ENOUGH = 3  # seeds; what is counted needs one, and a speed's interval is that of a measurement
 
@@ -88,7 +88,7 @@ def _timings(
     line: Facts, ours: Sequence[Record], theirs: Sequence[Record], timed: Timed
 ) -> tuple[list[float], float, float] | None:
     """Ratios of one way of timing, each against its session's dense network; of two rows their quotient."""
-    sides = [[m for r in side if (m := timed(r.id, line["profile"], line["machine"]))] for side in (ours, theirs)]
+    sides = [timed(side, line["profile"], line["machine"]) for side in (ours, theirs)]
     (mine, low, high), other = _ratios(line["figure"], sides[0]), _ratios(line["figure"], sides[1])
     if not theirs:
         return ([mine], low, high) if sides[0] else None

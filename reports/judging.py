@@ -87,7 +87,12 @@ def _rivals(claim: Claim, row: Row, rows: Iterable[Row]) -> list[Row]:
     if claim.theirs is None:
         return []
     same = _common(claim, row)
-    return [other for other in rows if other is not row and claim.theirs.fits(other) and _common(claim, other) == same]
+    fitting = [o for o in rows if o is not row and claim.theirs.fits(o) and _common(claim, o) == same]
+    newest: dict[str, int] = {}
+    for other in fitting:
+        method = other.first.cell["method"]
+        newest[method["is"]] = max(method["version"], newest.get(method["is"], 0))
+    return [o for o in fitting if o.first.cell["method"]["version"] == newest[o.first.cell["method"]["is"]]]
 
 
 def _common(claim: Claim, row: Row) -> str:
@@ -118,7 +123,8 @@ def _of_row(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[Finding]:
 def missing(each: str, asked: Select, rows: Iterable[Row]) -> list[str]:
     """Values of the field ``each`` that were asked for and that no row has."""
     seen = {row.first.cell["method"].get(each) for row in rows}
-    return [value for value in asked.where.get(each, ()) if value not in seen]
+    wanted = asked.where.get(each, ())
+    return [value for value in ((wanted,) if isinstance(wanted, str) else wanted) if value not in seen]
 
 
 def _mean(row: Row) -> float:
@@ -248,7 +254,7 @@ def decisive(found: Sequence[Finding]) -> Sequence[Finding]:
     newest: dict[str, int] = {}
     for method, version in (told for finding in found for told in finding.versions):
         newest[method] = max(version, newest.get(method, 0))
-    used = [finding for finding in found if all(newest[method] == version for method, version in finding.versions)]
+    used = [f for f in found if all(newest[method] == version for method, version in f.versions)] or found
     for is_fit in (_is_full, _is_timed_in_full, _has_seeds):
         used = [finding for finding in used if is_fit(finding)] or used
     return used

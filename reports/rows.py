@@ -219,18 +219,18 @@ def _told_apart(made: Sequence[Row]) -> list[Row]:
 
 def _named(alike: list[Row]) -> list[Row]:
     fields = [row.first.cell["method"] | _sources(row) for row in alike]
-    names = sorted({name for own in fields for name in own} - {"is", "label", "version", "fidelity"})
-    parting = [name for name in names if len({digest(own.get(name)) for own in fields}) > 1]
+    shared = set.intersection(*(set(own) for own in fields)) - {"is", "label", "version", "fidelity"}
+    parting = [name for name in sorted(shared) if len({digest(own[name]) for own in fields}) > 1]
     if not parting:
         return alike
-    words = [", ".join(f"{name}={own.get(name)}" for name in parting) for own in fields]
+    words = [", ".join(f"{name}={own[name]}" for name in parting) for own in fields]
     return [replace(row, apart=said) for row, said in zip(alike, words, strict=True)]
 
 
 def _sources(row: Row) -> dict[str, str]:
-    """Of a user's files, in six digits."""
+    """Of a user's files, in six digits; records of before do not tell it."""
     users = row.first.cell.get("user")
-    return {"source": digest(users)[:6]} if users else {}
+    return {"source": digest(users)[:6] if users else "not told"}
 
 
 def _objects(record: Record) -> tuple[Any, ...]:
@@ -285,12 +285,15 @@ def column(record: MeasurementRecord) -> Column:
 def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, Any], refused: Mapping[str, Any]) -> Row:
     part.sort(key=lambda r: (r.cell["seed"], r.id))
     dense = {r.cell["seed"]: of_it for r in part if (of_it := by_id.get(r.reference))}
-    measured: dict[Column, tuple[Measurement, ...]] = {}
-    for record in part:
-        for c, measurement in timed.get(record.id, {}).items():
-            measured[c] = (*measured.get(c, ()), measurement)
     why = dict.fromkeys(reason for record in part for reason in refused.get(record.id, ()))
-    return Row(tuple(part), dense, measured, tuple(why))
+    row = Row(tuple(part), dense, {}, tuple(why))
+    measured: dict[Column, tuple[Measurement, ...]] = {}
+    for record in row.counted:
+        for c, measurement in timed.get(record.id, {}).items():
+            known = measured.get(c, ())
+            if not any(measurement is one for one in known):  # seeds of one network share its only timing
+                measured[c] = (*known, measurement)
+    return replace(row, measured=measured)
 
 
 def place(row: Row) -> tuple[Any, ...]:

@@ -117,6 +117,8 @@ def _looks(one: Summary) -> Looks:
             looks[name] = {"marker": _MARKERS[place % len(_MARKERS)], "linestyle": "-"}
         else:
             looks[name] = {"marker": _OPTIONS[int(digest(method["label"]), 16) % len(_OPTIONS)], "linestyle": ":"}
+        if row.apart:
+            looks[name]["marker"] = _OPTIONS[int(digest(name), 16) % len(_OPTIONS)]
         if row.is_control:
             looks[name] |= {"linestyle": "--", "fillstyle": "none", "color": _GREYS[place % len(_GREYS)]}
         else:

@@ -454,6 +454,7 @@ def test_a_task_may_say_itself_how_its_networks_are_fed():
     task = SimpleNamespace(name="mine", network="net", family="sound", any_size=False)
     assert feeding.of(task, (2, 1, 9)).keys() == {"task", "layout", "shape", "any_size"}
     assert feeding.sentence(feeding.of(task, (2, 1, 9))) == "feed it float32 (N, C, H, W), 2 x 1 x 9 pixels"
+    assert feeding.sentence(feeding.of(task, (16000,))) == "feed it 16000"
     task.feeding = {"output": "loudness, (N, 1)"}
     assert feeding.sentence(feeding.of(task, (2, 1, 9))).endswith("; it puts out loudness, (N, 1)")
 

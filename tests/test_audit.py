@@ -145,6 +145,13 @@ def test_a_planted_time_is_found(head):
     assert any("7.77 is printed for" in str(p) for p in audit.tables(changed, RECORDS, TAKEN))
 
 
+def test_a_metric_of_somebodys_own_may_be_no_quotient():
+    """A root of a mean, and an mIoU that keeps no areas."""
+    rmse = Scores(3.0, 900.0, 100.0)
+    bare = {"mIoU": Scores(50.0, 1.0, 2.0), "pixel_accuracy": Scores(50.0, 1.0, 2.0)}
+    assert audit.records([replace(RECORDS[0], quality=q) for q in ({"rmse": rmse}, bare)]) == []
+
+
 def test_areas_of_scenes_are_summed_again():
     """mIoU by the intersections and unions of two images' classes, pixel accuracy by the intersections."""
     areas = pack([3.0, 1.0, 4.0, 2.0, 1.0, 0.0, 2.0, 1.0])  # by image: two intersections, two unions

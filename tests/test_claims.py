@@ -214,6 +214,35 @@ def test_the_newest_version_of_a_method_decides():
     assert judging.decided(both) == "supported"
 
 
+def test_the_newest_rival_is_the_one_to_beat():
+    """What an older version of it reached does not count, and versions that never meet leave a verdict."""
+    older = [
+        replace(r, id=f"{r.id}-0", cell=r.cell | {"method": r.cell["method"] | {"version": 0}})
+        for r in pair(90.0, 95.0)
+        if r.cell["method"]["is"] == "l1_channels"
+    ]
+    (finding,) = judged(BETTER, [*pair(90.0, 88.0), *older])
+    assert finding.verdict == "supported"
+    ours, theirs = (replace_version(r, 9) for r in (finding.row, finding.rival))
+    crossed = [replace(finding, row=ours), replace(finding, rival=theirs)]
+    assert judging.in_words(judging.decided(crossed), crossed).startswith("supported")
+
+
+def replace_version(row, version):
+    """A row as another version of its method would have made it."""
+    method = row.first.cell["method"] | {"version": version}
+    return replace(row, records=tuple(replace(r, cell=r.cell | {"method": method}) for r in row.records))
+
+
+def test_one_value_that_has_to_be_there_is_no_list_of_letters():
+    """``where`` may hold a word alone."""
+    claim = replace(
+        BETTER, ours=Select("etpf", {"function": "GA_Func2"}), theirs=Select("l1_channels"), each="function"
+    )
+    found = judged(claim, [*pair(90.0, 80.0), *of_functions("GA_Func2", top1=90.0)])
+    assert judging.decided(found) == "supported"
+
+
 def of_functions(*names, top1=80.0):
     """Three seeds of each of these pruning functions."""
     return [record(ETPF(function=n), 0.5, s, top1 + WOBBLE[s], 500) for n in names for s in range(3)]

@@ -72,6 +72,13 @@ def test_a_plug_in_that_cannot_be_used_is_refused(tmp_path, inside, plugged, whi
     refused(inside("plan", "quick", "--task", "digits", "--plugin", "bad.py"), words)
 
 
+def test_a_helper_that_compresses_other_things_is_no_method(tmp_path, inside, plugged):
+    """One word of three, and a name, make no plug-in."""
+    codec = 'class Codec:\n    name = "zip"\n\n    def compress(self, data):\n        return data\n'
+    (tmp_path / "good.py").write_text(PLAIN + codec)
+    assert inside("plan", "plain-suite", "--plugin", "good.py").exit_code == 0
+
+
 def test_a_suite_of_the_users_own(tmp_path, inside, plugged):
     """Listed, planned and reported by its name; a method that it has does not join it once more."""
     (tmp_path / "good.py").write_text(PLAIN)

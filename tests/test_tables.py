@@ -26,7 +26,7 @@ from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
 from slimbench.reports import across, audit, latex, render, table, terminal
 from slimbench.reports._text import BOLD, PLAIN
-from slimbench.store import Store
+from slimbench.store import Store, shared
 from slimbench.tasks.texture_digits import TextureDigits
 
 NOISE = (0.1, -0.2, 0.15, 0.0, -0.1, 0.05)
@@ -90,6 +90,37 @@ def test_a_changed_default_parts_rows_by_its_field():
     other = altered(seeds(DCSS(), 89.0, 2), cell={"method": record(DCSS(), 0.5).cell["method"] | {"penalty": 7.0}})
     (main,) = table.tables([*dense(), *seeds(DCSS(), 91.0, 2), *other], [])
     assert {row[0].text for row in main.body[1:]} == {f"dcss [penalty={DCSS().penalty}]", "dcss [penalty=7.0]"}
+
+
+def test_a_field_that_is_newer_than_some_records_parts_nothing():
+    """Its default does nothing; what both tell, and tell otherwise, does."""
+    old = altered(seeds(DCSS(), 91.0, 2), cell={"method": {**record(DCSS(), 0.5).cell["method"]}})
+    old = [
+        replace(r, cell=r.cell | {"method": {k: v for k, v in r.cell["method"].items() if k != "pull"}}) for r in old
+    ]
+    new = [record(DCSS(), 0.25, s, 85.0, 250) for s in range(2)]
+    (main,) = table.tables([*dense(), *old, *new], [])
+    assert {row[0].text for row in main.body[1:]} == {"dcss"}
+
+
+def test_networks_that_missed_are_timed_in_their_own_row_alone():
+    """Numbers of a row, its timings too, are of the seeds that met the budget."""
+    missed = replace(SIX[6], status="off_budget", reason="kept 0.9")
+    found = [missed if r is SIX[6] else r for r in SIX]
+    main, *rest = table.tables(found, taken := [measured(missed)])
+    assert audit.tables([main, *rest], found, taken) == []
+    assert cells(main, "dcss").get("measured speed-up, cpu quick", "") == ""
+
+
+def test_seeds_of_one_network_share_one_timing():
+    """Which is one, not three: published weights are the same in every seed."""
+    alike = [replace(r, artifact="n", reference_artifact="d") for r in seeds(DCSS(), 91.0, 3)]
+    found = [*(replace(r, artifact="d") for r in dense(3)), *alike]
+    taken = shared([measured(alike[0])], {r.id: r for r in found})
+    assert len(taken) == 3
+    main, *rest = table.tables(found, taken)
+    assert audit.tables([main, *rest], found, taken) == []
+    assert [line["measured_seeds"] for line in main.facts if line["method"] == "dcss"] == [1]
 
 
 def test_two_records_of_one_seed_are_no_two_seeds():

@@ -113,7 +113,6 @@ ETPF = Paper(
             "GA_Func2 better than the best of seven seeds at equal widths and retraining (ours: no table is at hand)",
             Select("etpf", {"function": "GA_Func2"}, tasks=("imagenet",)),
             BEST_SEED,
-            each="function",
             place=Select(tasks=("imagenet",)),
             epochs=(90, 30),
             recipe=OURS,

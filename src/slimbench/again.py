@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from slimbench import described, discover, identity
-from slimbench.core import Budget, UserError
+from slimbench.core import Budget, UserError, sources
 from slimbench.environment import held_as
 from slimbench.methods.dense import Dense
 
@@ -35,7 +35,7 @@ def command(record: Record) -> str:
         return ""
     for name in ("device", "precision", "threads"):
         words += [f"--{name}", str(cell["settings"][name])]
-    for file in _plugins(task, method):
+    for file in _plugins(task, method, *sources(method)):
         words += ["--plugin", file]
     held = [f"{name}={value}" for name, value in held_as(record.environment.get("instructions")).items()]
     others = described.other_versions(task, method, cell)
@@ -47,7 +47,7 @@ def _specs(record: Record) -> tuple[Task, Method] | None:
     parts = [record.cell[part] for part in ("task", "method")] if "method" in record.cell else []
     try:
         task, method = map(described.spec, parts)
-    except (KeyError, ValueError, UserError):
+    except (KeyError, TypeError, ValueError, UserError):
         return None
     known = all(
         part.keys() <= identity.describe(one).keys() | _TOLD for part, one in zip(parts, (task, method), strict=True)

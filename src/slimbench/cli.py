@@ -292,7 +292,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
     if not as_json:
         wanted = set(outcome.ids)
         records = [record for record in store.summaries() if record.id in wanted]
-        taken = [m for m in store.timings() if m.cell_id in wanted]
+        taken = [m for m in store.shared_timings() if m.cell_id in wanted]
         click.echo("\n" + render.markdown(table.tables(records, taken)))
         if took := [f"{part} {duration(s)}" for part, s in outcome.seconds.items() if s >= 0.1]:
             click.echo(f"Took {', '.join(took)}.")
@@ -520,13 +520,14 @@ def export(id: str, store: str, plugin: Any, kind: Any, out: str | None) -> None
     if not record.artifact:
         raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason}).")
     target = Path(out or f"{record.id}.{kind}").absolute()
-    folder, about = opened.artifact(record.id), dict[str, Any]()
+    folder, about = opened.artifact(record.id), dict[str, str]()
+    shape = artifact.verify(folder)["input"]
     try:
-        about = feeding.of_record(record, artifact.verify(folder)["input"])
-        words = feeding.sentence(about)
-    except UserError as error:
+        told = feeding.of_record(record, shape)
+        words, about = feeding.sentence(told), feeding.as_metadata(told)
+    except (UserError, TypeError, ValueError, RuntimeError) as error:  # a task's own words may be anything
         words = f"how it is fed cannot be said: {error}"
-    gap = exporting.export(folder, kind, target, about=feeding.as_metadata(about))
+    gap = exporting.export(folder, kind, target, about=about)
     click.echo(f"{target}: outputs differ from the stored network's by {gap:.1e} of the largest at most")
     click.echo(words)
 

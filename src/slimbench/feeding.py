@@ -18,6 +18,7 @@ _PUTS_OUT = {  # by family
     "segmentation": "scores by class and pixel, (N, classes, H, W)",
     "super resolution": "the enlarged RGB image, (N, 3, scale * H, scale * W), values in [0, 1] but for overshoot",
 }
+_IMAGE = 3  # channels, height, width
 _AS_IT_IS = {"super resolution": ((0.0,) * 3, (1.0,) * 3)}  # families whose inputs are not normalised
 
 
@@ -25,18 +26,15 @@ def of(task: Task, shape: Sequence[int]) -> dict[str, Any]:
     """What is known: layout, shape, range of values, mean and std (of values in that range), output, classes.
 
     Args:
-        shape: (C, H, W) of one image that the network was stored for.
+        shape: of one input that the network was stored for, (C, H, W) of an image.
 
     What a task says itself in ``feeding``, a mapping, goes before what its mean, std, family and class names tell.
 
     """
-    colours = {1: "grey", 3: "RGB"}.get(shape[0], "")
-    told: dict[str, Any] = {
-        "task": identity.task_label(task),
-        "layout": ", ".join(filter(None, ("float32 (N, C, H, W)", colours))),
-        "shape": list(shape),
-        "any_size": task.any_size,
-    }
+    told: dict[str, Any] = {"task": identity.task_label(task), "shape": list(shape), "any_size": task.any_size}
+    if len(shape) == _IMAGE:
+        colours = {1: "grey", 3: "RGB"}.get(shape[0], "")
+        told["layout"] = ", ".join(filter(None, ("float32 (N, C, H, W)", colours)))
     known = _AS_IT_IS.get(task.family, (None, None))
     mean, std = (getattr(task, name, value) for name, value in zip(("mean", "std"), known, strict=True))
     if mean and std:
@@ -68,9 +66,9 @@ def as_metadata(told: Mapping[str, Any]) -> dict[str, str]:
 
 def sentence(told: Mapping[str, Any]) -> str:
     """For people, in one line."""
-    channels, height, width = told["shape"]
-    size = f"{height} x {width} pixels" + (" or another size" if told["any_size"] else "")
-    words = [f"feed it {told['layout']}, {channels} x {size}"]
+    size = " x ".join(map(str, told["shape"])) + (" pixels" if "layout" in told else "")
+    layout = ", ".join(filter(None, (told.get("layout"), size)))
+    words = [f"feed it {layout}" + (" or another size" if told["any_size"] else "")]
     if "mean" in told:
         low, high = told["range"]
         words.append(f"values in [{low:g}, {high:g}] as (x - {_figures(told['mean'])}) / {_figures(told['std'])}")

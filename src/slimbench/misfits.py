@@ -18,7 +18,7 @@ _TAKES = {
     "tasks": {"batch": ("split", "indices", "rng"), "evaluate": ("model", "split"), "deploy": ("model",)},
     "hardware_profiles": {"measure": ("artifact", "reference", "level"), "unavailable": ()},
 }
-_MEANT = 1 / 3  # of what a kind has: so much tells that a class is meant to be one
+_MEANT = 0.5  # of what a kind has: so much tells that a class is meant to be one
 
 
 def refuse(module: types.ModuleType, kinds: Mapping[str, Sequence[str]]) -> None:
