@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from slimbench.identity import digest
+from slimbench.reports.rows import newest
 from slimbench.statistics import ENOUGH_SEEDS, Difference, paired, student, student_t
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ class Finding:
     @property
     def versions(self) -> tuple[tuple[str, int], ...]:
         """Of the methods that it compares."""
-        methods = [row.first.cell["method"] for row in (self.row, self.rival) if row]
-        return tuple((method["is"], method["version"]) for method in methods)
+        return tuple(_version(row) for row in (self.row, self.rival) if row)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -88,11 +88,14 @@ def _rivals(claim: Claim, row: Row, rows: Iterable[Row]) -> list[Row]:
         return []
     same = _common(claim, row)
     fitting = [o for o in rows if o is not row and claim.theirs.fits(o) and _common(claim, o) == same]
-    newest: dict[str, int] = {}
-    for other in fitting:
-        method = other.first.cell["method"]
-        newest[method["is"]] = max(method["version"], newest.get(method["is"], 0))
-    return [o for o in fitting if o.first.cell["method"]["version"] == newest[o.first.cell["method"]["is"]]]
+    last = newest(map(_version, fitting)).items()
+    return [other for other in fitting if _version(other) in last]
+
+
+def _version(row: Row) -> tuple[str, int]:
+    """The method by its declared name, and its version."""
+    method = row.first.cell["method"]
+    return method["is"], method["version"]
 
 
 def _common(claim: Claim, row: Row) -> str:
@@ -251,10 +254,8 @@ def _lacking(used: Sequence[Finding]) -> list[str]:
 
 def decisive(found: Sequence[Finding]) -> Sequence[Finding]:
     """Of those of the newest versions: of full recipes, of level full, and of enough seeds, where there are any."""
-    newest: dict[str, int] = {}
-    for method, version in (told for finding in found for told in finding.versions):
-        newest[method] = max(version, newest.get(method, 0))
-    used = [f for f in found if all(newest[method] == version for method, version in f.versions)] or found
+    last = newest(told for finding in found for told in finding.versions).items()
+    used = [finding for finding in found if last >= set(finding.versions)] or found
     for is_fit in (_is_full, _is_timed_in_full, _has_seeds):
         used = [finding for finding in used if is_fit(finding)] or used
     return used

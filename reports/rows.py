@@ -165,6 +165,14 @@ class Row:
         return f"{method['label']}{version}" + (f" [{self.apart}]" if self.apart else "")
 
 
+def newest(versions: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Of names with their versions, the last of each name."""
+    found: dict[str, int] = {}
+    for name, version in versions:
+        found[name] = max(version, found.get(name, version))
+    return found
+
+
 _FIELDS = ("macs", "params", "nonzero", "bytes")
 _fields = operator.attrgetter(*_FIELDS)
 

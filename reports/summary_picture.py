@@ -12,6 +12,7 @@ from slimbench import discover
 from slimbench.identity import digest
 from slimbench.reports import _text
 from slimbench.reports.pictures import SAID, by_trust, handles, is_disturbed
+from slimbench.reports.rows import newest
 from slimbench.reports.summary import LEFT, reached
 from slimbench.reports.table import title
 from slimbench.statistics import student
@@ -106,10 +107,8 @@ def _looks(one: Summary) -> Looks:
     """
     looks: dict[str, dict[str, str]] = {}
     methods = {line.facts["method"]: line.row for line in one.compressed}
-    newest: dict[str, int] = {}
-    for row in methods.values():
-        method = row.first.cell["method"]
-        newest[method["label"]] = max(method["version"], newest.get(method["label"], 0))
+    told = [row.first.cell["method"] for row in methods.values()]
+    last = newest((method["label"], method["version"]) for method in told)
     for name, row in sorted(methods.items(), key=lambda item: (item[1].is_control, item[0])):
         method = row.first.cell["method"]
         place = _known({method["is"]}, row.is_control).index(method["is"])
@@ -123,7 +122,7 @@ def _looks(one: Summary) -> Looks:
             looks[name] |= {"linestyle": "--", "fillstyle": "none", "color": _GREYS[place % len(_GREYS)]}
         else:
             looks[name]["color"] = _COLOURS[place % len(_COLOURS)]
-        if method["version"] < newest[method["label"]]:
+        if method["version"] < last[method["label"]]:
             looks[name]["fillstyle"] = "bottom"
     return looks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slimbench import discover, environment
+from slimbench import discover, environment, misfits
 from slimbench.core import MissingDataError, UserError
 from slimbench.store import Store
 
@@ -53,8 +53,7 @@ def _plugins() -> list[Finding]:
 
 def is_frozen(cls: type) -> bool:
     """Whether a class is a frozen dataclass that needs no arguments."""
-    parameters = getattr(cls, "__dataclass_params__", None)
-    return bool(getattr(parameters, "frozen", False)) and not discover.without_default(cls)
+    return misfits.is_frozen(cls) and not discover.without_default(cls)
 
 
 def _data(tasks: tuple[Task, ...]) -> list[Finding]:

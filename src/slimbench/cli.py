@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from slimbench import __version__, cli_nightly, cli_report, cli_runs, cli_site, discover, environment
-from slimbench.cli_options import options, prepare, warn
+from slimbench.cli_options import load, options, prepare, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.remote import open_store
 from slimbench.store import Store
@@ -322,7 +322,7 @@ def show(
     from slimbench import listing
     from slimbench.reports import notes
 
-    prepare(None, plugin)
+    load(plugin)
     opened = open_store(store, create=False)
     record = opened.find(id)
     if layers:

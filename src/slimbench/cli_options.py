@@ -67,5 +67,10 @@ def prepare(data: str | None, plugin: Sequence[str]) -> None:
     if os.getcwd() not in sys.path:  # a user's module:function is looked for where the user stands  # noqa: PTH109
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))  # noqa: PTH109
+    load(plugin)
+
+
+def load(plugin: Sequence[str]) -> None:
+    """The user's files, for what needs no data."""
     for file in plugin:
         discover.load_plugin(file)

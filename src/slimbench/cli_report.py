@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slimbench import discover
-from slimbench.cli_options import options, warn
+from slimbench.cli_options import load, options, warn
 from slimbench.cli_site import site
 from slimbench.core import UserError
 from slimbench.remote import open_store
@@ -84,8 +84,7 @@ def _tables(what: str, says: str) -> click.Command:
     @click.command(what, help=says)
     @_options
     def command(store: str, plugin: Sequence[str], kind: str | None, out: str | None, pictures: str | None) -> None:
-        for file in plugin:
-            discover.load_plugin(file)
+        load(plugin)
         tell(what, store, kind, out, pictures)
 
     return command

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import UserError
+from slimbench.store import some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ ENDS = ("done", "failed", "stop")
 _PROGRESS_S = 10.0  # a cell trains for days
 _LOOK_S = 0.3
 _TAIL_BYTES = 65536
-_SHOWN = 5  # of the logs that a prefix fits
 
 
 class Writer:
@@ -61,9 +61,8 @@ def find(store: Store, prefix: str) -> Path:
             f"No log has an id that starts with {prefix!r}: `bench status` lists what runs, `bench plan SUITE` all ids."
         )
     if len(found) > 1:
-        some = ", ".join(f"{path.stem} ({label(path)})" for path in found[:_SHOWN])
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise UserError(f"{len(found)} logs have ids that start with {prefix!r}, {some}{more}: give more of the id.")
+        labels = some([path.stem for path in found], lambda name: label(store.log(name)))
+        raise UserError(f"{len(found)} logs have ids that start with {prefix!r}, {labels}: give more of the id.")
     return found[0]
 
 

@@ -44,7 +44,7 @@ def _why_not(cls: type, kind: str, names: Sequence[str]) -> str:
     what = kind.removesuffix("s").replace("_", " ")
     if missing := [name for name in ("name", *names) if not hasattr(cls, name)]:
         return f"is no {what}: it lacks {', '.join(missing)}"
-    if not getattr(getattr(cls, "__dataclass_params__", None), "frozen", False):
+    if not is_frozen(cls):
         return "is no frozen dataclass: put @dataclass(frozen=True) on it"
     if not re.fullmatch(r"[A-Za-z_]\w*", vars(cls)["name"]):
         return f"has the name {vars(cls)['name']!r}, which nobody can type: use letters, digits and underscores"
@@ -52,6 +52,11 @@ def _why_not(cls: type, kind: str, names: Sequence[str]) -> str:
         if not _takes(inspect.getattr_static(cls, function), len(arguments)):
             return f"cannot be called: write def {function}({', '.join(('self', *arguments))})"
     return _of_card(cls.card) if kind == "methods" else ""  # type: ignore[attr-defined]
+
+
+def is_frozen(cls: type) -> bool:
+    """Whether a class is a frozen dataclass."""
+    return bool(getattr(getattr(cls, "__dataclass_params__", None), "frozen", False))
 
 
 def _takes(function: object, count: int) -> bool:

@@ -33,9 +33,14 @@ if TYPE_CHECKING:
     from slimbench.leases import Leases
 
 T = TypeVar("T")
-_SHOWN = 5  # of the records that a prefix fits
 _FRESH_S = 600.0  # a part that is younger may be another runner's
 _FOLDERS = ("records", "measurements", "artifacts", "work", "logs", "aside", "leases", "runners")
+
+
+def some(ids: Sequence[str], label: Callable[[str], str], shown: int = 5) -> str:
+    """The first of several ids in words, each with its label, and how many more there are."""
+    more = f" and {len(ids) - shown} more" if len(ids) > shown else ""
+    return ", ".join(f"{name} ({label(name)})" for name in ids[:shown]) + more
 
 
 def shared(measurements: Sequence[MeasurementRecord], made: Mapping[str, Standing | Record]) -> list[MeasurementRecord]:
@@ -203,9 +208,8 @@ class Store:
                 "`bench report --format csv` those of all that was run."
             )
         if len(ids) > 1:
-            labels = ", ".join(f"{name} ({found.label})" for name in ids[:_SHOWN] if (found := self.record(name)))
-            more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-            raise UserError(f"{len(ids)} records have ids that start with {prefix!r}: {labels}{more}; give more of it.")
+            labels = some(ids, lambda name: found.label if (found := self.record(name)) else "corrupt")
+            raise UserError(f"{len(ids)} records have ids that start with {prefix!r}: {labels}; give more of it.")
         record = self.record(ids[0])
         if record is None:
             raise UserError(self.warnings[-1])
