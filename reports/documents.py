@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from slimbench import discover
 from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.core import UserError
+from slimbench.files import write_whole
 from slimbench.reports import audit, cards, papers, quoted, render, summary, summary_picture
-from slimbench.store import Store, write_whole
+from slimbench.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ import psutil
 
 from slimbench import discover
 from slimbench.core import Budget, Card, Split, Task, Trainer, UserError
-from slimbench.store import StoreFullError
+from slimbench.files import StoreFullError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from conftest import ROOT
 from made import record
-from slimbench import again, cli, discover, environment, identity
+from slimbench import again, cli_run, discover, environment, identity
 from slimbench.cli import main
 from slimbench.core import Budget, Recipe
 from slimbench.methods.dense import Dense
@@ -34,7 +34,7 @@ def planned(command: str) -> set[str]:
     assert words[:2] == ["bench", "run"]
     given = main.commands["run"].make_context("run", words[2:]).params
     names = ("suite", "everything", "method", "task", "keep", "seeds", "profile")
-    suite = cli._suite(**{name: given[name] for name in names})
+    suite = cli_run.suite_of(**{name: given[name] for name in names})
     settings = environment.resolve(given["precision"], given["device"], given["threads"], elsewhere=True)
     return {identity.cell_id(cell) for cell in plan(suite, settings)}
 
@@ -44,7 +44,7 @@ def alone(words: list[str]) -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         found: list[tuple] = []
         patch.setattr(environment, "resolve", functools.partial(environment.resolve, elsewhere=True))
-        patch.setattr(cli, "_run", lambda suite, settings, *_, **__: found.append((suite, settings)))
+        patch.setattr(cli_run, "_run", lambda suite, settings, *_, **__: found.append((suite, settings)))
         with pytest.raises(SystemExit):
             main.commands[words[0]].main(words[1:], standalone_mode=False)
     ((suite, settings),) = found
@@ -70,9 +70,9 @@ def test_every_cell_of_every_suite_can_be_named(suite):
     """By the labels of its task and method, which hold words in brackets, lists and blanks."""
     for arm in suite.arms:
         for method in arm.methods:
-            assert cli._named("methods", identity.label(method), arm.methods) == (method,)
+            assert cli_run.named("methods", identity.label(method), arm.methods) == (method,)
     for task in suite.tasks:
-        assert cli._named("tasks", identity.label(task), suite.tasks) == (task,)
+        assert cli_run.named("tasks", identity.label(task), suite.tasks) == (task,)
 
 
 def test_every_task_and_method_of_every_suite_can_be_typed():

@@ -243,7 +243,7 @@ def test_killed_while_saving(folder, monkeypatch, error):
 
 def test_a_full_disk_while_saving_is_said_in_words(folder, monkeypatch):
     """Not the end of the process, and nothing is left."""
-    from slimbench.store import StoreFullError
+    from slimbench.files import StoreFullError
 
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from conftest import FAKES
 from slimbench import baseline as baselines
-from slimbench import bisecting, cli, executors, locking, submission
+from slimbench import bisecting, cli, cli_run, executors, locking, submission
 from slimbench.core import Settings
 from slimbench.local import Local
 from slimbench.methods.etpf import course
@@ -35,7 +35,7 @@ def typed(inside):
 def started(monkeypatch):
     """What would be run: suite, settings, options, store."""
     seen: list = []
-    monkeypatch.setattr(cli, "_run", lambda *given, as_json: seen.extend([*given, as_json]) or 0)
+    monkeypatch.setattr(cli_run, "_run", lambda *given, as_json: seen.extend([*given, as_json]) or 0)
     return seen
 
 

@@ -18,8 +18,9 @@ import pytest
 
 from slimbench import schema
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError, pack
+from slimbench.files import StoreFullError, size_bytes, whole_folder, write_whole
 from slimbench.identity import digest
-from slimbench.store import Store, StoreFullError, size_bytes, whole_folder, write_whole
+from slimbench.store import Store
 
 COST = Cost(1000, 100, 90, 80, 50, 400, (("add", 0.25), ("relu", 0.125)))
 RECORD = Record(

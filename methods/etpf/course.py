@@ -18,10 +18,10 @@ from tabulate import tabulate
 
 from slimbench import identity
 from slimbench.core import Cell, UserError
+from slimbench.files import write_whole
 from slimbench.methods.etpf import evolution, functions, space
 from slimbench.reports.evolution import draw
 from slimbench.run import run_inside
-from slimbench.store import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

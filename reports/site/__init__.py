@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import UserError
+from slimbench.files import whole_folder
 from slimbench.identity import digest
 from slimbench.reports import audit
 from slimbench.reports.site import curves
 from slimbench.reports.site.pages import Site
-from slimbench.store import whole_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from slimbench.core import UserError
-from slimbench.store import whole_folder, write_whole
+from slimbench.files import whole_folder, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench import discover, environment
 from slimbench.core import UserError
+from slimbench.files import whole_folder, write_whole
 from slimbench.identity import digest
-from slimbench.store import whole_folder, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -10,7 +10,12 @@ import sys
 
 if __name__ == "__main__":
     from slimbench import environment, identity
-    from slimbench.cli import _suite, prepare
+    from slimbench.cli import prepare
+
+    try:
+        from slimbench.cli_run import suite_of
+    except ImportError:  # where it was before 29 November 2026
+        from slimbench.cli import _suite as suite_of  # type: ignore[attr-defined, no-redef]
     from slimbench.plan import plan
     from slimbench.progress import PlainView
     from slimbench.run import Options, run_inside
@@ -20,7 +25,7 @@ if __name__ == "__main__":
     prepare(None, asked["plugins"])
     seeds = ",".join(str(seed) for seed in sorted(set(asked["wanted"].values())))
     part = {"suite": asked["suite"], "task": asked["task"], "method": asked["method"], "seeds": seeds}
-    suite = _suite(everything=False, keep=(), profile=(), **part)
+    suite = suite_of(everything=False, keep=(), profile=(), **part)
     cells = [
         c for c in plan(suite, environment.resolve(**asked["settings"])) if identity.cell_label(c) in asked["wanted"]
     ]

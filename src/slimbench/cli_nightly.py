@@ -50,7 +50,7 @@ def _aside(text: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from slimbench.store import write_whole
+    from slimbench.files import write_whole
 
     try:
         write_whole(path.absolute(), text)

@@ -140,7 +140,7 @@ def draw(folder: str, records: list[Record], measurements: list[MeasurementRecor
 
 def write(text: str, out: str) -> None:
     """Write a file whole. Raises: UserError."""
-    from slimbench.store import write_whole
+    from slimbench.files import write_whole
 
     try:
         write_whole(Path(out).absolute(), text)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from slimbench.core import UserError
-from slimbench.store import full
+from slimbench.files import full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench import discover, identity
 from slimbench.core import UserError
-from slimbench.store import write_whole
+from slimbench.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from slimbench import artifact
 from slimbench.core import UserError
+from slimbench.files import whole_folder
 from slimbench.leases import Leases
-from slimbench.store import whole_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

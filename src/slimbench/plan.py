@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from slimbench import identity
 from slimbench.core import Arm, Budget, Cell, Settings, Suite, UserError
-from slimbench.store import size_bytes
+from slimbench.files import size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -17,9 +17,10 @@ import tempfile
 from pathlib import Path
 
 from slimbench.core import MeasurementRecord, Record, UserError
+from slimbench.files import whole_folder, write_whole
 from slimbench.leases import BEAT_S, PATIENCE_S, Leases
 from slimbench.objects import Objects
-from slimbench.store import Store, whole_folder, write_whole
+from slimbench.store import Store
 
 _KINDS = ("records", "measurements")
 

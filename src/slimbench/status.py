@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from slimbench import logs
+from slimbench.files import file_system_s, modified_s
 from slimbench.leases import PATIENCE_S, Leases
 from slimbench.progress import duration
-from slimbench.store import file_system_s, modified_s
 
 if TYPE_CHECKING:
     from slimbench.store import Store

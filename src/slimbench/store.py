@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import functools
 import gc
@@ -23,14 +22,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from slimbench import schema
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError
+from slimbench.files import file_system_s, modified_s, write_whole
 from slimbench.identity import digest, remembered
 from slimbench.index import Index
+from slimbench.leases import Leases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from slimbench.index import Standing
-    from slimbench.leases import Leases
 
 T = TypeVar("T")
 _FRESH_S = 600.0  # a part that is younger may be another runner's
@@ -58,10 +58,6 @@ def shared(measurements: Sequence[MeasurementRecord], made: Mapping[str, Standin
             others = (name for name in alike[of_it.artifact, of_it.reference_artifact] if (m.id, name) not in own)
             found += [replace(m, cell_id=name, reference_id=made[name].reference) for name in others]
     return found
-
-
-class StoreFullError(UserError):
-    """The disk is full: nothing that was stored is lost, and nothing half-written is left."""
 
 
 class UnknownFieldError(TypeError):
@@ -120,8 +116,6 @@ class Store:
 
     def leases(self, what: str) -> Leases:
         """Those of a new runner."""
-        from slimbench.leases import Leases
-
         return Leases(self.root, what)
 
     def has_network(self, cell_id: str) -> bool:
@@ -303,64 +297,6 @@ def uncollected() -> Iterator[None]:
 
 def _kind(record: Record | MeasurementRecord) -> str:
     return "records" if isinstance(record, Record) else "measurements"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part. Raises: StoreFullError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise full(error, path) from error
-
-
-def full(error: OSError, path: Path) -> OSError | StoreFullError:
-    """``StoreFullError`` for a full disk or quota, otherwise the error itself."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StoreFullError(
-            f"The disk that holds {path.parent} is full: free some space and run the same command again."
-        )
-    return error
-
-
-@contextlib.contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
-    """A folder to fill that takes its final name only when it is complete; an older one is replaced."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
-    try:
-        yield part
-        shutil.rmtree(final, ignore_errors=True)
-        part.rename(final)
-    except OSError as error:
-        raise full(error, final) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def file_system_s(folder: Path) -> float:
-    """What time it is for the file system that holds ``folder``, in seconds: this machine's clock may differ."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return os.fstat(file.fileno()).st_mtime
-
-
-def modified_s(path: Path) -> float:
-    """When a file was changed last, by its file system's clock; long ago for one that is gone."""
-    try:
-        return path.lstat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def size_bytes(folder: Path) -> int:
-    """Bytes on disk below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 # ----------------------------------------------------------------------------------------- JSON -> dataclasses

@@ -27,8 +27,8 @@ from torch import Generator, Tensor, nn
 from slimbench import seeding
 from slimbench.core import Batch, Recipe, Settings, Spent, Split, Step, Task, UserError
 from slimbench.ending import EndedError, Ending
+from slimbench.files import full
 from slimbench.sealed import SealedTask
-from slimbench.store import full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

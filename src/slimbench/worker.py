@@ -20,8 +20,9 @@ from slimbench import devices, discover, memory
 from slimbench.compress import compress
 from slimbench.core import UserError
 from slimbench.ending import EndedError, Ending
+from slimbench.files import StoreFullError
 from slimbench.measure import measure
-from slimbench.store import Store, StoreFullError
+from slimbench.store import Store
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -1,0 +1,78 @@
+"""Files and folders that are written whole or not at all, and clocks that only their file system tells."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimbench.core import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class StoreFullError(UserError):
+    """The disk is full: nothing that was stored is lost, and nothing half-written is left."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never a part. Raises: StoreFullError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise full(error, path) from error
+
+
+def full(error: OSError, path: Path) -> OSError | StoreFullError:
+    """``StoreFullError`` for a full disk or quota, otherwise the error itself."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StoreFullError(
+            f"The disk that holds {path.parent} is full: free some space and run the same command again."
+        )
+    return error
+
+
+@contextlib.contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A folder to fill that takes its final name only when it is complete; an older one is replaced."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
+    try:
+        yield part
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+    except OSError as error:
+        raise full(error, final) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def file_system_s(folder: Path) -> float:
+    """What time it is for the file system that holds ``folder``, in seconds: this machine's clock may differ."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
+def modified_s(path: Path) -> float:
+    """When a file was changed last, by its file system's clock; long ago for one that is gone."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes on disk below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
