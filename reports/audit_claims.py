@@ -81,7 +81,7 @@ def _seeds(line: Facts, ours: Sequence[Record], theirs: Sequence[Record]) -> tup
 def _values(figure: str, found: Sequence[Record]) -> dict[int, float]:
     if figure == "quality":
         return {r.cell["seed"]: next(iter(r.quality.values())).value for r in found if r.quality}
-    return {r.cell["seed"]: float(r.spent.peak_bytes) for r in found if r.spent.peak_bytes}
+    return {r.cell["seed"]: float(r.spent.added_bytes) for r in found if r.spent.added_bytes}
 
 
 def _timings(

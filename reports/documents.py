@@ -96,8 +96,7 @@ def _claims(source: _Source) -> str:
     claims, evidence = papers.overview(PAPERS, records, measurements)
     if problems := audit.tables([claims, evidence], records, measurements):
         raise UserError(f"What papers claim fails its audit: {'; '.join(map(str, problems[:5]))}.")
-    said = "A verdict needs the whole 95 % interval on one side of the criterion, and three seeds"
-    made = f"{said}. Criteria and sources: `bench report papers --store {source.name}`."
+    made = f"{papers.NEEDS}. Criteria and sources: `bench report papers --store {source.name}`."
     folded = summary.folded("What each record says of them", render.grid(evidence))
     return f"{render.grid(claims)}\n\n{made}\n\n{folded}"
 

@@ -154,7 +154,7 @@ def _by_seed(figure: Figure, row: Row) -> dict[int, float]:
     if figure == "quality":
         return row.scores
     if figure == "training memory":
-        return {r.cell["seed"]: float(r.spent.peak_bytes) for r in row.counted if r.spent.peak_bytes}
+        return {r.cell["seed"]: float(r.spent.added_bytes) for r in row.counted if r.spent.added_bytes}
     name = figure.partition(" ")[0]
     shares = {r.cell["seed"]: getattr(r.cost, name) / getattr(r.dense_cost, name) for r in row.counted}
     return {seed: 100 * (1 - share) for seed, share in shares.items()}
@@ -279,9 +279,9 @@ def in_words(verdict: Verdict, found: Sequence[Finding]) -> str:
         return verdict
     used = decisive(found)
     limits = ["reduced recipe"] if used[0].reduced else []
-    seeds = [finding.seeds for finding in used if finding.seeds is not None]
-    if seeds and min(seeds) < ENOUGH_SEEDS:
-        limits.append(f"indicative: {min(seeds)} seed{'s' * (min(seeds) > 1)}")
+    seeds = min(finding.estimate.n for finding in used)
+    if seeds < ENOUGH_SEEDS:
+        limits.append(f"indicative: {seeds} seed{'s' * (seeds > 1)}")
     if any(finding.column for finding in used):
         limits.append("by measurements of stored networks")
     if lacking := _lacking(used):

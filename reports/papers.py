@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     Groups = Mapping[str, Sequence[Row]]
 
-_UNITS = {"macs removed": "%", "params removed": "%"}  # else times
+NEEDS = (
+    "A verdict needs the whole interval on one side of the criterion, and three seeds, whose 95 % Student-t interval "
+    "it is; one is enough for a speed, whose interval is its measurement's, and for a count, where it is the range"
+)
+_UNITS = {
+    "macs removed": "%",
+    "params removed": "%",
+    "speed": "times as fast",
+    "memory": "times (theirs / ours)",
+    "training memory": "times (theirs / ours)",
+}
 
 
 def tables(
@@ -121,7 +131,7 @@ def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fi
         for f in facts
     ]
     captions = (
-        "A verdict needs the whole 95 % interval on one side of the criterion, and three seeds; below six: indicative.",
+        f"{NEEDS}; below six: indicative.",
         "It is of our runs: where fidelity says re-derived, a gap says nothing about the authors' numbers.",
     )
     compact = ("claim", "verdict", "claimed", "passes when", "source", "fidelity")
@@ -200,10 +210,10 @@ def _ours(f: Mapping[str, Any]) -> str:
 def _unit(finding: Finding) -> str:
     if finding.claim.figure == "quality":
         return "dB" if next(iter(finding.row.first.quality)).startswith("psnr") else "points"
-    return _UNITS.get(finding.claim.figure, "times")
+    return _UNITS[finding.claim.figure]
 
 
-_OURS = "ours, 95 % interval (n)"
+_OURS = "ours, interval (n)"
 _SHOWN: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "claim": itemgetter("claim"),
     "where": itemgetter("where"),
@@ -227,6 +237,6 @@ def _captions(told: Sequence[Finding]) -> tuple[str, ...]:
         "params removed": "removed: share of the dense network's that is gone",
         "speed": "speed: their latency / ours, each against the dense network of its own session",
         "memory": "memory: their peak / ours, likewise; its interval holds how far the sessions' dense peaks differ",
-        "training memory": "training memory: their cell's peak / ours",
+        "training memory": "training memory: theirs / ours, of the most that a cell took beyond its loaded data",
     }
     return tuple(dict.fromkeys(f"{kinds[finding.claim.figure]}." for finding in told))

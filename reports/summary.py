@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LEFT = {"macs": "MACs", "params": "params", "prunable_nonzero": "weights"}
 
+_WITHIN = 0.5  # per cent points of what was asked for: it rounds to that
 SEEN = "Quality by method and share that is left: means over seeds, 95 % intervals, and the dense network's as a line"
 FOLDED = "Differences with their intervals, reasons, and the records behind every number"
 
@@ -131,9 +132,14 @@ def _asked(line: Line) -> str:
 
 
 def reached(line: Line) -> str:
-    """Mean ± sd (n), and where the budget was missed by what."""
-    text = _text.quality(line.facts)
-    return text if line.row.is_met or not text else f"{text}, kept {100 * line.facts['kept']:.1f} %"
+    """Mean ± sd (n), and what was kept where the share that was asked for, as a whole per cent, says otherwise."""
+    text, asked = _text.quality(line.facts), 100 * line.facts["keep_asked"]
+    if not text:
+        return ""
+    shares = sorted(100 * record.kept(line.facts["resource"]) for record in line.row.counted)
+    least, most = f"{shares[0]:.1f}", f"{shares[-1]:.1f}"
+    as_asked = line.row.is_met and all(abs(share - asked) < _WITHIN for share in shares)
+    return text if as_asked else f"{text}, kept {least if least == most else f'{least} to {most}'} %"
 
 
 def _entry(line: Line | None) -> Entry:

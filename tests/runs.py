@@ -60,7 +60,7 @@ def timeless(store: Store) -> dict[str, Record]:
             r,
             seconds=0.0,
             finished="",
-            spent=replace(r.spent, seconds=0.0, peak_bytes=None),
+            spent=replace(r.spent, seconds=0.0, peak_bytes=None, added_bytes=None),
             environment={k: v for k, v in r.environment.items() if k != "commit"},
         )
         for r in store.records()

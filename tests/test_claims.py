@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from made import DENSE_COST, measured, record
 from slimbench.benchmarks.papers.claims import DASS, GPP, HEADLINE, PAPERS, RESCONV
-from slimbench.core import Budget, Recipe
+from slimbench.core import Budget, Recipe, Spent
 from slimbench.discover import found as plugins
 from slimbench.methods import dass, gpp
 from slimbench.methods.dense import Dense
@@ -165,6 +165,17 @@ def test_memory_of_two_seeds_decides_nothing():
     assert words == "supported (indicative: 3 seeds; by measurements of stored networks)"
     elsewhere = judged(claim, *peaked((50, 100), (100, 100), seeds=1))
     assert judging.decisive([*elsewhere, *enough]) == enough, "one seed yields to three"
+
+
+def test_memory_of_training_is_without_what_the_process_holds():
+    """Python and the data are in both peaks, which hides a method that takes three times as much."""
+    claim = replace(BETTER, theirs=Select("dense"), within="heading", figure="training memory", least=1 / 1.5)
+    told = {"resconv": Spent(peak_bytes=600, added_bytes=300), "dense": Spent(peak_bytes=400, added_bytes=100)}
+    records = [replace(r, spent=told.get(r.cell["method"]["is"], r.spent)) for r in pair(90.0, 88.0)]
+    (one,) = judged(claim, records)
+    assert (one.verdict, one.estimate.mean) == ("not supported", pytest.approx(1 / 3))
+    older = [replace(r, spent=replace(r.spent, added_bytes=None)) for r in records]
+    assert judged(claim, older) == [], "they do not tell"
 
 
 def test_a_reduced_recipe_is_marked_and_yields_to_a_full_one():

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from conftest import ROOT
-from made import NOTHING, measured, record
+from made import DENSE_COST, NOTHING, measured, record
 from slimbench import again, discover
 from slimbench.benchmarks import _arms
 from slimbench.benchmarks.papers.claims import PAPERS
@@ -27,6 +27,7 @@ from slimbench.store import Store
 from slimbench.tasks.digits import Digits
 from slimbench.tasks.texture_digits import TextureDigits
 
+FIFTH_LEFT = replace(DENSE_COST, prunable_nonzero=DENSE_COST.prunable_nonzero // 5)
 HALF, FIFTH = Budget(0.5, epochs=8), Budget(0.2, "prunable_nonzero", epochs=8)
 SUITE = Suite(
     "one", "One", (Digits(),), Dense(), (Arm((DCSS(), L1Channels()), (HALF,)), Arm((MagnitudeWeights(),), (FIFTH,)))
@@ -45,7 +46,7 @@ def records():
         *(record(Dense(), seed=s, top1=90.0 + s) for s in (0, 1)),
         *(record(DCSS(), seed=s, top1=88.0 + s, macs=500, budget=HALF) for s in (0, 1)),
         record(L1Channels(), status="failed", reason="killed by SIGKILL", budget=HALF, **NOTHING),
-        record(MagnitudeWeights(), top1=87.0, budget=FIFTH),
+        record(MagnitudeWeights(), top1=87.0, budget=FIFTH, cost=FIFTH_LEFT),
         record(DCSS(), top1=11.0, budget=HALF, task=TextureDigits()),
         record(DCSS(), top1=12.0, budget=HALF, task=Digits(recipe=Recipe(epochs=1))),
         record(DCSS(), top1=13.0, budget=Budget(0.5, epochs=1)),
@@ -117,6 +118,9 @@ def test_a_budget_that_was_missed_is_said_and_not_drawn_beside_others():
     (grid,) = summary.tables(one)
     assert grid.body[0][1].text == "88.50 ± 0.71 (2), kept 90.0 %"
     assert "dcss 0.5 macs: 88.50 ± 0.71 (2), kept 90.0 %" in summary_picture.described(one)
+    whole = [replace(r, cost=replace(r.cost, macs=macs)) for r, macs in zip(records()[2:4], (476, 505), strict=True)]
+    (grid,) = summary.tables(shown([*records()[:2], *whole, met]))
+    assert grid.body[0][1].text == "88.50 ± 0.71 (2), kept 47.6 to 50.5 %", "whole layers meet a budget from afar"
     with_it = summary_picture.svg(shown([*records()[:4], met]))
     assert with_it.count("<use ") > summary_picture.svg(one).count("<use ")
 

@@ -49,7 +49,8 @@ def gpu():
         sealed = compress.with_sealed_sources
         patch.setattr(compress, "with_sealed_sources", lambda method: Pretending(sealed(method)))
         patch.setattr(compress, "judged", lambda network, settings: compress.contextlib.nullcontext(network))
-        patch.setattr(train, "peak_bytes", lambda device: 0)
+        patch.setattr(train.Loop, "watch_memory", lambda self: None)
+        patch.setattr(train.Loop, "memory_spent", lambda self: {})
         patch.setattr(train.Loop, "autocast", lambda self: compress.contextlib.nullcontext())
         patch.setattr(compress, "set_up", lambda settings: None)
         patch.setattr(torch.nn.Parameter, "__new__", parameter)

@@ -195,7 +195,39 @@ def test_meters():
     assert (trainer.spent.steps, trainer.spent.examples) == (9, 144)
     assert trainer.spent.seconds > 0
     assert trainer.spent.peak_bytes > 1e6
-    assert trainer.epochs_left == pytest.approx(8.5)
+    assert trainer.spent.added_bytes is None or 0 <= trainer.spent.added_bytes < trainer.spent.peak_bytes
+
+
+def test_memory_is_what_training_added():
+    """Not what the process held before, nor what it held and let go; the most of a machine is both."""
+    let_go = torch.ones(50_000_000)
+    del let_go
+    trainer = loop()
+    trainer.watch_memory()
+    held: list[torch.Tensor] = []
+    trainer.fit(network(), 1, name="fit", before_step=lambda step: held.append(torch.ones(1_000_000)))
+    if trainer.spent.added_bytes is None:
+        pytest.skip("this system does not forget a process's highest memory")
+    assert 23e6 <= trainer.spent.added_bytes < 200e6 <= trainer.spent.peak_bytes
+
+
+def test_memory_of_a_process_that_was_killed_counts(tmp_path, monkeypatch):
+    """Its successor takes less, and starts with the checkpoint's."""
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+
+    def large(step):
+        if step.index == 3:
+            raise Killed
+        return torch.ones(50_000_000)
+
+    first, second = loop(work=tmp_path), loop(work=tmp_path)
+    with pytest.raises(Killed):
+        first.fit(network(), 1, name="fit", before_step=large)
+    second.fit(network(), 1, name="fit")
+    if first.spent.added_bytes is None:
+        pytest.skip("this system does not forget a process's highest memory")
+    assert second.spent.steps == 6
+    assert second.spent.added_bytes >= first.spent.added_bytes > 190e6
 
 
 def test_held_out_part_is_apart_and_fixed():

@@ -58,7 +58,7 @@ DCSS = Paper(
         Claim(
             "the search takes little enough memory for segmentation",
             DCSS_V1,
-            "its cell peaks at most at 1.5 times the dense network's training (the threshold is ours)",
+            "at most 1.5 times the memory of the dense network's training, data aside (the threshold is ours)",
             Select("dcss", SEARCHED, family="segmentation"),
             Select("dense"),
             within="heading",

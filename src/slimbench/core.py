@@ -476,7 +476,9 @@ class Spent:
         dense_epochs: passes that made the inherited weights (0 from scratch; None: published, unknown).
         search_epochs, compression_epochs: passes that the method itself took.
         offline: work done once, outside any cell, e.g. an evolution: how much and how it is amortised.
-        seconds: in ``fit``. peak_bytes: largest resident (CPU) or allocated (CUDA) memory.
+        seconds: in ``fit``.
+        peak_bytes: the most memory that was resident in the process (CPU) or allocated (CUDA).
+        added_bytes: the most beyond what was held before the work began, the data loaded; None: not known.
 
     """
 
@@ -487,6 +489,7 @@ class Spent:
     steps: int = 0
     seconds: float = 0.0
     peak_bytes: int | None = None
+    added_bytes: int | None = None
     offline: str = ""
 
 

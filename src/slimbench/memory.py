@@ -1,12 +1,14 @@
-"""How much memory this machine has left, and what one cell may take of it."""
+"""How much memory this machine has left, what one cell may take of it, and what a training took."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
+import sys
 from pathlib import Path
 
 import psutil
+import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -42,3 +44,46 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, (RuntimeError, OSError)) and any(word in str(error) for word in words)
     )
+
+
+class Taken:
+    """Memory of this process, or what is allocated on its GPU, from the moment that this is made."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Forget the highest so far, where the system can."""
+        self._device = device
+        self._before = _highest(device)
+        self._rest = _held(device) if _forgotten(device) else None
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was held so far, also before: what a machine must have."""
+        return max(self._before, _highest(self._device))
+
+    @property
+    def added_bytes(self) -> int | None:
+        """The most since, beyond what was held at first; None where that cannot be told."""
+        return None if self._rest is None else max(0, _highest(self._device) - self._rest)
+
+
+def _highest(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _held(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes(None)
+
+
+def _forgotten(device: torch.device) -> bool:
+    """Whether the system let the highest so far be forgotten."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True

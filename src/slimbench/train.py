@@ -15,7 +15,6 @@ import copy
 import io
 import json
 import math
-import resource
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from slimbench import seeding
 from slimbench.core import Batch, Recipe, Settings, Spent, Split, Step, Task, UserError
 from slimbench.ending import EndedError, Ending
 from slimbench.files import full
+from slimbench.memory import Taken
 from slimbench.sealed import SealedTask
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 60.0
 _REPORT_SECONDS = 0.5
+_PEAKS = ("peak_bytes", "added_bytes")
 _LOOKED_AT_PIXELS = 2**20  # of a batch that is only looked at: 6 images of 360 x 480
 
 
@@ -73,6 +74,7 @@ class Loop:
     own: nn.Module | None = None  # a method's own network, unpruned, where it makes one
     _parent: Loop | None = None  # of a loop on another task: their epochs are one allowance
     _others: list[Loop] = field(default_factory=list)  # on other tasks
+    _taken: Taken | None = None
     _fits: int = 0
     _saved: dict[int, int] = field(default_factory=dict)  # fit -> step of its newest checkpoint
 
@@ -94,9 +96,24 @@ class Loop:
         """Training here and on other tasks."""
         every = [self.spent, *(other.spent_in_all for other in self._others)]
         sums = ("search_epochs", "compression_epochs", "examples", "steps", "seconds")
-        peaks = [spent.peak_bytes for spent in every if spent.peak_bytes is not None]
         totals: dict[str, Any] = {name: sum(getattr(spent, name) for spent in every) for name in sums}
-        return replace(self.spent, **totals, peak_bytes=max(peaks, default=None))
+        totals |= {name: _most(getattr(spent, name) for spent in every) for name in _PEAKS}
+        return replace(self.spent, **totals)
+
+    def watch_memory(self) -> None:
+        """Count what is added from here on: once, with the data loaded where the network is trained."""
+        if self._taken:
+            return
+        if self._parent:
+            self._parent.watch_memory()
+            self._taken = self._parent._taken
+            return
+        self.task.batch("train", torch.zeros(1, dtype=torch.long, device=self.device), None)
+        self._taken = Taken(self.device)
+
+    def memory_spent(self) -> dict[str, Any]:
+        """Fields of ``Spent``: the most of this process and of those that it continues."""
+        return {name: _most((getattr(self.spent, name), getattr(self._taken, name))) for name in _PEAKS}
 
     def elsewhere(self, task: Task) -> Loop:
         """The same loop on another task, its test split sealed as well. Its passes are passes over its own train."""
@@ -172,6 +189,7 @@ class Loop:
             raise ValueError("label smoothing is declared in the task's recipe, for all methods alike")
         fit = self._fits
         self._fits += 1
+        self.watch_memory()
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         groups = (
             list(params) if params is not None else [{"params": [p for p in model.parameters() if p.requires_grad]}]
@@ -365,7 +383,7 @@ class _Meter:
             examples=loop.spent.examples + examples,
             steps=loop.spent.steps + (step is not None),
             seconds=loop.spent.seconds + now - self.booked,
-            peak_bytes=peak_bytes(loop.device),
+            **loop.memory_spent(),
             **{self.phase: passes},
         )
         self.booked = now
@@ -417,12 +435,9 @@ def fine_tuning(recipe: Recipe) -> Recipe:
     return replace(recipe, lr=recipe.fine_tune_lr)
 
 
-def peak_bytes(device: torch.device) -> int:
-    """Largest memory so far: allocated on CUDA, resident in this process elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+def _most(values: Iterable[int | None]) -> int | None:
+    """The largest of those that are known."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def _plain(value: Any) -> Any:
