@@ -141,4 +141,4 @@ def test_bench_show_layers(stored, store, monkeypatch):
     assert '"name": "conv1", "kind": "Conv2d"' in show("resnet8", "--json").stdout
     refused = show("gone")
     assert refused.exit_code == 2
-    assert refused.stderr == "bench: The cell gone has no network (ok: it is gone).\n"
+    assert f"bench: The network of gone is not in {store.root}, which may hold records alone: the" in refused.stderr

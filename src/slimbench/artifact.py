@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from slimbench.core import Record
+    from slimbench.store import Store
+
 PROGRAM, ONNX = "program.pt2", "network.onnx"
 _FILES = (PROGRAM, "weights.safetensors")
 # every entry that a program of ours has; torch's loader unpickles some others
@@ -114,6 +117,19 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 
     verify(folder)
     return load_file(folder / "weights.safetensors")
+
+
+def of_record(store: Store, record: Record) -> Path:
+    """The folder of a cell's network. Raises: UserError where it never had one, or where the store has it no more."""
+    if not record.artifact:
+        raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason}).")
+    folder = store.artifact(record.id)
+    if not folder.is_dir():
+        raise UserError(
+            f"The network of {record.id} is not in {store.root}, which may hold records alone: "
+            f"the command that `bench show {record.id}` prints makes it again."
+        )
+    return folder
 
 
 def verify(folder: Path) -> dict[str, Any]:

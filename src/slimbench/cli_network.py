@@ -55,11 +55,11 @@ def _layers(store: Store, record: Any, *, as_json: bool) -> str:
     import dataclasses
     import json
 
-    from slimbench import layers
+    from slimbench import artifact, layers
 
-    folders = [store.artifact(i) for i in (record.id, record.reference) if i and store.artifact(i).is_dir()]
-    if not record.artifact or folders[:1] != [store.artifact(record.id)]:
-        raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason or 'it is gone'}).")
+    folders = [artifact.of_record(store, record)]
+    if record.reference and store.artifact(record.reference).is_dir():
+        folders.append(store.artifact(record.reference))
     ours, *dense = layers.measured(*folders)
     if as_json:
         return "\n".join(json.dumps(dataclasses.asdict(layer)) for layer in ours)
@@ -85,10 +85,9 @@ def export(id: str, store: str, plugin: Any, kind: Any, out: str | None) -> None
 
     opened = Store(store, create=False)
     record = opened.find(id)
-    if not record.artifact:
-        raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason}).")
+    folder = artifact.of_record(opened, record)
     target = Path(out or f"{record.id}.{kind}").absolute()
-    folder, about = opened.artifact(record.id), dict[str, str]()
+    about: dict[str, str] = {}
     shape = artifact.verify(folder)["input"]
     try:
         told = feeding.of_record(record, shape)

@@ -85,11 +85,9 @@ def _stored(what: str, store: str) -> Path:
             f"of a record in the store {store}."
         )
     opened = Store(store, create=False)
-    record = opened.find(what)
-    if not record.artifact:
-        raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason}).")
-    artifact.verify(opened.artifact(record.id))
-    return opened.artifact(record.id)
+    folder = artifact.of_record(opened, opened.find(what))
+    artifact.verify(folder)
+    return folder
 
 
 def _of_onnx(path: Path, shape: Shape | None, work: Path) -> Path:
