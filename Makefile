@@ -65,13 +65,15 @@ evidence: env
 	$(call part,segmentation-reduced-rewound --seeds n=6)
 	$(call part,super_resolution-reduced-rewound --seeds n=6)
 
-# a store for each commit: an interrupted night goes on, and no record of another commit is taken for tonight's
-NIGHT := nightly/$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo none)
+# a store for each commit, and for each way that sources differ from it: an interrupted night goes on, and no record of other code is
+# taken for tonight's
+NIGHT = nightly/$(shell $(BIN)/python -c 'from slimbench.environment import commit; print(commit() or "none")')
 # in float32, held to AVX2: so one baseline is good for every x86 machine, to the bit
-NIGHTLY := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/bench run nightly --precision fp32 --store $(NIGHT)
+NIGHTLY = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/bench run nightly --precision fp32 --store $(NIGHT)
 
-# a cell that fails is status 1 here, and a finding there
+# a cell that fails is status 1 here, and a finding there; whatever else ends the run ends the night
 nightly: env
+	rm -f nightly/summary.md nightly/junit.xml
 	$(NIGHTLY) || [ $$? -eq 1 ]
 	$(BIN)/bench check --baseline baselines/nightly.json --store $(NIGHT) --summary nightly/summary.md --junit nightly/junit.xml
 

@@ -82,6 +82,39 @@ def test_what_cannot_be_told_is_status_2_and_an_error(bench):
     assert len(list(ElementTree.parse("junit.xml").getroot().iter("error"))) == 1
 
 
+def test_an_empty_store_is_no_good_night(bench):
+    """The run broke before its first cell: a failure, no warning."""
+    roll(bench, put("store", nights.night()))
+    Store("empty")
+    assert check(bench, "empty").exit_code == 1
+    (failure,) = ElementTree.parse("junit.xml").getroot().iter("failure")
+    assert "none of the baseline's 6 cells was made" in failure.get("message")
+
+
+@pytest.mark.parametrize(("macs", "status"), [(1000, 2), (900, 1)])
+def test_a_summary_that_cannot_be_written_hides_no_regression(bench, macs, status):
+    """It is said in a sentence, and the other file is written."""
+    roll(bench, put("store", nights.night()))
+    files = ["--summary", "absent/summary.md", "--junit", "junit.xml"]
+    result = bench("check", "--baseline", "base.json", "--store", put("head", nights.night(macs=macs)), *files)
+    assert result.exit_code == status
+    assert "bench: absent/summary.md cannot be written" in result.stderr
+    assert Path("junit.xml").exists()
+
+
+def test_odd_characters_break_neither_file(bench):
+    """A method's last word may be a terminal's colours, half a character, two lines, a tag or a table's bar."""
+    roll(bench, put("store", nights.night()), "a|b <b>")
+    reason = "\x1b[31mred\x1b[0m\n\udc80 <b> a|b"
+    head = [replace(r, status="failed", reason=reason, cost=None, quality={}) for r in nights.night()[:1]]
+    assert check(bench, put("head", [*head, *nights.night()[1:]])).exit_code == 1
+    (failure,) = ElementTree.parse("junit.xml").getroot().iter("failure")
+    assert failure.get("message") == "ok became failed: \ufffd[31mred\ufffd[0m \ufffd <b> a|b"
+    summary = Path("summary.md").read_text()
+    assert "\ufffd[31mred\ufffd[0m \ufffd &lt;b> a\\|b" in summary
+    assert "(a\\|b &lt;b>)" in summary
+
+
 def test_a_night_that_was_trained_otherwise_cannot_be_told(bench):
     """Every id would differ, which is no regression: one finding says what to run. A baseline that does not say is."""
     roll(bench, put("store", nights.night()))

@@ -7,12 +7,15 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 import nights
+from commands import BENCH
 from conftest import HERE
 from slimbench import baseline, bisecting
 from slimbench.artifact import sha256
@@ -76,6 +79,65 @@ def test_commits_that_cannot_be_tested_are_skipped(repository):
         bisecting.first_bad(where, "no-such-commit", commits[-1], exits("1"))
 
 
+def test_where_the_good_one_is_bad_too_nobody_is_blamed(repository):
+    """Other packages, or another machine, made it worse: git would blame the first commit after it."""
+    where, commits = repository
+    for otherwise, words in (("1", "is not right here today"), ("125 if n == 0 else 1", "cannot be judged")):
+        with pytest.raises(UserError, match=f"{commits[0]} {words}"):
+            bisecting.first_bad(where, commits[0], commits[-1], exits(otherwise))
+
+
+def test_a_git_hook_changes_nothing(repository, tmp_path, monkeypatch):
+    """Git tells a hook's commands where they are, whatever folder they are in: the caller's checkout is not touched."""
+    where, commits = repository
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(where), str(other)], check=True)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert bisecting.root(where) == where.resolve()
+    assert bisecting.first_bad(where, commits[0], commits[-1], exits("n >= 5"))[0] == commits[5]
+    assert (other / "number").read_text() == "7"
+    assert not (other / ".git/BISECT_LOG").exists()
+
+
+SLEEPS = """
+import os, time
+from pathlib import Path
+Path(os.environ["BENCH_MARKS"]).write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+def test_what_is_terminated_leaves_nothing(repository, tmp_path):
+    """Neither git, nor a step and its training, nor the worktree."""
+    where, commits = repository
+    (where / "src/slimbench").mkdir(parents=True)
+    (where / "src/slimbench/__init__.py").write_text(SLEEPS)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (("add", "."), ("commit", "-qm", "sleeps")):
+        subprocess.run(["git", *who, *words], cwd=where, check=True)
+    baseline.of(nights.night(), "a test").write(tmp_path / "base.json")
+    marks = tmp_path / "pid"
+    words = ("bisect", nights.PROXY, "--baseline", str(tmp_path / "base.json"), "--good", commits[0])
+    env = os.environ | {"BENCH_MARKS": str(marks)}
+    with subprocess.Popen([BENCH, *words], cwd=where, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert becomes(lambda: marks.exists() and marks.read_text())
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert becomes(lambda: not psutil.pid_exists(int(marks.read_text())))
+    listed = subprocess.run(["git", "worktree", "list"], cwd=where, capture_output=True, text=True).stdout
+    assert len(listed.splitlines()) == 1
+
+
+def becomes(is_so) -> bool:
+    """Whether it does within two minutes."""
+    ends = time.monotonic() + 120
+    while not is_so() and time.monotonic() < ends:
+        time.sleep(0.1)
+    return bool(is_so())
+
+
 @pytest.mark.parametrize(("status", "words"), [(0, "not worse than the baseline"), (125, "cannot be judged")])
 def test_what_is_not_bad_is_not_looked_for(repository, status, words):
     """Git would believe it, and blame the last commit."""
@@ -92,21 +154,27 @@ def test_a_step_that_breaks_blames_nobody(repository, tmp_path):
         bisecting.first_bad(where, commits[0], commits[-1], bisecting.command(step))
 
 
+BUSY = replace(nights.record(0), status="failed", reason="stopped after its time limit of 9 s", cost=None, quality={})
+
+
 def test_a_steps_judgement(tmp_path):
-    """Good, bad, cannot be tested; any change is enough where that is asked."""
+    """Good, bad, cannot be tested; any change is enough where that is asked, but for what a busy machine did."""
     baseline.of(nights.night(), "a test").write(tmp_path / "base.json")
     step = bisecting.Step(str(tmp_path / "base.json"), nights.PROXY, "nightly", "")
-    worse, same, part, other = (
+    worse, same, part, other, busy, none = (
         Store(put(str(tmp_path / name), records))
         for name, records in {
             "worse": nights.night(macs=900),
             "same": nights.night(),
             "part": nights.night()[1:],
             "other": nights.night(noise=1),
+            "busy": [*nights.night()[1:], BUSY],
+            "none": [],
         }.items()
     )
-    assert [bisecting.judged(step, s) for s in (worse, same, part, other)] == [1, 0, 125, 0]
-    assert [bisecting.judged(replace(step, any_change=True), s) for s in (same, part, other)] == [0, 125, 1]
+    assert [bisecting.judged(step, s) for s in (worse, same, part, other, none)] == [1, 0, 125, 0, 125]
+    any_change = [bisecting.judged(replace(step, any_change=True), s) for s in (same, part, other, busy)]
+    assert any_change == [0, 125, 1, 125]
 
 
 def test_other_instructions_blame_nobody(tmp_path):

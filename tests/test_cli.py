@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -41,6 +42,18 @@ def copied(ran, tmp_path) -> Store:
 def cell(store: Store, method: str) -> str:
     (found,) = (r.id for r in store.records() if r.cell["method"]["is"] == method)
     return found
+
+
+def test_a_bug_is_no_cell_that_failed(inside, monkeypatch):
+    """Python's own status is 1, and a night goes on after that one; the traceback is shown."""
+    from slimbench import listing
+
+    for error in (RuntimeError("a bug"), EOFError("a bug")):
+        monkeypatch.setattr(listing, "listing", Mock(side_effect=error))
+        result = inside("list")
+        assert result.exit_code == 70
+        assert result.stderr.startswith("Traceback")
+        assert result.stderr.endswith("Error: a bug\n")
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,43 @@ def test_processors_that_tell_other_things(cpuinfo, monkeypatch):
     monkeypatch.setattr(platform, "processor", lambda: "i386")
     assert environment.cpu_design() == ""
     assert environment.cpu_name() == "i386"
+
+
+def test_a_checkout_that_was_edited_says_how(tmp_path, monkeypatch):
+    """Another edit is another commit; a text that no number hangs on is none, and a hook does not matter."""
+    for name, value in {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "src").mkdir()
+    engine, page, new = tmp_path / "src/engine.py", tmp_path / "page.md", tmp_path / "src/new.py"
+    for file in (engine, page):
+        file.write_text("1")
+    for words in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm 1"):
+        subprocess.run(["git", *words.split()], cwd=tmp_path, env=environment.without_git(), check=True)
+    clean = environment.commit_in(tmp_path)
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    page.write_text("2")
+    assert environment.commit_in(tmp_path) == clean
+    said = set()
+    for file in (engine, new):
+        for text in ("22", "33"):
+            file.write_text(text)
+            said.add(environment.commit_in(tmp_path))
+    engine.unlink()
+    said.add(environment.commit_in(tmp_path))
+    assert len(said) == 5
+    assert all(re.fullmatch(f"{clean}-dirty-[0-9a-f]{{8}}", one) for one in said)
+    monkeypatch.setenv("GIT_DIR", str(Path(__file__).parents[1] / ".git"))
+    assert environment.commit_in(tmp_path) in said
+
+
+def test_a_night_has_a_store_for_its_code(tmp_path):
+    """Which is named as records name their commit, so that another edit starts from nothing; old verdicts go first."""
+    (tmp_path / "python").write_text("#!/bin/sh\necho $2 | grep -q environment.import.commit && echo code\n")
+    (tmp_path / "python").chmod(0o755)
+    command = ["make", "-n", "nightly", f"BIN={tmp_path}"]
+    told = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout
+    assert told.count("--store nightly/code ") == 2
+    assert told.index("rm -f nightly/summary.md") < told.index("bench run")
 
 
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="these instructions are x86's")

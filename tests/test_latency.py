@@ -110,6 +110,70 @@ def test_a_busy_machine_makes_no_baseline(kept, store):
         latency.calibrate(profile, [store.artifact(nights.record(0).id)], 1, lambda text: None)
 
 
+def untimed(monkeypatch, *, heads: bool, bases: bool, tries: int = 99):
+    """Sessions in which head's networks, the baseline's, or both, cannot be timed so many times."""
+    real, failed = latency.sessions, []
+
+    def sessions(profile, head, base):
+        if (heads if head != base else bases) and len(failed) < tries:
+            failed.append(head)
+            raise UserError(f"{head.name} cannot be timed by clockwork: no such operator")
+        return real(profile, head, base)
+
+    monkeypatch.setattr(latency, "sessions", sessions)
+
+
+def test_a_network_that_cannot_be_timed_is_a_regression(kept, store, monkeypatch):
+    """Where the baseline's can, and at the second try too; what was found before it is not lost."""
+    untimed(monkeypatch, heads=True, bases=False)
+    said, text = verdict(kept, store, "compressed", 10.0)
+    assert said == "regression"
+    assert "no such operator" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [({"bases": True}, "nor can"), ({"bases": False, "tries": 1}, "second try")]
+)
+def test_what_cannot_be_timed_at_all_or_once_cannot_be_told(kept, store, monkeypatch, given, words):
+    """No network's fault, or not for sure."""
+    untimed(monkeypatch, heads=True, **given)
+    said, text = verdict(kept, store, "compressed", 10.0)
+    assert said == "cannot tell"
+    assert words in text
+
+
+def test_a_second_look_that_fails_confirms_nothing(kept, store, monkeypatch):
+    """And hides no other finding."""
+    real, looked = latency.look, []
+
+    def look(*networks):
+        looked.append(networks)
+        if len(looked) == 2:
+            raise UserError("it broke")
+        return real(*networks)
+
+    monkeypatch.setattr(latency, "look", look)
+    said, text = verdict(kept, store, "compressed", 20.0)
+    assert said == "cannot tell"
+    assert text.endswith("then it broke")
+
+
+def test_a_profile_that_is_not_at_hand_cannot_tell(kept, store):
+    """Its plug-in was not loaded; other profiles, and scores, were judged all the same."""
+    said, text = verdict(kept, store, "compressed", 10.0, "no_such_profile")
+    assert said == "cannot tell"
+    assert "Unknown hardware profile 'no_such_profile'" in text
+
+
+def test_a_store_without_the_network_cannot_tell(kept, store):
+    """It was not copied along: no regression."""
+    base, file, put = kept
+    (head,) = baseline.newest([put("compressed", 10.0)])
+    shutil.rmtree(store.artifact(head.id))
+    (found,) = latency.compare(base, [head], store, file, say=lambda text: None)
+    assert (found.verdict, found.text) == ("cannot tell", f"the network is not in {store.root}")
+
+
 def test_one_look_is_no_alarm():
     """The second must agree."""
     slow, fine, doubtful = Look(0.2), Look(0.0), Look(0.2, "a load")

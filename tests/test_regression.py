@@ -88,6 +88,14 @@ def test_a_cell_that_was_not_made_cannot_be_told():
     assert verdicts(night()[:-1], night())["run"] == {"fine"}
 
 
+def test_a_night_that_made_nothing_is_no_good_night():
+    """The run broke, whatever it said itself; another suite's records are none of the baseline's."""
+    for head in ([], [replace(one, label=f"other {one.label}") for one in night()]):
+        found = [f for f in compare(newest(night()), newest(head), is_same_machine=True) if f.kind == "run"]
+        assert [(f.what, f.verdict) for f in found] == [("cells", "regression")]
+        assert "none of the baseline's 6 cells was made" in found[0].text
+
+
 def test_records_of_another_commit_cannot_be_told():
     """A store that was filled yesterday says nothing of today's code."""
     made = [replace(one, environment=one.environment | {"commit": "yesterday"}) for one in night()]

@@ -6,8 +6,10 @@ their counts and scores, or how fast the first seed's network is beside the base
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,14 +61,16 @@ class Step:
 def first_bad(repository: Path, good: str, bad: str, command: list[str]) -> tuple[str, str]:
     """The first commit after ``good`` at which the command, run in a worktree, exits with 1, and git's own report.
 
-    Raises: UserError where it does not exit so at ``bad``, or where git finds none, since commits do not exist or those
-    that matter could not be tested.
+    Raises: UserError where it does not exit so at ``bad``, nor with 0 at ``good``, or where git finds none, since
+    commits do not exist or those that matter could not be tested.
     """
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         _git(repository, "worktree", "add", "--detach", str(tree), bad)
         try:
-            _must_be_bad(tree, bad, command)
+            _must_exit(1, tree, bad, command, "is not worse than the baseline: there is no commit to look for")
+            _git(tree, "checkout", "--detach", good)
+            _must_exit(0, tree, good, command, "is not right here today: packages or the machine are others")
             _git(tree, "bisect", "start", bad, good, "--")
             told = _git(tree, "bisect", "run", *command)
             return _git(tree, "rev-parse", "refs/bisect/bad").strip(), told
@@ -74,14 +78,14 @@ def first_bad(repository: Path, good: str, bad: str, command: list[str]) -> tupl
             _git(repository, "worktree", "remove", "--force", str(tree))
 
 
-def _must_be_bad(tree: Path, bad: str, command: list[str]) -> None:
-    """Git believes what it is told of the last commit: a search for what is not there would blame anyone."""
-    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        raise UserError(f"{bad} is not worse than the baseline: there is no commit to look for.")
-    if done.returncode != 1:
+def _must_exit(status: int, tree: Path, commit: str, command: list[str], otherwise: str) -> None:
+    """Git believes what it is told of both ends: a search for what is not there would blame anyone."""
+    done = _ran(command, tree)
+    if done.returncode not in {0, 1}:
         last = (done.stderr.strip() or "it says no more").splitlines()[-1]
-        raise UserError(f"{bad} cannot be judged: {last}")
+        raise UserError(f"{commit} cannot be judged: {last}")
+    if done.returncode != status:
+        raise UserError(f"{commit} {otherwise}.")
 
 
 def root(inside: Path) -> Path:
@@ -90,11 +94,27 @@ def root(inside: Path) -> Path:
 
 
 def _git(where: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=False)
+    done = _ran(["git", *words], where)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
         raise UserError(f"`git {words[0]} {words[1]}` found no answer: {last}")
     return done.stdout
+
+
+def _ran(words: list[str], where: Path) -> subprocess.CompletedProcess[str]:
+    """In a session of its own: an interrupt ends it with all that it started."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        words, cwd=where, env=environment.without_git(), stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            told, said = process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, told, said)
 
 
 def command(step: Step) -> list[str]:
@@ -126,7 +146,9 @@ def _made(step: Step, tree: Path, store: Path) -> bool:
     base = baseline.read(Path(step.file))
     wanted = {cell.label: cell.seed for cell in _wanted(step, base)}
     path = [str(tree / "src")] if (tree / "src/slimbench").is_dir() else []
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
+    env = environment.without_git() | {
+        "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    }
     env |= environment.held_as(_instructions(base.machine))
     asked = {"suite": step.suite, "task": step.tasks, "method": step.methods, "wanted": wanted, "store": str(store)}
     asked["settings"] = dict(base.settings)
@@ -150,9 +172,15 @@ def judged(step: Step, store: Store) -> int:
         only = replace(base, cells=tuple(cells), apart={step.profile: base.apart[step.profile]})
         return _status(latency.compare(only, head, store, Path(step.file), say=_tell))
     pairs = regression.pairs_of(cells, head)
+    if not pairs:
+        _tell("none of its cells was made")
+        return _SKIP
     if step.any_change and len(pairs) == len(cells):
         if any(_instructions(record.environment) != _instructions(base.machine) for record in records):
             _tell("the records were made with other vector instructions than the baseline's: any bit may differ")
+            return _SKIP
+        if failed := next((theirs for _, theirs in pairs if regression.is_the_machines(theirs)), None):
+            _tell(f"{failed.label}: {failed.reason}")
             return _SKIP
         return int(any((ours.status, ours.outputs) != (theirs.status, theirs.outputs) for ours, theirs in pairs))
     is_same = all(baseline.machine_of(record) == base.machine for record in records)

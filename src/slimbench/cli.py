@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ _KINDS = {"methods": "methods", "tasks": "tasks", "profiles": "hardware_profiles
 
 
 class _Cli(click.Group):
-    """Turns bad input into one sentence on stderr and exit status 2, an interrupt into 130.
+    """Turns bad input into one sentence on stderr and exit status 2, an interrupt into 130, a bug into 70.
 
     Plug-ins add commands of their own: see ``discover.commands``.
     """
@@ -44,6 +46,11 @@ class _Cli(click.Group):
         except KeyboardInterrupt as error:
             click.echo("bench: interrupted; the same command continues where this one stopped.", err=True)
             ctx.exit(143 if isinstance(error, TerminatedError) else 130)
+        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+            raise  # click knows what to do
+        except Exception:  # noqa: BLE001  Python's own status, 1, is that of a cell that failed
+            traceback.print_exc()
+            ctx.exit(os.EX_SOFTWARE)
 
 
 @click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from slimbench.cli_options import options, prepare
+from slimbench.cli_run import ends_in_order
 from slimbench.core import UserError
 
 _BASELINE = "baselines/nightly.json"
@@ -38,10 +39,15 @@ def compared(store: str, file: str, summary: str | None, junit: str | None) -> i
     )
     text = verdict.markdown(findings, about)
     click.echo(text)
+    status = regression.exit_status(findings)
     for path, body in ((summary, text), (junit, verdict.junit(findings))):
-        if path:
-            _write(Path(path), body)
-    return regression.exit_status(findings)
+        try:
+            if path:
+                _write(Path(path), body)
+        except UserError as error:
+            _aside(f"bench: {error}")
+            status = status or 2  # it hides no regression
+    return status
 
 
 def _aside(text: str) -> None:
@@ -149,6 +155,7 @@ def bisect(
     from slimbench import baseline as baselines
     from slimbench import bisecting
 
+    ends_in_order()
     prepare(data, plugin)
     base = baselines.read(Path(file))
     name, profile = _named(proxy, base, file)

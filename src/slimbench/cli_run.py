@@ -19,6 +19,11 @@ class TerminatedError(KeyboardInterrupt):
     """SIGTERM: ends a run in the same order as an interrupt does."""
 
 
+def ends_in_order() -> None:
+    """From now on SIGTERM ends this process as an interrupt does."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
 def _terminate(*received: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends at once
     raise TerminatedError
@@ -231,7 +236,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
 
     store = open_store(store_path)
     shown = view(as_json=as_json)
-    signal.signal(signal.SIGTERM, _terminate)
+    ends_in_order()
     try:
         outcome = run_suite(suite, settings, options, store, shown)
     finally:

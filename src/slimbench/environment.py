@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from slimbench.core import Precision, Settings, UserError
+from slimbench.identity import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CORES = Path("/sys/devices/system/cpu")
 _PACKAGES = ("slimbench", "torch", "torchvision", "torch-pruning", "numpy", "fvcore", "onnxruntime")
+_SOURCES = ("src", "benchmarks", "hardware_profiles", "methods", "tasks")  # what a record's numbers may hang on
 _EXTRAS = ("executorch", "openvino")
+_GITS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 HELD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}  # torch and oneDNN: one rounding on all x86
 HELD_TO = "AVX2, oneDNN AVX2"  # what ``instructions`` then says
 
@@ -129,22 +133,38 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str:
-    """The commit of this checkout, with "-dirty" where files differ from it; empty outside a checkout."""
+    """The commit of this checkout; empty outside of one."""
     here = Path(__file__).resolve().parents[2]
     if not (here / "pyproject.toml").is_file():
         return ""  # installed: whatever repository surrounds it is another's
     try:
-        head = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        return commit_in(here)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return head.stdout.strip()
+
+
+def commit_in(top: Path) -> str:
+    """The commit of a checkout; where its sources differ from it, with "-dirty-" and a digest of those that do."""
+    head = _git(top, "rev-parse", "--short=12", "HEAD").strip()
+    changed = _git(top, "diff", "--name-only", "--relative", "-z", "HEAD", "--", *_SOURCES)
+    added = _git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", *_SOURCES)
+    others = {name: _hash(top / name) for name in (changed + added).split("\0") if name}
+    return f"{head}-dirty-{digest(others)[:8]}" if others else head
+
+
+def _git(top: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=top, env=without_git(), capture_output=True, timeout=10, check=True)
+    return os.fsdecode(done.stdout)
+
+
+def _hash(file: Path) -> str:
+    """Of what it holds; empty for one that is gone."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def without_git() -> dict[str, str]:
+    """The environment without what a git hook says in it: git then looks for the repository where it stands."""
+    return {name: value for name, value in os.environ.items() if name not in _GITS}
 
 
 @functools.cache

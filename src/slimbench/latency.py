@@ -112,7 +112,7 @@ def is_slower(first: Look, again: Callable[[], Look], limit: float) -> tuple[boo
 def compare(
     base: Baseline, head: Sequence[Kept], store: Store, file: Path, *, say: Callable[[str], object]
 ) -> list[Finding]:
-    """A finding for each profile of the baseline and each network that it keeps and head has too. Raises: UserError."""
+    """A finding for each profile of the baseline and each network that it keeps and head has too."""
     timed = {cell.label for cell in baseline.timed_cells(base.cells)}
     pairs = [pair for pair in pairs_of(base.cells, head) if pair[0].label in timed and pair[1].artifact]
     found = []
@@ -142,13 +142,21 @@ class _Contest:
             if why := self._why_not(pair):
                 found.append(self.finding(pair, why, is_bad=None))
                 continue
-            firsts[pair] = self._look(pair)
+            try:
+                firsts[pair] = self._look(pair)
+            except UserError as error:
+                found.append(self._untimed(pair, error))
+                continue
             self.say(f"{pair[0].proxy} by {self.label}: {_shown([firsts[pair]])}")
         for pair, first in sorted(firsts.items(), key=lambda item: -item[1].slower):
             if alarms == _ENOUGH_ALARMS and first.slower > self.apart.threshold:
                 found.append(self.finding(pair, f"{_shown([first])}: not confirmed, since others were", is_bad=None))
                 continue
-            is_bad, looks = is_slower(first, partial(self._look, pair), self.apart.threshold)
+            try:
+                is_bad, looks = is_slower(first, partial(self._look, pair), self.apart.threshold)
+            except UserError as error:
+                found.append(self.finding(pair, f"{_shown([first])}, then {error}", is_bad=None))
+                continue
             alarms += bool(is_bad)
             limits = f"threshold {_percent(self.apart.threshold)}, detectable: {_percent(self.apart.detectable)}"
             found.append(self.finding(pair, f"{_shown(looks)} ({limits})", is_bad=is_bad))
@@ -159,12 +167,31 @@ class _Contest:
         verdict: Verdict = "cannot tell" if is_bad is None else "regression" if is_bad else "fine"
         return Finding("latency", f"{pair[0].proxy} by {self.label}", verdict, text)
 
+    def _untimed(self, pair: Pair, error: UserError) -> Finding:
+        """A network that cannot be timed, asked twice, is a regression where the baseline's can."""
+        base = self.networks / pair[0].id
+        try:
+            sessions(self._profile, base, base)
+        except UserError as others:
+            return self.finding(pair, f"nor can the baseline's network be timed: {others}", is_bad=None)
+        try:
+            self._look(pair)
+        except UserError:
+            return self.finding(pair, str(error), is_bad=True)
+        return self.finding(pair, f"{error} (at the second try it could)", is_bad=None)
+
     def _why_not(self, pair: Pair) -> str:
         """Why a pair cannot be compared here, or nothing."""
-        if reason := self._profile.unavailable():
-            return reason
-        if digest(measure.machine_of(self._profile)) != self.apart.machine:
+        try:
+            if reason := self._profile.unavailable():
+                return reason
+            machine = measure.machine_of(self._profile)
+        except UserError as error:
+            return str(error)
+        if digest(machine) != self.apart.machine:
             return "the baseline was timed on another machine, or with other versions"
+        if not self.store.has_network(pair[1].id):
+            return f"the network is not in {self.store.root}"
         manifest = self.networks / pair[0].id / "manifest.json"
         is_there = manifest.is_file() and artifact.sha256(manifest) == pair[0].artifact
         return "" if is_there else f"the baseline's network is not in {self.networks.name}/"

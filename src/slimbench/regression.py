@@ -84,8 +84,14 @@ def by_proxy(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
 
 
 def _runs(base: Sequence[Kept], head: Sequence[Kept], commit: str) -> list[Finding]:
-    """Cells that only one side has, and records of another commit: they were not made tonight."""
+    """Cells that only one side has, and records of another commit: they were not made tonight.
+
+    A night that has made nothing at all is none that went well.
+    """
     labels, known = {cell.label for cell in head}, {cell.label for cell in base}
+    if known and not labels & known:
+        text = f"none of the baseline's {len(known)} cells was made: the run broke off, or it was another's"
+        return [Finding("run", "cells", "regression", text)]
     found = [
         Finding("run", cell.label, "cannot tell", "there is no record of it: run its suite, or roll the baseline")
         for cell in base
@@ -113,12 +119,17 @@ def counts(pairs: Sequence[Pair], *, is_same_machine: bool) -> list[Finding]:
     for base, head in pairs:
         text = _differs(base, head)
         is_sure = is_same_machine or base.outputs == head.outputs or head.status != base.status or base.id != head.id
-        is_sure &= not any(cause in head.reason for cause in _MACHINES)
+        is_sure &= not is_the_machines(head)
         verdict: Verdict = "regression" if is_sure else "cannot tell"
         if text and not is_sure and not head.reason:
             text += ", with other outputs, on another machine"
         found.append(Finding("counts", base.label, verdict if text else "fine", text or "equal"))
     return found
+
+
+def is_the_machines(cell: Kept) -> bool:
+    """Whether a busy or full machine may be why it failed."""
+    return any(cause in cell.reason for cause in _MACHINES)
 
 
 def _differs(base: Kept, head: Kept) -> str:
