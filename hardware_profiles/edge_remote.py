@@ -22,14 +22,22 @@ _SSH = "-T -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=10 -o
 _FAILED = 255  # ssh's own errors, apart from those of what it ran
 _MISSING = {126, 127}
 _LIMIT_S = 60.0  # for the board to say what it is
-# runs on the board: a folder of its own, which goes when the agent has ended, whether or not anybody still listens
+# runs on the board and becomes the agent, whose parent is then the connection; its child waits for its end, at which
+# the pipe closes, and removes the folder, whether or not anybody still listens
 _UNPACK = f"""
-import subprocess, sys, tarfile, tempfile
+import os, shutil, sys, tarfile, tempfile
 print({HERE!r}, flush=True)
-with tempfile.TemporaryDirectory(prefix="slimbench-") as folder:
-    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
-        archive.extractall(folder)
-    sys.exit(subprocess.call([sys.executable, "-B", folder + "/agent.py", *(sys.argv[1:] or [folder])]))
+folder = tempfile.mkdtemp(prefix="slimbench-")
+ended, held = os.pipe()
+if os.fork() == 0:
+    os.close(held)
+    os.read(ended, 1)
+    shutil.rmtree(folder)
+    os._exit(0)
+os.set_inheritable(held, True)
+with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+    archive.extractall(folder)
+os.execv(sys.executable, [sys.executable, "-B", folder + "/agent.py", *(sys.argv[1:] or [folder])])
 """
 
 
@@ -126,7 +134,7 @@ def _ask(board: str, python: str, archive: bytes, arguments: tuple[str, ...], li
 
     # BENCH_SSH: another client, or one with options, e.g. "ssh -F config"
     client = shlex.split(os.environ.get("BENCH_SSH", "ssh"))
-    remote = shlex.join([python, "-c", _UNPACK, *arguments])
+    remote = "exec " + shlex.join([python, "-c", _UNPACK, *arguments])  # no shell stays between
     try:
         done = subprocess.run(
             [*client, *_SSH.split(), "--", board, remote],

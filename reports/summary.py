@@ -189,7 +189,11 @@ def _rates(one: Summary) -> str:
 
 def _behind(one: Summary) -> str:
     """Footnotes of each table, then the ids of each row; where there was a choice, at every rate that was tried."""
-    timed = [f"- Speeds in the picture, {title(one.way, [one.way])} (machine {one.way.machine}): {one.way.caption}."] if one.way else []
+    timed = (
+        [f"- Speeds in the picture, {title(one.way, [one.way])} (machine {one.way.machine}): {one.way.caption}."]
+        if one.way
+        else []
+    )
     notes = [
         f"- {LEFT[resource]} [{i}]: {note}"
         for resource, table in zip(one.resources, tables(one), strict=True)

@@ -16,7 +16,7 @@ import torch
 
 from conftest import HERE, fakes
 from runs import PLUGINS, SETTINGS, go, more_fakes, of, suite_of, timeless
-from slimbench import environment, executors, identity, logs
+from slimbench import apart, environment, executors, identity, logs
 from slimbench.apart import Apart
 from slimbench.core import Settings, UserError
 from slimbench.execute import Job
@@ -188,6 +188,63 @@ def test_without_sbatch_slurm_is_refused(store, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="this machine cannot submit"):
         go(CELLS, store, executor=Slurm(store.root / "submitted"))
+
+
+def test_what_slurm_refuses_is_one_sentence(store, monkeypatch, tmp_path, capsys):
+    """Nothing is under way yet: there is nothing to wait for."""
+    pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'sbatch: error: well' >&2\necho 'no such partition' >&2\nexit 1\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match=r"^Slurm takes no jobs \(no such partition\): see --slurm, and .* is kept\.$"):
+        go(CELLS, store, executor=Slurm(store.root / "submitted", extra={"partition": "nope"}))
+    assert capsys.readouterr().err == ""
+
+
+class Fickle:
+    """A cluster that refuses some submissions, by number; what it takes is done at the next look."""
+
+    def __init__(self, *refused: int) -> None:
+        self.refused, self.asked, self.looks, self.cancelled = refused, 0, 0, []
+
+    def submit(self, calls):
+        self.asked += 1
+        if self.asked in self.refused:
+            raise apart.RefusedError("not now")
+        return [(call.job.id, self.looks) for call in calls]
+
+    def ended(self, handles):
+        self.looks += 1
+        return [(handle, ("done", None)) for handle in handles[:1]]
+
+    def cancel(self, handles):
+        self.cancelled += handles
+
+
+def driven(cluster: Fickle, count: int = 4) -> list[tuple[str, str]]:
+    jobs = [Job(str(n), f"job {n}", {}, Path("log")) for n in range(count)]
+    return [(event.kind, event.job.id) for event in apart.drive(cluster, jobs, (), None, at_once=2)]
+
+
+@pytest.mark.parametrize("again_s", [0.0, 1e6])
+def test_a_cluster_that_refuses_for_a_while_is_asked_again(monkeypatch, again_s):
+    """What is under way goes on; what was refused is sent in its order, at the latest when nothing is under way."""
+    monkeypatch.setattr(apart, "_AGAIN_S", again_s)
+    cluster = Fickle(2)
+    events = driven(cluster)
+    assert [name for kind, name in events if kind == "started"] == ["0", "1", "2", "3"]
+    assert sorted(name for kind, name in events if kind == "done") == ["0", "1", "2", "3"]
+    assert cluster.cancelled == []
+
+
+def test_a_cluster_that_takes_nothing_ends_the_run():
+    """Where nothing is under way, at the start or later."""
+    for refused in ((1,), range(2, 99)):
+        with pytest.raises(UserError, match="not now"):
+            driven(Fickle(*refused))
 
 
 # ----------------------------------------------------------------------------------------------------------------- Ray

@@ -21,12 +21,12 @@ from slimbench.hardware_profiles.edge_remote import EdgeRemote
 
 # An ssh that takes the options and host apart and runs the command here, in a shell, as sshd would.
 LOOPBACK = """
-import subprocess, sys
+import os, subprocess, sys
 host, command = sys.argv[sys.argv.index("--") + 1:]
 assert host == "board", host
 for option in ("BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=10", "ServerAliveInterval=5"):
     assert option in sys.argv, option
-sys.exit(subprocess.call(["sh", "-c", command]))
+sys.exit(subprocess.call(["sh", "-c", command], env={**os.environ, "TMPDIR": os.environ["THERE"]}))
 """
 
 
@@ -37,7 +37,7 @@ def board(monkeypatch, tmp_path):
     there = tmp_path / "there"
     there.mkdir()
     monkeypatch.setenv("BENCH_BOARD", "board")
-    monkeypatch.setenv("TMPDIR", str(there))
+    monkeypatch.setenv("THERE", str(there))  # not this process's TMPDIR: runtimes write there too
 
     def runs(code: str) -> Path:
         client = tmp_path / "client.py"
@@ -58,6 +58,45 @@ def test_a_board_measures_and_nothing_stays_there(board, stored):
     assert profile.machine()["cores"] >= 1
     taken = profile.measure(stored["compressed"], stored["dense"], "quick")
     assert (taken.samples, taken.batch, taken.threads, taken.input_shape) == (30, 2, 1, (2, 1, 8, 8))
+    assert list(there.iterdir()) == []
+
+
+# An ssh whose connection breaks as soon as the agent has begun, which the board sees as the end of the agent's parent.
+BREAKS = LOOPBACK.replace("sys.exit(subprocess.call(", "subprocess.Popen(").replace("}))", "})") + (
+    """
+import pathlib, time
+while not pathlib.Path("begun").exists():
+    time.sleep(0.01)
+os._exit(255)
+"""
+)
+# It looks as the real one does between its parts.
+AGENT = """
+import os, pathlib, sys, time
+parent, ends = os.getppid(), time.monotonic() + 30
+pathlib.Path("begun").touch()
+while os.getppid() == parent and time.monotonic() < ends:
+    time.sleep(0.01)
+pathlib.Path("ended").write_text(str(time.monotonic() < ends))
+"""
+
+
+def test_the_agent_notices_that_nobody_listens_any_more(board, tmp_path, monkeypatch):
+    """It ends, and its folder goes: the next one would measure beside it."""
+    monkeypatch.chdir(tmp_path)
+    there = board(BREAKS)
+    (tmp_path / "fake.py").write_text(AGENT)
+    with pytest.raises(UserError, match="board disappeared in the middle"):
+        edge_remote._ask("board", sys.executable, edge_remote.packed([tmp_path / "fake.py"], "agent.py"), (), 60.0)
+    assert (tmp_path / "ended").read_text() == "True"
+    assert list(there.iterdir()) == []
+
+
+def test_a_stream_that_is_cut_off_leaves_no_folder(board):
+    """Nothing was begun."""
+    there = board(LOOPBACK)
+    with pytest.raises(UserError, match="The agent failed on board"):
+        edge_remote._ask("board", sys.executable, b"no tar" * 1000, (), 60.0)
     assert list(there.iterdir()) == []
 
 

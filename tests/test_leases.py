@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -124,6 +126,36 @@ def test_the_beat_touches_the_file(store):
             pass  # the test's own time limit ends it
 
 
+def test_a_runner_that_was_taken_for_dead_lives_again(store, clock):
+    """Its file was removed meanwhile: its next beat brings it back, locked, and nobody does its new jobs too."""
+    with Leases(store.root, beat_s=1e6) as woken, Leases(store.root, beat_s=1e6) as other:
+        assert other.others() == [woken.name]
+        clock[0] += leasing.PATIENCE_S + 1
+        assert other.others() == []
+        woken._touch()
+        assert woken.take("new")
+        assert not other.take("new")
+        assert other.others() == [woken.name]
+    assert left(store) == []
+
+
+def test_the_last_beat_is_over_before_a_runner_leaves(store):
+    """It would bring the file back for good."""
+    begun = threading.Event()
+
+    class Slow(Leases):
+        def _touch(self):
+            begun.set()
+            self._over.wait()
+            time.sleep(0.1)
+            super()._touch()
+
+    with Slow(store.root, beat_s=0.01) as leases:
+        begun.wait()
+    leases._heart.join()
+    assert left(store) == []
+
+
 def test_of_many_that_want_a_dead_ones_job_one_gets_it(store, killed):
     """However they come: also in the place of one that died in the dead one's place."""
     runners = [Leases(store.root).__enter__() for _ in range(8)]
@@ -164,16 +196,21 @@ def test_a_claim_finds_what_another_has_made_meanwhile(store):
 
 
 def test_sweeping_leaves_what_a_living_runner_writes(store, killed):
-    """What a dead one left goes; as soon as nobody else lives, all of it."""
+    """What a dead one left goes; what is young stays, even where nobody seems to live: one may only be still."""
+
+    def parts():
+        return sorted(path.name for path in store.root.glob("*/.*.part"))
+
     with Leases(store.root) as living, Leases(store.root) as sweeper:
         living.take("busy")
         for name in (".busy.json.1.part", ".job.json.1.part", ".young.json.1.part"):
             (store.root / "records" / name).touch()
         (store.root / "artifacts" / ".job.abc.part").mkdir()
-        for old in (store.root / "records" / ".job.json.1.part", store.root / "artifacts" / ".job.abc.part"):
-            os.utime(old, (0, 0))
+        for old in store.root.glob("*/.*.part"):
+            if "young" not in old.name:
+                os.utime(old, (0, 0))
         store.sweep(sweeper)
-        assert sorted(path.name for path in store.root.glob("*/.*.part")) == [".busy.json.1.part", ".young.json.1.part"]
+        assert parts() == [".busy.json.1.part", ".young.json.1.part"]
     with Leases(store.root) as sweeper:
         store.sweep(sweeper)
-    assert not list(store.root.glob("*/.*.part"))
+        assert parts() == [".young.json.1.part"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
@@ -211,6 +212,66 @@ def test_a_record_that_was_not_published_is_by_the_next_run(url, tmp_path):
     os.close(first._folder_lock)
     RemoteStore(url, folder=tmp_path / "one")
     assert [record.id for record in RemoteStore(url, folder=tmp_path / "two").records()] == [nights.record(0).id]
+
+
+def test_a_record_made_again_that_was_not_published_is_by_the_next_run(url, tmp_path):
+    """Over the failure that is there; a report in between publishes nothing, and does not forget."""
+    cell = nights.record(0, artifact="")
+
+    def opened(folder, **how):
+        one = RemoteStore(url, folder=tmp_path / folder, **how)
+        os.close(one._folder_lock)
+        return one
+
+    opened("one").put(replace(cell, status="failed"))
+    Store.put(opened("one"), cell)
+    assert opened("one", create=False).statuses() == {cell.id: "ok"}
+    assert opened("two").statuses() == {cell.id: "failed"}
+    opened("one")
+    assert opened("two").statuses() == {cell.id: "ok"}
+    before = Objects(url).stamps("records")
+    opened("one")
+    opened("one")
+    assert Objects(url).stamps("records") == before
+
+
+def test_what_an_older_version_knew_is_taken_anew(url, tmp_path):
+    """It kept no stamps of files; what was removed there goes all the same."""
+    one = RemoteStore(url, folder=tmp_path / "one")
+    for n in range(2):
+        one.put(nights.record(n, artifact=""))
+    os.close(one._folder_lock)
+    (one.root / "published.json").write_text(json.dumps(Objects(url).stamps("records")))
+    Objects(url).remove(f"records/{nights.record(1).id}.json")
+    assert list(RemoteStore(url, folder=tmp_path / "one").statuses()) == [nights.record(0).id]
+
+
+@pytest.mark.parametrize("name", ["../../../../evil.json", "sub/a.json", "A B.json", "ab.txt"])
+def test_an_object_that_is_no_record_is_left_out(tmp_path, monkeypatch, name):
+    """Whoever can write to the bucket would write anywhere here."""
+    url = f"memory://bucket/{secrets.token_hex(4)}"
+    cell = nights.record(0, artifact="")
+    RemoteStore(url, folder=tmp_path / "one").put(cell)
+    Objects(url).write(f"records/{name}", b"{}")
+    opened = RemoteStore(url, folder=tmp_path / "a" / "b" / "c")
+    assert list(opened.statuses()) == [cell.id]
+    assert opened.warnings == [f"{url} has objects that are not of a store, such as 'records/{name}': left out."]
+    assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize("name", ["../../../evil", "/{}/evil"])
+def test_a_network_is_fetched_into_its_folder_alone(tmp_path, name):
+    """Its other files come."""
+    url = f"memory://bucket/{secrets.token_hex(4)}"
+    opened = RemoteStore(url, folder=tmp_path / "here")
+    cell = nights.record(0, artifact="ab" * 32)
+    opened.put(cell)
+    for file in ("deep/weights", name.format(tmp_path)):
+        Objects(url).write(f"artifacts/{cell.id}/{cell.artifact}/{file}", b"1")
+    opened.bring(cell.id)
+    assert [path.name for path in opened.artifact(cell.id).rglob("*")] == ["deep", "weights"]
+    assert "evil" in opened.warnings[0]
+    assert not list(tmp_path.rglob("evil"))
 
 
 def test_a_record_that_was_removed_there_is_gone_here(url, tmp_path):

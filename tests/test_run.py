@@ -120,6 +120,21 @@ CAUSES = {
     "peeks_at_batches": "the test split is sealed",
     "overspends": "too long trains for more than the 0 epochs of its budget",
 }
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (-11, "its process was killed by SIGSEGV"),
+        (-35, "its process was killed by signal 35"),  # a real-time one, which has no name
+        (7, "its process ended with exit code 7 and said nothing"),
+    ],
+)
+def test_an_exit_code_is_told_in_words(code, says):
+    """Any signal."""
+    assert process.how_it_died(code) == says
+
+
 MISBEHAVING = suite_of(*(fakes.Misbehaves(how) for how in CAUSES), fakes.Misbehaves("misses_the_budget"))
 
 

@@ -8,6 +8,7 @@ import json
 import operator
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -239,6 +240,21 @@ def test_a_full_disk_leaves_the_old_text(tmp_path, monkeypatch, where):
     assert not parts(tmp_path)
 
 
+def test_two_that_write_one_file_do_not_meet(store, monkeypatch):
+    """In two containers both may be process 1; a part's name begins with its record's, by which it is swept."""
+    file, fsync, seen = file_of(store, RECORD), os.fsync, []
+
+    def another_writes_too(number):
+        seen.extend(part.name.split(".")[1] for part in parts(store.root))
+        monkeypatch.setattr(os, "fsync", fsync)
+        write_whole(file, "theirs")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", another_writes_too)
+    write_whole(file, "ours")
+    assert (file.read_text(), seen, parts(store.root)) == ("ours", [RECORD.id], [])
+
+
 def test_another_error_of_the_disk_stays_itself(tmp_path):
     """Only a full disk is called full."""
     with pytest.raises(FileNotFoundError):
@@ -255,10 +271,11 @@ def test_a_full_disk_keeps_the_older_record(store, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
-def test_a_disk_that_really_is_full(store):
+def test_a_disk_that_really_is_full(store, monkeypatch):
     """The system's own ENOSPC, from a part file and from inside a folder, is told apart and cleaned up after."""
     store.put(RECORD)
-    part = store.root / "records" / f".{RECORD.id}.json.{os.getpid()}.part"
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "any")
+    part = store.root / "records" / f".{RECORD.id}.json.any.part"
     part.symlink_to("/dev/full")
     with pytest.raises(StoreFullError):
         store.put(replace(RECORD, status="ok", reason=""))

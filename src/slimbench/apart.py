@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slimbench import discover
+from slimbench.core import UserError
 from slimbench.execute import Event, Job, Queue
 from slimbench.leases import Claims, Leases
 from slimbench.local import Local
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Hashable, Iterator, Sequence
 
 Said = tuple[str, Any]  # an event's kind and value
+_AGAIN_S = 60.0  # until a cluster that refused is asked again
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,15 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: a handler that is not of Python
 
 
+class RefusedError(UserError):
+    """A cluster took none of the calls: perhaps just now."""
+
+
 class Cluster(Protocol):
     """What sends calls away and asks what came of them."""
 
     def submit(self, calls: Sequence[Apart]) -> Sequence[Hashable]:
-        """Hand calls over; a handle for each."""
+        """Hand calls over; a handle for each. Raises: RefusedError."""
         ...
 
     def ended(self, handles: Sequence[Hashable]) -> Sequence[tuple[Hashable, Said]]:
@@ -123,14 +129,25 @@ class Cluster(Protocol):
 def drive(
     cluster: Cluster, jobs: Sequence[Job], plugins: tuple[str, ...], claims: Claims | None, *, at_once: int
 ) -> Generator[Event, None, None]:
-    """Send jobs to a cluster, at most ``at_once`` at a time, each after the one that it starts from."""
+    """Send jobs to a cluster, at most ``at_once`` at a time, each after the one that it starts from.
+
+    Raises: RefusedError where none is under way; otherwise what was refused is sent again later.
+    """
     queue = Queue(jobs)
     under_way: dict[Hashable, Job] = {}
+    asks = 0.0  # not before, by time.monotonic
     try:
         while queue.ready or under_way:
-            wave = [queue.ready.popleft() for _ in range(min(at_once - len(under_way), len(queue.ready)))]
+            room = 0 if under_way and time.monotonic() < asks else at_once - len(under_way)
+            wave = [queue.ready.popleft() for _ in range(min(room, len(queue.ready)))]
             calls = [Apart.of(job, plugins, Local(), claims) for job in wave]
-            under_way |= zip(cluster.submit(calls) if calls else (), wave, strict=True)
+            try:
+                under_way |= zip(cluster.submit(calls) if calls else (), wave, strict=True)
+            except RefusedError:
+                if not under_way:
+                    raise
+                queue.ready.extendleft(reversed(wave))
+                wave, asks = [], time.monotonic() + _AGAIN_S
             yield from (Event("started", job) for job in wave)
             for handle, (kind, value) in cluster.ended(list(under_way)):
                 yield from queue.end(Event(kind, under_way.pop(handle), value))  # type: ignore[arg-type]

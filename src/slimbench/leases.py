@@ -75,6 +75,7 @@ class Leases:
         self._over.set()
         for job in tuple(self.held):
             self.drop(job)
+        self._heart.join()  # a last beat would bring this runner back
         self._leave()
 
     def _leave(self) -> None:
@@ -87,7 +88,11 @@ class Leases:
                 self._touch()
 
     def _touch(self) -> None:
-        os.utime(self.runners / self.name)
+        try:
+            os.utime(self.runners / self.name)
+        except FileNotFoundError:  # still for so long that others took it for dead
+            self._file.close()
+            self._write()
 
     def take(self, job: str) -> bool:
         """Lease a job, unless another runner that lives has it (or this one). Raises: UserError."""

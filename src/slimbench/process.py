@@ -185,7 +185,10 @@ def undisturbed() -> Iterator[None]:
 def how_it_died(exitcode: int | None) -> str:
     """An exit code in words."""
     if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
+        try:
+            name = signal.Signals(-exitcode).name
+        except ValueError:  # real-time signals have none
+            name = f"signal {-exitcode}"
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"its process was killed by {name}{hint}"
     return f"its process ended with exit code {exitcode} and said nothing"

@@ -10,11 +10,14 @@ folder, which later commands of this machine use again; a record that a killed r
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from slimbench.core import MeasurementRecord, Record, UserError
 from slimbench.files import whole_folder, write_whole
@@ -22,7 +25,11 @@ from slimbench.leases import BEAT_S, PATIENCE_S, Leases
 from slimbench.objects import Objects
 from slimbench.store import Store
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 _KINDS = ("records", "measurements")
+_RECORD = re.compile(r"(records|measurements)/[0-9a-f]+\.json")
 
 
 def open_store(place: str, *, create: bool = True, keeps_corrupt: bool = False) -> Store:
@@ -84,7 +91,8 @@ class RemoteStore(Store):
             wanted, manifest = self._networks.get(cell_id), self.artifact(cell_id) / "manifest.json"
             if wanted and not (manifest.is_file() and _sha256(manifest.read_bytes()) == wanted):
                 start = f"artifacts/{cell_id}/{wanted}/"
-                names = self.objects.stamps(start.removesuffix("/"))
+                found = self.objects.stamps(start.removesuffix("/"))
+                names = self._ours(found, functools.partial(_stays_below, start))
                 if not names:
                     raise UserError(
                         f"The network of {cell_id} is gone from {self.place}: remove records/{cell_id}.json there, and "
@@ -127,20 +135,39 @@ class RemoteStore(Store):
 
     def _pull(self, *, create: bool) -> None:
         """Make the records here those that are there, but publish what only this folder has."""
-        known_file = self.root / "published.json"  # stamps of what was there when this folder looked last
+        # of each record two stamps, there and here, when both were the same; older versions kept one: all is taken anew
+        known_file = self.root / "published.json"
         known = json.loads(known_file.read_text()) if known_file.is_file() else {}
-        there = {name: stamp for kind in _KINDS for name, stamp in self.objects.stamps(kind).items()}
+        found = {name: stamp for kind in _KINDS for name, stamp in self.objects.stamps(kind).items()}
+        there = {name: found[name] for name in self._ours(found, _RECORD.fullmatch)}
         if not (create or there):
             raise UserError(f"There is no store in {self.place}: run `bench run` first, or name it with --store.")
-        here = {f"{kind}/{file.name}" for kind in _KINDS for file in (self.root / kind).glob("[!.]*.json")}
-        self._take({name for name, stamp in there.items() if name not in here or known.get(name) != stamp})
-        for name in here - there.keys():
+        here = self._stamps()
+        taken = {name for name, stamp in there.items() if name not in here or known.get(name, [""])[0] != stamp}
+        mine = {name for name in there.keys() - taken if known[name][1] != here[name]}  # made again here since
+        self._take(taken)
+        for name in here.keys() - there.keys():
             if name in known:  # somebody removed it there
                 (self.root / name).unlink(missing_ok=True)
-        write_whole(known_file, json.dumps(there))
         self._networks = {name: standing.artifact for name, standing in self.standings().items()}
-        for name in sorted(here - there.keys() - known.keys()) if create else ():
+        for name in sorted(mine | (here.keys() - there.keys() - known.keys())) if create else ():
             self.publish(Path(name).stem)
+        same = there.keys() if create else there.keys() - mine
+        here = self._stamps()
+        stamps = {name: [there[name], here.get(name, "")] if name in same else known[name] for name in there}
+        write_whole(known_file, json.dumps(stamps))
+
+    def _ours(self, names: Iterable[str], is_ours: Callable[[str], object]) -> list[str]:
+        """Those that a runner may have written: anybody may who can write there, and names become paths."""
+        ours = [name for name in names if is_ours(name)]
+        if odd := sorted({*names} - {*ours}):
+            self.warnings.append(f"{self.place} has objects that are not of a store, such as {odd[0]!r}: left out.")
+        return ours
+
+    def _stamps(self) -> dict[str, str]:
+        """What changes with a record's file, by name."""
+        files = [file for kind in _KINDS for file in (self.root / kind).glob("[!.]*.json")]
+        return {f"{f.parent.name}/{f.name}": f"{(now := f.stat()).st_mtime_ns} {now.st_size}" for f in files}
 
     def _take(self, names: set[str]) -> None:
         with tempfile.TemporaryDirectory(dir=self.root / "aside") as folder:
@@ -163,7 +190,6 @@ class RemoteLeases(Leases):
         self._touch()
 
     def _leave(self) -> None:
-        self._heart.join()  # a last beat would bring the object back
         self._forget(self.name)
 
     def _touch(self) -> None:
@@ -191,6 +217,11 @@ class RemoteLeases(Leases):
 
     def _remove(self, link: str) -> None:
         self._objects.remove(f"leases/{link}")
+
+
+def _stays_below(start: str, name: str) -> bool:
+    path = PurePosixPath(name.removeprefix(start))
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _sha256(data: bytes) -> str:

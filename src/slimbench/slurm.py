@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from slimbench.apart import doze, drive
+from slimbench.apart import RefusedError, doze, drive
 from slimbench.core import UserError
 
 if TYPE_CHECKING:
@@ -85,10 +87,17 @@ class _Arrays:
     missing: set[str] = field(default_factory=set)  # then
 
     def submit(self, calls: Sequence[Apart]) -> list[Hashable]:
-        """An array of calls."""
-        with self.executor.batch():
-            jobs = [self.executor.submit(call) for call in calls]
-        return list(jobs)
+        """An array of calls. Raises: RefusedError."""
+        from submitit.core.utils import FailedJobError
+
+        try:
+            with contextlib.redirect_stderr(io.StringIO()), self.executor.batch():  # it would print what it raises
+                return [self.executor.submit(call) for call in calls]
+        except FailedJobError as error:
+            raise RefusedError(
+                f"Slurm takes no jobs ({_last(error)}): see --slurm, and run the same command again; what is done is "
+                "kept."
+            ) from error
 
     def ended(self, handles: Sequence[Any]) -> list[tuple[Hashable, Said]]:
         """Results, and the ends of jobs that left none."""
@@ -126,5 +135,9 @@ def _said(job: Any) -> Said:
     try:
         return job.result()
     except Exception as error:  # noqa: BLE001  whatever ended it: cancelled, a node that died, a fault of submitit
-        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        return "failed", f"its job {job.job_id} ended without a result ({job.state}): {last[0]}"
+        return "failed", f"its job {job.job_id} ended without a result ({job.state}): {_last(error)}"
+
+
+def _last(error: Exception) -> str:
+    """The last line that it says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -184,9 +184,10 @@ class Store:
 
     def sweep(self, leases: Leases) -> None:
         """Remove what killed processes left half-written, but nothing that a living runner may be writing."""
-        alone, now_s = not leases.others(), file_system_s(self.root)
+        leases.others()  # the dead ones' files go too; who was only still for long comes back, and is heard of later
+        now_s = file_system_s(self.root)
         for part in self.root.glob("*/.*.part"):
-            if not alone and (leases.holder(part.name.split(".")[1]) or now_s - modified_s(part) < _FRESH_S):
+            if leases.holder(part.name.split(".")[1]) or now_s - modified_s(part) < _FRESH_S:
                 continue
             if part.is_dir():
                 shutil.rmtree(part, ignore_errors=True)
