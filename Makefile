@@ -67,7 +67,7 @@ evidence: env
 
 # a store for each commit, and for each way that sources differ from it: an interrupted night goes on, and no record of other code is
 # taken for tonight's
-NIGHT = nightly/$(shell $(BIN)/python -c 'from slimbench.environment import commit; print(commit() or "none")')
+NIGHT = $(eval NIGHT := nightly/$$(shell $$(BIN)/python -c 'from slimbench.environment import commit; print(commit() or "none")'))$(NIGHT)
 # in float32, held to AVX2: so one baseline is good for every x86 machine, to the bit
 NIGHTLY = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/bench run nightly --precision fp32 --store $(NIGHT)
 

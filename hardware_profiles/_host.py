@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import os
 import time
 from dataclasses import dataclass
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import psutil
 
+from slimbench import memory
 from slimbench.core import Level, Measurement, UserError
 from slimbench.environment import clock_mhz, physical_cores, usable_cores
 
@@ -85,10 +83,10 @@ class Host:
         The first time is not looked at: what a runtime imports and sets up for any network is not this one's.
         """
         self.load(file)()
-        _give_back()
-        before = _resident(peak=not _reset_peak())
+        memory.give_back()
+        before = memory.resident(peak=not memory.forget_peak())
         self.load(file)()
-        peak = _resident(peak=True)
+        peak = memory.resident(peak=True)
         return {"peak_bytes": peak - before if peak and before else None}
 
     def load(self, file: Path) -> Run:
@@ -178,29 +176,3 @@ def disturbed(busy: float, threads: int, clocks: Sequence[float | None], cores: 
     if before and after and abs(after - before) > _CLOCK_DRIFT * before:
         return f"the clock went from {before:.0f} to {after:.0f} MHz"
     return None
-
-
-def _resident(*, peak: bool) -> int | None:
-    """Resident memory of this process in bytes, now or at its highest; None where the system does not tell."""
-    wanted = "VmHWM:" if peak else "VmRSS:"
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(wanted))
-    except (OSError, StopIteration):
-        return None
-
-
-def _reset_peak() -> bool:
-    """Whether the system let the highest so far be forgotten; else only what goes beyond it is seen."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _give_back() -> None:
-    """Memory that is free in this process, to the system, where its C library can: what is taken again is seen then."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

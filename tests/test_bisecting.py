@@ -73,6 +73,8 @@ def test_commits_that_cannot_be_tested_are_skipped(repository):
     """One in the middle is no hindrance; where they hide the answer, a sentence says so."""
     where, commits = repository
     assert bisecting.first_bad(where, commits[0], commits[-1], exits("125 if n == 3 else n >= 5"))[0] == commits[5]
+    for good in (commits[0], f"HEAD~{len(commits) - 1}"):
+        assert bisecting.first_bad(where, good, "HEAD", exits("n >= 5"))[0] == commits[5], "HEAD moves in the worktree"
     with pytest.raises(UserError, match="found no answer"):
         bisecting.first_bad(where, commits[0], commits[-1], exits("125 if 3 <= n <= 5 else n >= 5"))
     with pytest.raises(UserError, match="found no answer"):

@@ -86,7 +86,12 @@ def test_a_checkout_that_was_edited_says_how(tmp_path, monkeypatch):
             said.add(environment.commit_in(tmp_path))
     engine.unlink()
     said.add(environment.commit_in(tmp_path))
-    assert len(said) == 5
+    (tmp_path / "src/link").symlink_to(Path(tmp_path / "elsewhere"))
+    for text in ("4", "5"):
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        (tmp_path / "elsewhere/one.py").write_text(text)
+        said.add(environment.commit_in(tmp_path))
+    assert len(said) == 7
     assert all(re.fullmatch(f"{clean}-dirty-[0-9a-f]{{8}}", one) for one in said)
     monkeypatch.setenv("GIT_DIR", str(Path(__file__).parents[1] / ".git"))
     assert environment.commit_in(tmp_path) in said

@@ -110,14 +110,14 @@ def test_a_busy_machine_makes_no_baseline(kept, store):
         latency.calibrate(profile, [store.artifact(nights.record(0).id)], 1, lambda text: None)
 
 
-def untimed(monkeypatch, *, heads: bool, bases: bool, tries: int = 99):
+def untimed(monkeypatch, *, heads: bool, bases: bool, tries: int = 99, why: str = "no such operator"):
     """Sessions in which head's networks, the baseline's, or both, cannot be timed so many times."""
     real, failed = latency.sessions, []
 
     def sessions(profile, head, base):
         if (heads if head != base else bases) and len(failed) < tries:
             failed.append(head)
-            raise UserError(f"{head.name} cannot be timed by clockwork: no such operator")
+            raise UserError(f"{head.name} cannot be timed by clockwork: {why}")
         return real(profile, head, base)
 
     monkeypatch.setattr(latency, "sessions", sessions)
@@ -132,7 +132,12 @@ def test_a_network_that_cannot_be_timed_is_a_regression(kept, store, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("given", "words"), [({"bases": True}, "nor can"), ({"bases": False, "tries": 1}, "second try")]
+    ("given", "words"),
+    [
+        ({"bases": True}, "nor can"),
+        ({"bases": False, "tries": 1}, "second try"),
+        ({"bases": False, "why": "its process was killed by SIGKILL (out of memory?)"}, "out of memory"),
+    ],
 )
 def test_what_cannot_be_timed_at_all_or_once_cannot_be_told(kept, store, monkeypatch, given, words):
     """No network's fault, or not for sure."""

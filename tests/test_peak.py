@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from made import measured, record
-from slimbench import environment, fresh
+from slimbench import environment, fresh, memory
 from slimbench.core import Budget
-from slimbench.hardware_profiles import _host, _protocol
+from slimbench.hardware_profiles import _protocol
 from slimbench.hardware_profiles.cpu import CPU
 from slimbench.identity import digest
 from slimbench.methods.dcss import DCSS
@@ -37,10 +37,10 @@ def test_more_images_take_more_memory(stored):
 def test_where_the_highest_cannot_be_forgotten_only_more_counts(stored, monkeypatch):
     """Old memory is no network's."""
     told = {False: 100, True: 400}
-    monkeypatch.setattr(_host, "_reset_peak", lambda: False)
-    monkeypatch.setattr(_host, "_resident", lambda *, peak: told[peak])
+    monkeypatch.setattr(memory, "forget_peak", lambda: False)
+    monkeypatch.setattr(memory, "resident", lambda *, peak: told[peak])
     assert CPU().peak(stored["dense"]) == {"peak_bytes": 0}
-    monkeypatch.setattr(_host, "_reset_peak", lambda: True)
+    monkeypatch.setattr(memory, "forget_peak", lambda: True)
     assert CPU().peak(stored["dense"]) == {"peak_bytes": 300}
 
 

@@ -235,6 +235,26 @@ def test_a_record_made_again_that_was_not_published_is_by_the_next_run(url, tmp_
     assert Objects(url).stamps("records") == before
 
 
+def test_a_record_without_its_network_is_not_held_to_be_published(url, tmp_path):
+    """Nobody could use it; once the network is there, it is shown."""
+    cell = nights.record(0, artifact="some")
+
+    def opened(folder):
+        one = RemoteStore(url, folder=tmp_path / folder)
+        os.close(one._folder_lock)
+        return one
+
+    opened("one").put(replace(cell, status="failed", artifact=""))
+    one = opened("one")
+    Store.put(one, cell)
+    opened("one")
+    assert opened("two").statuses() == {cell.id: "failed"}
+    one.artifact(cell.id).mkdir()
+    (one.artifact(cell.id) / "manifest.json").write_text("{}")
+    opened("one")
+    assert opened("two").statuses() == {cell.id: "ok"}
+
+
 def test_what_an_older_version_knew_is_taken_anew(url, tmp_path):
     """It kept no stamps of files; what was removed there goes all the same."""
     one = RemoteStore(url, folder=tmp_path / "one")

@@ -123,10 +123,11 @@ def of_record(store: Store, record: Record) -> Path:
     """The folder of a cell's network. Raises: UserError where it never had one, or where the store has it no more."""
     if not record.artifact:
         raise UserError(f"The cell {record.id} has no network ({record.status}: {record.reason}).")
+    store.bring(record.id)
     folder = store.artifact(record.id)
     if not folder.is_dir():
         raise UserError(
-            f"The network of {record.id} is not in {store.root}, which may hold records alone: "
+            f"The network of {record.id} is not in {store.place}, which may hold records alone: "
             f"the command that `bench show {record.id}` prints makes it again."
         )
     return folder

@@ -64,14 +64,15 @@ def first_bad(repository: Path, good: str, bad: str, command: list[str]) -> tupl
     Raises: UserError where it does not exit so at ``bad``, nor with 0 at ``good``, or where git finds none, since
     commits do not exist or those that matter could not be tested.
     """
+    first, last = (_git(repository, "rev-parse", "--verify", f"{commit}^{{commit}}").strip() for commit in (good, bad))
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        _git(repository, "worktree", "add", "--detach", str(tree), bad)
+        _git(repository, "worktree", "add", "--detach", str(tree), last)
         try:
             _must_exit(1, tree, bad, command, "is not worse than the baseline: there is no commit to look for")
-            _git(tree, "checkout", "--detach", good)
+            _git(tree, "checkout", "--detach", first)
             _must_exit(0, tree, good, command, "is not right here today: packages or the machine are others")
-            _git(tree, "bisect", "start", bad, good, "--")
+            _git(tree, "bisect", "start", last, first, "--")
             told = _git(tree, "bisect", "run", *command)
             return _git(tree, "rev-parse", "refs/bisect/bad").strip(), told
         finally:
@@ -179,7 +180,7 @@ def judged(step: Step, store: Store) -> int:
         if any(_instructions(record.environment) != _instructions(base.machine) for record in records):
             _tell("the records were made with other vector instructions than the baseline's: any bit may differ")
             return _SKIP
-        if failed := next((theirs for _, theirs in pairs if regression.is_the_machines(theirs)), None):
+        if failed := next((theirs for _, theirs in pairs if regression.is_the_machines(theirs.reason)), None):
             _tell(f"{failed.label}: {failed.reason}")
             return _SKIP
         return int(any((ours.status, ours.outputs) != (theirs.status, theirs.outputs) for ours, theirs in pairs))

@@ -58,7 +58,8 @@ def _layers(store: Store, record: Any, *, as_json: bool) -> str:
     from slimbench import artifact, layers
 
     folders = [artifact.of_record(store, record)]
-    if record.reference and store.artifact(record.reference).is_dir():
+    if record.reference and store.has_network(record.reference):
+        store.bring(record.reference)
         folders.append(store.artifact(record.reference))
     ours, *dense = layers.measured(*folders)
     if as_json:

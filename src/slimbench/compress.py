@@ -57,7 +57,7 @@ def compress(
         sealed: Any = SealedTask(cell.task)
         work, asked = store.work(blank.id), ending or Ending()
         loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), work, say, teacher(cell, store), ending=asked)
-        loop.watch_memory()
+        loop.watch_memory(*sources(cell.method))
         with strided_gradients():
             made = with_sealed_sources(cell.method).compress(model, sealed, cell.budget, loop)
         smaller = network_of(made).cpu().eval()

@@ -157,9 +157,14 @@ def _git(top: Path, *words: str) -> str:
     return os.fsdecode(done.stdout)
 
 
-def _hash(file: Path) -> str:
-    """Of what it holds; empty for one that is gone."""
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+def _hash(path: Path) -> str:
+    """Of what a file holds, or each below a folder (a repository inside, a link); empty for what is gone."""
+    if path.is_dir():
+        return digest({str(file.relative_to(path)): _hash(file) for file in path.rglob("*") if file.is_file()})
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def without_git() -> dict[str, str]:

@@ -17,7 +17,7 @@ from slimbench.baseline import Apart
 from slimbench.core import UserError
 from slimbench.fresh import apart
 from slimbench.identity import digest
-from slimbench.regression import Finding, pairs_of
+from slimbench.regression import Finding, is_the_machines, pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -176,8 +176,8 @@ class _Contest:
             return self.finding(pair, f"nor can the baseline's network be timed: {others}", is_bad=None)
         try:
             self._look(pair)
-        except UserError:
-            return self.finding(pair, str(error), is_bad=True)
+        except UserError as again:
+            return self.finding(pair, str(again), is_bad=None if is_the_machines(f"{error} {again}") else True)
         return self.finding(pair, f"{error} (at the second try it could)", is_bad=None)
 
     def _why_not(self, pair: Pair) -> str:

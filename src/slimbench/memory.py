@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -68,22 +73,54 @@ class Taken:
 
 def _highest(device: torch.device) -> int:
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        from torch import cuda
+
+        return cuda.max_memory_allocated(device)
+    if told := resident(peak=True):
+        return told
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def _held(device: torch.device) -> int:
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes(None)
+def _held(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        from torch import cuda
+
+        return cuda.memory_allocated(device)
+    return resident()
 
 
 def _forgotten(device: torch.device) -> bool:
-    """Whether the system let the highest so far be forgotten."""
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+        from torch import cuda
+
+        cuda.reset_peak_memory_stats(device)
         return True
+    give_back()
+    return forget_peak()
+
+
+def resident(*, peak: bool = False) -> int | None:
+    """Resident memory of this process in bytes, now or at its highest; None where the system does not tell."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(wanted))
+    except (OSError, StopIteration):
+        return None
+
+
+def forget_peak() -> bool:
+    """Whether the system let the highest so far be forgotten; else only what goes beyond it is seen."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False
     return True
+
+
+def give_back() -> None:
+    """Memory that is free in this process, to the system, where its C library can: what is taken again is seen then."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -119,7 +119,7 @@ def counts(pairs: Sequence[Pair], *, is_same_machine: bool) -> list[Finding]:
     for base, head in pairs:
         text = _differs(base, head)
         is_sure = is_same_machine or base.outputs == head.outputs or head.status != base.status or base.id != head.id
-        is_sure &= not is_the_machines(head)
+        is_sure &= not is_the_machines(head.reason)
         verdict: Verdict = "regression" if is_sure else "cannot tell"
         if text and not is_sure and not head.reason:
             text += ", with other outputs, on another machine"
@@ -127,9 +127,9 @@ def counts(pairs: Sequence[Pair], *, is_same_machine: bool) -> list[Finding]:
     return found
 
 
-def is_the_machines(cell: Kept) -> bool:
-    """Whether a busy or full machine may be why it failed."""
-    return any(cause in cell.reason for cause in _MACHINES)
+def is_the_machines(reason: str) -> bool:
+    """Whether a busy or full machine may be why something failed."""
+    return any(cause in reason for cause in _MACHINES)
 
 
 def _differs(base: Kept, head: Kept) -> str:

@@ -152,7 +152,7 @@ class RemoteStore(Store):
         self._networks = {name: standing.artifact for name, standing in self.standings().items()}
         for name in sorted(mine | (here.keys() - there.keys() - known.keys())) if create else ():
             self.publish(Path(name).stem)
-        same = there.keys() if create else there.keys() - mine
+        same = there.keys() - {name for name in mine if not self._is_shown(name)}
         here = self._stamps()
         stamps = {name: [there[name], here.get(name, "")] if name in same else known[name] for name in there}
         write_whole(known_file, json.dumps(stamps))
@@ -163,6 +163,9 @@ class RemoteStore(Store):
         if odd := sorted({*names} - {*ours}):
             self.warnings.append(f"{self.place} has objects that are not of a store, such as {odd[0]!r}: left out.")
         return ours
+
+    def _is_shown(self, name: str) -> bool:
+        return self._others.get(Path(name).stem) == _sha256((self.root / name).read_bytes())
 
     def _stamps(self) -> dict[str, str]:
         """What changes with a record's file, by name."""

@@ -100,15 +100,18 @@ class Loop:
         totals |= {name: _most(getattr(spent, name) for spent in every) for name in _PEAKS}
         return replace(self.spent, **totals)
 
-    def watch_memory(self) -> None:
-        """Count what is added from here on: once, with the data loaded where the network is trained."""
+    def watch_memory(self, *others: Task) -> None:
+        """Count what is added from here on, once train and val are loaded, and train of what else is trained on."""
         if self._taken:
             return
         if self._parent:
             self._parent.watch_memory()
             self._taken = self._parent._taken
             return
-        self.task.batch("train", torch.zeros(1, dtype=torch.long, device=self.device), None)
+        first = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.task.batch("val", first, None)
+        for task in (self.task, *others):
+            task.batch("train", first, None)
         self._taken = Taken(self.device)
 
     def memory_spent(self) -> dict[str, Any]:
