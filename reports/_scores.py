@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from slimbench.reports.rows import distinct
 from slimbench.statistics import Summary, summarise
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ def others(records: Iterable[Record]) -> list[str]:
 
 
 def summary(records: Sequence[Record], metric: str) -> Summary | None:
-    """One metric over seeds; None where no record has it."""
-    values = [record.quality[metric].value for record in records if metric in record.quality]
+    """One metric over networks; None where no record has it."""
+    values = [record.quality[metric].value for record in distinct(records) if metric in record.quality]
     return summarise(values) if values else None
 
 
 def shown(found: Summary | None, metric: str) -> str:
-    """Mean, spread and number of seeds; metrics that are at most 1 (SSIM) with four digits."""
+    """Mean, spread and number of networks; metrics that are at most 1 (SSIM) with four digits."""
     if found is None:
         return ""
     digits = 4 if metric.startswith("ssim") else 2

@@ -97,9 +97,18 @@ def area(facts: Facts | None) -> str:
     return f"{facts['area']:.2f}{interval} ({facts['area_n']}) over {ends}"
 
 
-def epochs(value: float | str | None) -> str:
-    """Passes over train, or where the weights come from."""
-    return value if isinstance(value, str) else number(value, ".1f")
+def dense_epochs(facts: Facts) -> str:
+    """Passes over train; of published weights nobody says how many."""
+    return "published" if facts["weights"] else number(facts["dense_epochs"], ".1f")
+
+
+def claimed(facts: Facts) -> str:
+    """The number, and of what; of published weights as their publisher rounds it."""
+    if facts["claimed"] is None:
+        return facts["claimed_note"] or ""
+    if facts["is_dense"]:
+        return f"{facts['claimed']:.2f} ({facts['claimed_note']})"
+    return f"{facts['claimed']:g} {facts['claimed_note']}"
 
 
 def speed(measured: Facts, *, is_dense: bool) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from slimbench.reports import _text
 from slimbench.reports.figures import Line, lines
-from slimbench.reports.rows import rows
+from slimbench.reports.rows import rows, short
 from slimbench.reports.table import THEORETICAL, Entry, Facts, Table, speed, title
 
 if TYPE_CHECKING:
@@ -24,19 +24,25 @@ AREA = (
 
 
 def by_profile(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> list[Table]:
-    """One table a hardware profile, level and machine: every network that it timed, on whatever task."""
+    """One table a hardware profile, level, machine and input: every network that it timed, on whatever task."""
+    return list(by_column(records, measurements).values())
+
+
+def by_column(records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> dict[Column, Table]:
+    """The same, each by its way of timing."""
     found = [line for name, group in rows(records, measurements).items() for line in lines(name, group)]
     ways = sorted({c for line in found for c in line.measured}, key=lambda c: c.place)
-    return [_timed(c, [line for line in found if c in line.measured], title(c, ways)) for c in ways]
+    return {c: _timed(c, [line for line in found if c in line.measured], title(c, ways)) for c in ways}
 
 
 def _timed(c: Column, found: Sequence[Line], name: str) -> Table:
     """Theoretical beside measured speed-up, and what of the one is left in the other."""
     heads: tuple[str, ...] = ("task", "method", "keep asked", "quality mean ± sd (n)", "MACs (kept)", THEORETICAL)
     heads += ("measured speed-up", "measured / theoretical", "latency and memory", "status")
+    tasks = short(line.facts["group"] for line in found)
     body = [
         (
-            Entry(line.facts["group"].partition(":")[0]),
+            Entry(tasks[line.facts["group"]]),
             Entry(line.facts["method"]),
             Entry(_text.asked(line.facts)),
             Entry(_text.quality(line.facts)),

@@ -71,7 +71,7 @@ def _seeds(line: Facts, ours: Sequence[Record], theirs: Sequence[Record]) -> tup
     elif theirs:
         values = [turn * (a[seed] - b[seed]) for seed in a if seed in b]
     else:
-        values = list(a.values())
+        values = list(_values(figure, list({r.artifact or r.id: r for r in ours}.values())).values())
     if len(values) < 2:
         return (values, -math.inf, math.inf) if values else None
     half = student_t(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))

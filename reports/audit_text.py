@@ -70,15 +70,17 @@ def _wanted(head: str, of_row: Sequence[Facts]) -> Sequence[float | None] | None
     for start, names in ((_TIMED, ("measured_speedup",)), (_TAKEN, ("p50_ms", "p90_ms"))):
         kind, _, way = head.partition(", ")
         if kind == start:
-            found = [f for f in of_row if "profile" in f and way in {"", f["profile"], _on_machine(f)}]
+            found = [f for f in of_row if "profile" in f and way in _ways(f)]
             if line["is_dense"] and start == _TIMED:
                 return [1.0, found[0]["p50_ms"]] if found else [None]
             return [found[0][name] for name in names] if found else [None]
     return None
 
 
-def _on_machine(line: Facts) -> str:
-    return f"{line['profile']} ({line['machine']})"
+def _ways(line: Facts) -> set[str]:
+    """How heads may name its way of timing: as far as it has to be told from others."""
+    profile, machine = line["profile"], line["machine"]
+    return {"", profile, f"{profile} ({machine})", f"{profile} ({machine}, {line['input']})"}
 
 
 def _quality(line: Facts) -> Sequence[float | None]:

@@ -60,7 +60,7 @@ def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
     values = {i: {seed: row.sign * value for seed, value in row.scores.items()} for i, row in known.items()}
     letters = tiers(values)
     first = [i for i, letter in letters.items() if letter.startswith("a")]
-    return [(rows[i], letter, first == [i]) for i, letter in letters.items()]
+    return [(rows[i], letter, first == [i] and len(rows[i].values) >= ENOUGH_SEEDS) for i, letter in letters.items()]
 
 
 def _best_control(rows: Sequence[Row]) -> Row | None:
@@ -107,7 +107,7 @@ def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -
         "fidelity": ", ".join(row.fidelity),
         **_tried(row),
         **_training(row),
-        "claimed": _claimed(row),
+        **_claimed(row),
         "status": _status(row),
         "reasons": "; ".join(row.reasons),
         "ids": " ".join(record.id for record in row.records),
@@ -167,22 +167,30 @@ def _tried(row: Row) -> dict[str, Any]:
     }
 
 
-def _claimed(row: Row) -> str:
-    """What is claimed of this very row, and of what: by whoever trained published weights, or by the method's paper."""
+def _claimed(row: Row) -> dict[str, Any]:
+    """What is claimed of this very row, and of what: by whoever trained published weights, or by the method's paper.
+
+    No number of several claims: then the note has them.
+    """
     known = row.first.published
     if row.is_dense:
-        return f"{known['claimed']:.2f} (published weights)" if known else ""
-    said = [c for paper in PAPERS for c in paper.claims if c.claimed is not None and c.ours and c.ours.fits(row)]
-    return "; ".join(f"{c.claimed:g} {c.convention}" for c in said if c.place.fits(row))
+        said = [(known["claimed"], "published weights")] if known else []
+    else:
+        ours = [c for paper in PAPERS for c in paper.claims if c.claimed is not None and c.ours and c.ours.fits(row)]
+        said = [(c.claimed, c.convention) for c in ours if c.place.fits(row)]
+    if len(said) == 1:
+        return dict(zip(("claimed", "claimed_note"), said[0], strict=True))
+    return {"claimed": None, "claimed_note": "; ".join(f"{number:g} {note}" for number, note in said) or None}
 
 
 def _training(row: Row) -> dict[str, Any]:
-    """The four columns of training; nothing where nothing was made."""
+    """The four columns of training, and the published weights that it started from; nothing where nothing was made."""
     if not row.counted:
-        return dict.fromkeys(("dense_epochs", "search_epochs", "compression_epochs", "offline"))
+        return dict.fromkeys(("weights", "dense_epochs", "search_epochs", "compression_epochs", "offline"))
     spent = row.first.spent
     return {
-        "dense_epochs": "published" if spent.dense_epochs is None else spent.dense_epochs,
+        "weights": (row.first.cell["task"].get("weights") or "published") if spent.dense_epochs is None else None,
+        "dense_epochs": spent.dense_epochs,
         "search_epochs": spent.search_epochs,
         "compression_epochs": spent.compression_epochs,
         "offline": spent.offline,
@@ -205,6 +213,7 @@ def _measured(c: Column, taken: Sequence[Measurement]) -> dict[str, Any]:
     return {
         "profile": f"{c.profile} {c.level}",
         "machine": c.machine,
+        "input": c.shape,
         "p50_ms": statistics.fmean(m.p50_ms for m in taken),
         "p90_ms": statistics.fmean(m.p90_ms for m in taken),
         "dense_p50_ms": statistics.fmean(m.dense_p50_ms for m in taken),

@@ -141,7 +141,7 @@ def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
         values = list(ours.values())
         return Difference(statistics.fmean(values), min(values), max(values), len(values)) if values else None
     if rival is None:
-        return student(list(ours.values())) if ours else None
+        return student(row.values) if row.values else None
     theirs = _by_seed(claim.figure, rival)
     if claim.figure == "training memory":
         ratios = [theirs[seed] / ours[seed] for seed in sorted(ours.keys() & theirs.keys())]

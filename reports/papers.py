@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from slimbench.reports import _text, judging
-from slimbench.reports.rows import rows
+from slimbench.reports.rows import heading, rows, short
 from slimbench.reports.table import Entry, Table, of_heading
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def overview(
         for paper, claim, told in found
     ]
     heads = ("paper", "claim", "claimed", _OURS, "verdict")
-    told = [_facts(finding) | {"paper": paper.name} for paper, _, findings in found for finding in findings]
+    names = [paper.name for paper, _, findings in found for _ in findings]
+    every = _facts([finding for _, _, findings in found for finding in findings])
+    told = [facts | {"paper": name} for name, facts in zip(names, every, strict=True)]
     kept = ("claim", "where", "ours", "against", "figure", _OURS, "verdict")
     shown = {"paper": itemgetter("paper")} | {head: _SHOWN[head] for head in kept} | {"records": itemgetter("ids")}
     return (
@@ -95,7 +97,7 @@ def _body(shown: Mapping[str, Callable[[Mapping[str, Any]], str]], told: Sequenc
 
 def _decided_by(told: Sequence[Finding]) -> str:
     """The finding that decided, or the range of several."""
-    facts = [_facts(finding) for finding in judging.decisive(told)] if told else []
+    facts = _facts(judging.decisive(told)) if told else []
     units = {f["unit"] for f in facts}
     if len(facts) < 2 or len(units) > 1:
         return "; ".join(f"{_ours(f)}, {_of_version(f)}{f['where']}" for f in facts)
@@ -156,13 +158,20 @@ def _evidence(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> list[Table]:
     told = [finding for _, of_claim in found for finding in of_claim]
     if not told:
         return []
-    facts = [_facts(finding) for finding in told]
+    facts = _facts(told)
     heads, body = tuple(_SHOWN), _body(_SHOWN, facts)
     compact = ("claim", _OURS, "verdict", "ours", "against", "where", "recipe", *heads[6:8], "figure", "records")
     return [Table("What the records say", heads, body, _captions(told), tuple(facts), level=4, compact=compact)]
 
 
-def _facts(finding: Finding) -> dict[str, Any]:
+def _facts(told: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Of each; tasks are told apart as far as these findings need it."""
+    headings = [heading(finding.row.first) for finding in told]
+    tasks = short(headings)
+    return [_fact_of(finding, tasks[name]) for finding, name in zip(told, headings, strict=True)]
+
+
+def _fact_of(finding: Finding, task: str) -> dict[str, Any]:
     claim, row, estimate = finding.claim, finding.row, finding.estimate
     many = estimate.n > 1 or finding.column is not None
     against = finding.rival.method if finding.rival else "dense" if finding.column else None
@@ -170,7 +179,7 @@ def _facts(finding: Finding) -> dict[str, Any]:
     budget = row.first.cell["budget"]
     return {
         "claim": claim.says,
-        "where": row.first.cell["task"]["label"] + (f", {c.profile} {c.level}" if (c := finding.column) else ""),
+        "where": task + (f", {c.profile} {c.level}" if (c := finding.column) else ""),
         "profile": f"{c.profile} {c.level}" if c else None,
         "machine": c.machine if c else None,
         "method": row.method,

@@ -5,14 +5,16 @@ The numbers are the tables' (``figures``). Same records, same bytes.
 
 from __future__ import annotations
 
+import math
 import re
+import textwrap
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from slimbench.identity import digest
 from slimbench.reports import _text
 from slimbench.reports.figures import lines
-from slimbench.reports.rows import rows
+from slimbench.reports.rows import rows, short
 from slimbench.reports.table import title
 from slimbench.statistics import student
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 _COUNTED = {"macs_kept": "MACs kept", "params_kept": "params kept"}
 _FAINT = {"alpha": 0.3}  # a timing that other work disturbed
 SAID = "faint: disturbed"
+LATENCY = "latency / dense latency"  # of one session: another session's milliseconds are not comparable
+_PANELS = 3  # side by side
+_LETTERS = 16  # of a legend, that fit into an inch
 _DENSE = {"color": "k", "marker": "*", "markersize": 11}
 
 
@@ -59,7 +64,7 @@ def _figures(groups: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Figure]
     ways = sorted({c for line in every for c in line.measured}, key=lambda c: c.place)
     for c in ways:
         if timed := [line for line in every if c in line.measured and not line.facts["is_dense"]]:
-            yield f"speed-up-{title(c, ways)}-{c.machine}", speed(c, timed)
+            yield f"speed-up-{title(c, ways)}-{c.name}", speed(c, timed)
 
 
 def _label(line: Line) -> str:
@@ -79,25 +84,41 @@ def front(points: Sequence[tuple[float, float]], sign: int = 1) -> list[tuple[fl
 
 
 def quality(heading: str, found: Sequence[Line]) -> Figure:
-    """Against MACs, params and each latency; intervals over seeds."""
+    """Against MACs, params and each latency, as a share of dense; a look a method, intervals over seeds."""
     from matplotlib.figure import Figure
 
-    ways = sorted({c for line in found for c in line.measured}, key=lambda c: c.place)
-    drawn = Figure(figsize=(5.2 * (2 + len(ways)), 5.0), layout="constrained")
-    panels = drawn.subplots(1, 2 + len(ways), sharey=True, squeeze=False)[0]
+    ways = sorted({c for line in found if not line.facts["is_dense"] for c in line.measured}, key=lambda c: c.place)
+    count, looks = 2 + len(ways), _looks(found)
+    across = min(_PANELS, count)
+    down = math.ceil(count / across)
+    drawn = Figure(figsize=(5.2 * across, 0.6 + 4.2 * down), layout="constrained")
+    panels: list[Axes] = []
+    for place in range(1, count + 1):
+        panels.append(drawn.add_subplot(down, across, place, sharey=panels[0] if panels else None))
     for axes, (name, label) in zip(panels, _COUNTED.items(), strict=False):
-        _scatter(axes, label, [(line, line.facts[name]) for line in found])
+        _scatter(axes, label, [(line, line.facts[name]) for line in found], looks)
     for axes, c in zip(panels[2:], ways, strict=True):
         timed = [line for line in found if c in line.measured]
         doubted = [line for line in timed if is_disturbed(line, c)]
-        _scatter(
-            axes, f"latency, ms: {title(c, ways)}", [(line, line.measured[c]["p50_ms"]) for line in timed], doubted
-        )
-    panels[0].set_ylabel(f"{found[0].facts['metric']}, mean and 95 % Student-t interval over seeds")
-    under = "".join(f"\n{text}" for text in areas(found))
-    drawn.suptitle(f"{heading}\nfewer than 6 seeds: indicative{under}", fontsize=9)
+        _scatter(axes, f"{LATENCY}\n{title(c, ways)}", [(line, latency(line, c)) for line in timed], looks, doubted)
+    for axes in panels[::across]:
+        axes.set_ylabel(f"{found[0].facts['metric']}, mean and 95 % interval over seeds")
+    panels[0].set_ylim(*_around([line.facts["mean"] for line in found]))
+    name = textwrap.fill(heading, int(14 * drawn.get_figwidth()))
+    drawn.suptitle(f"{name}\nfewer than 6 seeds: indicative", fontsize=9)
     _legend(drawn, panels[0])
     return drawn
+
+
+def _around(means: Sequence[float]) -> tuple[float, float]:
+    """A range with some room: the interval of two seeds may reach far beyond it."""
+    room = 0.2 * (max(means) - min(means)) or 1.0
+    return min(means) - room, max(means) + room
+
+
+def latency(line: Line, c: Column) -> float:
+    """As a share of the dense network's in the same session, which is 1."""
+    return 1.0 if line.facts["is_dense"] else 1 / line.measured[c]["measured_speedup"]
 
 
 def areas(found: Sequence[Line]) -> list[str]:
@@ -109,16 +130,31 @@ def areas(found: Sequence[Line]) -> list[str]:
     ]
 
 
-def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]], doubted: Sequence[Line] = ()) -> None:
+def _looks(found: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """Of each method; its name has how many networks its points are of."""
+    counts: dict[str, set[int]] = defaultdict(set)
+    for line in found:
+        counts[line.facts["method"]].add(line.facts["n"])
+    dense = {line.facts["method"] for line in found if line.facts["is_dense"]}
+    looks = {}
+    for i, (method, n) in enumerate(counts.items()):
+        look = _DENSE if method in dense else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
+        looks[method] = look | {"label": f"{method} ({' to '.join(map(str, sorted({min(n), max(n)})))})"}
+    return looks
+
+
+def _scatter(
+    axes: Axes,
+    label: str,
+    points: Sequence[tuple[Line, float]],
+    looks: Mapping[str, Mapping[str, Any]],
+    doubted: Sequence[Line] = (),
+) -> None:
     """``doubted``: their timing was disturbed: faint, and no point of the front."""
     axes.set_xlabel(f"{label} ({SAID})" if doubted else label)
-    for i, (line, cost) in enumerate(points):
-        look: dict[str, Any] = (
-            _DENSE if line.facts["is_dense"] else {"color": f"C{i % 10}", "marker": "os^vD<>Ph"[i // 10 % 9]}
-        )
-        look = look | _FAINT if line in doubted else look
-        mean, half = line.facts["mean"], _half(line)
-        axes.errorbar(cost, mean, yerr=half, linestyle="", capsize=3, label=_named(line), **look)  # type: ignore[arg-type]
+    for line, cost in points:
+        look = {**looks[line.facts["method"]], **(_FAINT if line in doubted else {})}
+        axes.errorbar(cost, line.facts["mean"], yerr=_half(line), linestyle="", capsize=3, **look)  # type: ignore[arg-type]
     if sure := [(line, cost) for line, cost in points if line not in doubted]:
         edge = front([(cost, line.facts["mean"]) for line, cost in sure], sure[0][0].row.sign)
         axes.step(*zip(*edge, strict=True), where="post", color="0.6", linewidth=1, zorder=0)
@@ -127,19 +163,18 @@ def _scatter(axes: Axes, label: str, points: Sequence[tuple[Line, float]], doubt
 
 def _half(line: Line) -> float | None:
     """Half of the interval of the mean; None of one seed."""
-    found = student(list(line.row.scores.values()))
+    found = student(line.row.values)
     return (found.high - found.low) / 2 if found.n > 1 else None
 
 
-def _named(line: Line) -> str:
-    name = _label(line)
-    return f"{name if len(name) < 60 else name[:57] + '...'} ({line.facts['n']})"
-
-
 def _legend(drawn: Figure, axes: Axes) -> None:
-    found = handles([axes])
-    columns = max(1, int(drawn.get_figwidth() // 4.5))
-    drawn.legend(found.values(), found, loc="outside lower center", ncols=columns, fontsize=7)
+    """Below; the figure grows by what it takes, so that panels stay as they are."""
+    found, room = handles([axes]), int(_LETTERS * drawn.get_figwidth())
+    names = [textwrap.fill(name, room - 6) for name in found]
+    lines_of = [line for name in names for line in name.splitlines()]
+    columns = max(1, room // (6 + max(map(len, lines_of))))
+    drawn.set_figheight(drawn.get_figheight() + 0.16 * math.ceil(len(lines_of) / columns))
+    drawn.legend(found.values(), names, loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def handles(panels: Sequence[Axes]) -> dict[str, Any]:
@@ -154,10 +189,11 @@ def handles(panels: Sequence[Axes]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- speed-up
 
 
-def curve_name(line: Line) -> str:
-    """Whose curve a row is a point of: one method on one task, with one training."""
+def curve_name(line: Line, found: Sequence[Line]) -> str:
+    """Whose curve a row is a point of: one method on one task, with one training, told apart from all of ``found``."""
     f = line.facts
-    return f"{f['group'].partition(':')[0]} {f['method']}, {f['epochs_asked']:g} epochs"
+    task = short(other.facts["group"] for other in found)[f["group"]]
+    return f"{task} {f['method']}, {f['epochs_asked']:g} epochs"
 
 
 def speed(c: Column, found: Sequence[Line]) -> Figure:
@@ -168,7 +204,7 @@ def speed(c: Column, found: Sequence[Line]) -> Figure:
     axes = drawn.add_subplot()
     curves: dict[str, list[Line]] = defaultdict(list)
     for line in sorted(found, key=lambda line: line.facts["theoretical_speedup"]):
-        curves[curve_name(line)].append(line)
+        curves[curve_name(line, found)].append(line)
     for i, (name, part) in enumerate(curves.items()):
         look = {"marker": "os^vD<>Ph"[i // 10 % 9], "color": f"C{i % 10}", "linewidth": 1, "label": name}
         for some, how in by_trust(part, c, look):

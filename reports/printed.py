@@ -95,6 +95,9 @@ _WORDS = {
     "area_ids",
     "profile",
     "machine",
+    "input",
+    "weights",
+    "claimed_note",
     "status",
     "ids",
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import re
 import statistics
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,18 @@ class Column:
     profile: str
     level: str
     machine: str
+    shape: str  # of one input: latencies of two tasks' are not of one kind
     caption: str
 
     @property
-    def place(self) -> tuple[str, str, str]:
+    def place(self) -> tuple[str, str, str, str]:
         """What columns are sorted by."""
-        return self.profile, self.level, self.machine
+        return self.profile, self.level, self.machine, self.shape
+
+    @property
+    def name(self) -> str:
+        """Six digits of all that tells it from others: for names of files."""
+        return digest(astuple(self))[:6]
 
 
 @dataclass(frozen=True)
@@ -126,9 +133,14 @@ class Row:
         return {r.cell["seed"]: next(iter(r.val_quality.values())).value for r in self.counted if r.val_quality}
 
     @functools.cached_property
+    def values(self) -> list[float]:
+        """The same of each network: of seeds that gave one network, as published weights do, once."""
+        return list(headline(distinct(self.counted)).values())
+
+    @functools.cached_property
     def quality(self) -> Summary | None:
-        """Of the headline metric, over seeds."""
-        return summarise(list(self.scores.values())) if self.scores else None
+        """Of the headline metric, over networks."""
+        return summarise(self.values) if self.values else None
 
     @functools.cached_property
     def difference(self) -> Difference | None:
@@ -179,6 +191,14 @@ _fields = operator.attrgetter(*_FIELDS)
 
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
+
+
+def distinct(records: Iterable[Record]) -> list[Record]:
+    """Of records whose networks are equal to the bit, the first."""
+    found: dict[str, Record] = {}
+    for record in records:
+        found.setdefault(record.artifact or record.id, record)
+    return list(found.values())
 
 
 def headline(records: Iterable[Record]) -> dict[int, float]:
@@ -264,6 +284,24 @@ def heading(record: Record) -> str:
     return f"{name}; trained in {how}; {version}, data {digest(cell['data'])[:6]}"
 
 
+_WORDS = re.compile(r" \(|\): |: |; (?:trained in )?|, (?![^\[]*\])")  # between a heading's parts; lists stay whole
+
+
+def short(headings: Iterable[str]) -> dict[str, str]:
+    """Headings by task and network alone, and in brackets what parts one from others of these."""
+    alike: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for name in dict.fromkeys(headings):
+        label, *parts = _WORDS.split(name)
+        alike[label][name] = parts
+    found: dict[str, str] = {}
+    for label, group in alike.items():
+        shared = set.intersection(*map(set, group.values()))
+        for name, parts in group.items():
+            own = ", ".join(part for part in parts if part not in shared)
+            found[name] = f"{label} ({own})" if own else label
+    return found
+
+
 @remembered
 def _on(task: Mapping[str, Any]) -> tuple[str, str]:
     """A heading's words on a task, and on its version."""
@@ -279,15 +317,16 @@ def column(record: MeasurementRecord) -> Column:
     m, env = record.measurement, record.environment
     assert m is not None
     print_of = digest({k: v for k, v in env.items() if k != "commit"})[:6]
+    shape = "x".join(str(n) for n in m.input_shape[1:])
     caption = (
-        f"median of {m.samples} forward passes of batch {m.batch} x {'x'.join(str(n) for n in m.input_shape[1:])}, "
+        f"median of {m.samples} forward passes of batch {m.batch} x {shape}, "
         f"{m.threads} thread(s), batch norm folded on both sides, on "
         f"{m.device.get('name') or '{cpu} ({cores} cores)'.format(**env)}, "
         f"{m.device.get('runtime') or 'torch ' + env['versions']['torch']}; interval: 95 % bootstrap of "
         + ("this session" if m.processes == 1 else f"{m.processes} processes and their rounds")
     )
     label = str(record.profile["label"]) + (f" v{version}" if (version := record.profile["version"]) > 1 else "")
-    return Column(label, m.level, print_of, caption)
+    return Column(label, m.level, print_of, shape, caption)
 
 
 def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, Any], refused: Mapping[str, Any]) -> Row:

@@ -188,7 +188,7 @@ def _draw(axes: Axes, mine: Sequence[Line], places: Sequence[float], method: str
 
 def _half(line: Line) -> float:
     """Half of the interval of the mean; 0 of one seed, which has none."""
-    found = student(list(line.row.scores.values()))
+    found = student(line.row.values)
     return (found.high - found.low) / 2 if found.n > 1 else 0.0
 
 

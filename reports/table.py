@@ -143,11 +143,11 @@ def _columns(found: Sequence[Line]) -> list[_Show]:
         _Show("Δ at other rates (n)", lambda f: _text.repair_rate(f) and f["repair_elsewhere"]),
         _Show(THEORETICAL, lambda f: _text.number(f["theoretical_speedup"], ".2f", "x"), rank=8),
         _Show("fidelity", lambda f: f["fidelity"]),
-        _Show("dense epochs", lambda f: _text.epochs(f["dense_epochs"])),
-        _Show("search epochs", lambda f: _text.epochs(f["search_epochs"])),
-        _Show("compression epochs", lambda f: _text.epochs(f["compression_epochs"])),
+        _Show("dense epochs", _text.dense_epochs),
+        _Show("search epochs", lambda f: _text.number(f["search_epochs"], ".1f")),
+        _Show("compression epochs", lambda f: _text.number(f["compression_epochs"], ".1f")),
         _Show("offline", lambda f: f["offline"] or ""),
-        _Show("claimed", lambda f: f["claimed"]),
+        _Show("claimed", _text.claimed),
         _Show("status", lambda f: f["status"], _doubts, rank=5),
     ]
 
@@ -254,6 +254,7 @@ def _taken(found: Sequence[Line], ways: Sequence[Column]) -> list[Table]:
 
 
 def title(c: Column, columns: Sequence[Column]) -> str:
-    """A profile and its level; the machine too, where two of them were measured on."""
-    alike = sum((c.profile, c.level) == (other.profile, other.level) for other in columns)
-    return f"{c.profile} {c.level}" + (f" ({c.machine})" if alike > 1 else "")
+    """A profile and its level; the machine too, where others share them, and the input's shape, where that one does."""
+    alike = [other for other in columns if (other.profile, other.level) == (c.profile, c.level)]
+    more = [c.machine] * (len(alike) > 1) + [c.shape] * (sum(other.machine == c.machine for other in alike) > 1)
+    return f"{c.profile} {c.level}" + (f" ({', '.join(more)})" if more else "")

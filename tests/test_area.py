@@ -59,7 +59,7 @@ def test_only_the_seeds_that_every_point_has():
 
 
 def test_where_it_is_shown(tmp_path):
-    """A column of the overall table, nothing where no curve is long enough, and the picture's title."""
+    """A column of the overall table, nothing where no curve is long enough, and the words below the picture."""
     every = [*DENSE, *HALF, *QUARTER, record(L1Channels(), 0.5, macs=500)]
     (overall,) = across.overall(every, [])
     place = overall.heads.index("A: area under the curve")
@@ -70,8 +70,8 @@ def test_where_it_is_shown(tmp_path):
     assert shown["dcss", "0.5 macs, 8 epochs"].endswith("] (2) over 0.25 to 1")
     assert "area under the curve" not in " ".join(across.overall([*DENSE, *HALF], [])[0].heads)
     (group,) = rows(every, []).values()
-    drawn = pictures.quality("heading", table.lines("heading", group))
-    assert "area under the curve of dcss, 8 epochs: 89.50 [" in drawn.get_suptitle()
+    (under,) = pictures.areas(table.lines("heading", group))
+    assert under.startswith("area under the curve of dcss, 8 epochs: 89.50 [")
 
 
 def test_it_is_audited(tmp_path):

@@ -55,6 +55,29 @@ def test_the_whole_interval_decides():
     assert verdicts(BETTER, pair(88.1, 88.0)) == ["cannot tell"]
 
 
+def test_one_network_of_several_seeds_decides_nothing():
+    """Published weights are one, however many seeds; the auditor says so too."""
+    claim = Claim("it reaches 90", "somewhere", "90", Select("l1_channels"), least=90.0)
+    alike = [replace(r, artifact="n") for r in pair(95.0, 95.0) if "l1_channels" in r.label]
+    (finding,) = judged(claim, alike)
+    assert (finding.estimate.n, finding.verdict) == (1, "cannot tell")
+    evidence = papers._evidence([(claim, [finding])])
+    assert audit.tables(evidence, alike, []) == []
+    (line,) = evidence[0].facts
+    assert any("n is 3" in str(p) for p in audit.against([{**line, "n": 3}], alike, []))
+
+
+def test_findings_of_two_recipes_are_told_apart():
+    """By what parts their headings; of one task alone by nothing."""
+    both = [*pair(90.0, 88.0), *pair(90.0, 88.0, task=Digits(recipe=Recipe(epochs=40)))]
+    for records, told in ((both, ["16 dense epochs", "40 dense epochs"]), (both[:9], [""])):
+        (table,) = papers._evidence([(BETTER, judged(BETTER, records))])
+        where = [row[table.heads.index("where")].text for row in table.body]
+        assert [text.partition(", recipe")[0] for text in where] == [
+            f"digits/resnet20 ({part}" if part else "digits/resnet20" for part in told
+        ]
+
+
 def test_two_seeds_decide_nothing():
     """However far apart."""
     assert verdicts(BETTER, pair(95.0, 50.0, seeds=2)) == ["cannot tell"]

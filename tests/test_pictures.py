@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from made import measured, record
+from slimbench.core import Recipe
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.reports import notes, pictures
 from slimbench.reports.rows import rows
+from slimbench.reports.table import lines
+from slimbench.tasks.digits import Digits
+from slimbench.tasks.texture_digits import TextureDigits
 
 WIDTHS = {"stem": [16, 8], "conv": [32, 20]}
 RECORDS = [
@@ -44,7 +50,7 @@ def test_what_is_in_them():
     quality, widths, speed = drawn.values()
     macs, params, latency = quality.axes
     assert (macs.get_xlabel(), params.get_xlabel()) == ("MACs kept", "params kept")
-    assert latency.get_xlabel() == "latency, ms: cpu quick"
+    assert latency.get_xlabel() == "latency / dense latency\ncpu quick"
     spots = {tuple(bars[0].get_xydata()[0]): bars.has_yerr for bars in macs.containers}
     assert spots == {(1.0, 92.5): True, (0.5, 91.25): True, (0.5, 90.0): False}
     assert [bar.get_height() for bar in widths.axes[0].patches] == [16, 32, 8, 20]
@@ -100,12 +106,64 @@ def test_a_disturbed_timing_is_faint_and_on_no_front():
     quality, _, speed = drawn.values()
     macs, _, latency = quality.axes
     (front,) = (line for line in latency.lines if line.get_drawstyle() == "steps-post")
-    assert 0.5 not in front.get_xdata()
-    assert latency.get_xlabel() == "latency, ms: cpu quick (faint: disturbed)"
+    assert 0.4 not in front.get_xdata()
+    assert latency.get_xlabel() == "latency / dense latency\ncpu quick (faint: disturbed)"
     faint = {bars[0].get_xydata()[0][0]: bars[0].get_alpha() for bars in latency.containers}
-    assert [spot for spot, alpha in faint.items() if alpha] == [0.5]
+    assert [spot for spot, alpha in faint.items() if alpha] == [0.4]
     assert not any(bars[0].get_alpha() for bars in macs.containers)
     (axes,) = speed.axes
     drawn = {tuple(bars[0].get_xydata()[0]): bars[0].get_alpha() for bars in axes.containers}
     assert {spot for spot, alpha in drawn.items() if alpha} == {(2.0, 2.5)}
     assert axes.get_ylabel().endswith("(faint: disturbed)")
+
+
+def test_latency_is_of_dense_in_the_same_session():
+    """Slower than the dense network of another session, and faster than that of its own: left of it."""
+    taken = [
+        measured(RECORDS[0], p50_ms=4.28, dense_p50_ms=4.28),
+        measured(RECORDS[2], 1.06, 1.05, 1.07, p50_ms=5.44, dense_p50_ms=5.75),
+    ]
+    quality = next(iter(dict(pictures._figures(rows(RECORDS, taken))).values()))
+    spots = {bars.get_label(): bars[0].get_xdata()[0] for bars in quality.axes[2].containers}
+    assert spots == {"dense (2)": 1.0, "dcss (2)": 1 / 1.06}
+
+
+def test_many_rows_leave_panels_their_room():
+    """A name a method, however many its points; the picture grows by the names; a wide interval is cut off."""
+    many = [record(DCSS(pull=p / 100), k / 20, 0, 80.0 + k, 50 * k) for p in range(1, 31) for k in range(8, 18, 2)]
+    wide = [record(L1Channels(), 0.5, s, 80.0 + 10 * s, 500) for s in (0, 1)]
+    ((heading, group),) = rows([*RECORDS[:2], *many, *wide], []).items()
+    drawn = pictures.quality(heading, found := lines(heading, group))
+    assert pictures.areas(found)
+    assert len(drawn.get_suptitle().splitlines()) == 2
+    (legend,) = drawn.legends
+    assert len(legend.get_texts()) == 32
+    assert {"dense (2)", "l1_channels (2)"} < {text.get_text() for text in legend.get_texts()}
+    drawn.canvas.draw()
+    assert all(axes.get_position().height * drawn.get_figheight() > 3 for axes in drawn.axes)
+    assert drawn.axes[0].get_ylim()[0] > 70
+
+
+def test_recipes_of_a_task_are_curves_of_their_own():
+    """And two inputs' timings, on one machine, are files of their own, whose names tell them apart."""
+    long = Digits(recipe=Recipe(epochs=40))
+    made = [record(DCSS(), 0.5, task=task, macs=500) for task in (Digits(), long, TextureDigits())]
+    taken = [*map(measured, made[:2]), measured(made[2], input_shape=(1, 1, 64, 64))]
+    found = {name: drawn for name, drawn in pictures._figures(rows(made, taken)) if name.startswith("speed-up")}
+    assert [name.rpartition("-")[0] for name in found] == [
+        f"speed-up-cpu quick ({machine(found)}, {shape})" for shape in ("1x64x64", "1x8x8")
+    ]
+    names = [[bars.get_label() for bars in drawn.axes[0].containers] for drawn in found.values()]
+    assert names[0] == ["texture_digits/fcn-resnet14 dcss, 8 epochs"]
+    assert [name.partition(", recipe")[0] for name in names[1]] == [
+        "digits/resnet20 (16 dense epochs",
+        "digits/resnet20 (40 dense epochs",
+    ]
+    other = [replace(taken[2], measurement=replace(taken[2].measurement, samples=60))]
+    again = [name for name, _ in pictures._figures(rows(made, [*taken, *other])) if name.startswith("speed-up")]
+    assert len(set(again)) == len(again), again
+
+
+def machine(found):
+    """The digits of the machine in names of files."""
+    return next(iter(found)).partition("(")[2][:6]

@@ -14,7 +14,7 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.gpp import GPP
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv
-from slimbench.reports import render, table
+from slimbench.reports import _text, audit, render, table
 from slimbench.tasks.cifar import CIFAR10
 from slimbench.tasks.texture_digits import TextureDigits
 
@@ -141,6 +141,29 @@ def test_published_weights_show_their_claim():
     text = markdown([dense], [])
     assert "Published weights claim 91.73 (https://example.org); measured 91.70. These weights have seen" in text
     assert row_of(text, "dense")[-5:-1] == ["published", "0.0", "0.0", "91.73 (published weights)"]
+
+
+def test_columns_of_a_csv_are_numbers_or_words():
+    """Epochs and claims are numbers or nothing; where weights are from, and what is claimed, stand beside; audited."""
+    published = {"claimed": 91.73, "source": "https://example.org", "note": NOTE}
+    task = CIFAR10(weights="akamaster")
+    found = [record(Dense(), task=task, published=published, spent=Spent(None), top1=91.7), *PAIR]
+    lines = list(csv.DictReader(io.StringIO(as_csv(found, []))))
+    assert [line["dense_epochs"] for line in lines] == ["", "16.0", "16.0"]
+    assert [line["weights"] for line in lines] == ["akamaster", "", ""]
+    assert [(line["claimed"], line["claimed_note"]) for line in lines] == [
+        ("91.73", "published weights"), ("", ""), ("", ""),
+    ]  # fmt: skip
+    (first, _) = tables = table.tables(found, [])
+    assert audit.tables(tables, found, []) == []
+    wrong = ({**first.facts[0], "weights": "others"},)
+    assert any("weights is others" in str(p) for p in audit.against(wrong, found, []))
+
+
+def test_several_claims_of_a_row_are_words():
+    """No number says them all."""
+    facts = {"claimed": None, "claimed_note": "1 a; 2 b", "is_dense": False}
+    assert _text.claimed(facts) == "1 a; 2 b"
 
 
 def test_other_settings_are_another_table():

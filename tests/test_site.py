@@ -21,7 +21,8 @@ from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.reports import formulas, rows
-from slimbench.reports.site import build, collection, compare, curves, words
+from slimbench.reports.figures import lines
+from slimbench.reports.site import build, collection, compare, curves, speeds, words
 from slimbench.statistics import paired
 from slimbench.store import Store
 from slimbench.tasks.photos import Photos
@@ -271,6 +272,37 @@ def test_the_caption_of_a_curve_tells_its_area(store, tmp_path):
         store.put(one)
     (task,) = (f for f in (built(tmp_path / "site", store) / "tasks").iterdir() if "resnet20" in f.name)
     assert "Area under the curve of dcss, 8 epochs: " in task.read_text()
+
+
+def test_points_of_disturbed_timings():
+    """Why is told of the point, the axis says that there are such, and the front is of the others."""
+    found = records()
+    timings = [measured(found[2], p50_ms=9.0), measured(found[4], 1.25, disturbed="other work")]
+    made = [line for name, group in rows.rows(found, timings).items() for line in lines(name, group)]
+    drawn = curves.points(made)
+    axis = 2
+    assert "faint: disturbed" in drawn["axes"][axis]
+    assert "disturbed" not in drawn["axes"][0]
+    by_method = {point["method"]: point for point in drawn["points"]}
+    assert (by_method["l1_channels"]["costs"][axis], by_method["l1_channels"]["doubts"][axis]) == (0.8, "other work")
+    assert by_method["dcss"]["doubts"] == ["", "", ""]
+    assert drawn["fronts"][axis] == [(1 / 1.5, 91.25)]
+    (speed,) = speeds.timed(made)
+    assert {p["curve"].split()[1]: p["disturbed"] for p in speeds.points(*speed)["points"]} == {
+        "dcss,": "",
+        "l1_channels,": "other work",
+    }
+
+
+def test_latency_is_relative_to_dense():
+    """Of the same session: milliseconds of another say nothing, and the dense network stands at 1."""
+    found = records()
+    timings = [measured(found[0], 1.1, p50_ms=4.0), measured(found[2], p50_ms=5.0, dense_p50_ms=7.5)]
+    made = [line for name, group in rows.rows(found, timings).items() for line in lines(name, group)]
+    drawn = curves.points(made)
+    assert drawn["axes"][2].startswith("latency / dense latency")
+    costs = {point["method"]: point["costs"][2] for point in drawn["points"]}
+    assert costs == {"dense": 1.0, "dcss": 1 / 1.5, "l1_channels": None}
 
 
 def test_names_of_files():

@@ -40,6 +40,7 @@ def site(tmp_path_factory):
     for one in (found := records()):
         store.put(one)
     store.put(measured(found[2]))
+    store.put(measured(found[4], 1.25, 1.2, 1.3, disturbed="other work"))
     (store.root / "evolutions").mkdir()
     (store.root / "evolutions" / "00ff.json").write_text(json.dumps(COURSE))
     return built(folder / "site", store)
@@ -113,6 +114,17 @@ def test_sorting_by_keyboard(visit, site):
     assert page.locator("[aria-sort]").count() == 1
 
 
+def test_sorting_speed_ups(visit, site):
+    """Digits behind the point count."""
+    page = visit(kinds(site)[3])
+    table = page.locator("table.data").first
+    heads = table.locator("thead th").all_inner_texts()
+    place = next(i for i, head in enumerate(heads) if head.startswith("measured speed-up"))
+    table.locator("thead button").nth(place).click()
+    texts = table.locator(f"tbody tr > :nth-child({place + 1})").all_inner_texts()
+    assert [text.split()[0] for text in texts if text.strip()] == ["1.25x", "1.50x"]
+
+
 def test_filtering(visit):
     """Rows without the words go, and the count is told."""
     page = visit("index.html")
@@ -143,14 +155,76 @@ def test_dark_and_light(visit):
     assert page.evaluate(ground) == "rgb(255, 255, 255)" != dark
 
 
+def test_filtering_by_a_title(visit):
+    """It holds for every row of its table; what has no row left goes with its heading, pictures and footnotes."""
+    page = visit("index.html")
+    field, tables = page.get_by_label("Filter rows"), page.locator("section:has(> h2:text('Each task'))")
+    field.fill("trained in")  # so says the title of a task's table, and no row
+    every = tables.locator("tbody tr").count()
+    assert page.locator("table.data tbody tr:visible").count() == tables.locator("tbody tr:visible").count() == every
+    assert page.locator("figure:visible").count() == 0
+    field.fill("zzzz")
+    assert page.locator("output").inner_text().startswith("0 of ")
+    assert page.locator("h3:visible, table.data:visible, details:visible").count() == 0
+    field.fill("")
+    assert page.locator("table.data:visible").count() == page.locator("table.data").count()
+    assert page.locator("figure:visible").count() == 1
+
+
 @needs("plotly")
 def test_curves_are_drawn(visit, site):
     """Points of every method against each cost."""
     page = visit(kinds(site)[3])
     assert page.locator(".curve .plot .points path").count() == 3
-    assert page.locator(".speed .plot .points path").count() == 1
-    page.locator(".curve select").select_option("2")  # latency: one was timed
-    assert page.locator(".curve .plot .points path").count() == 1
+    assert page.locator(".speed .plot .points path").count() == 2
+    page.locator(".curve select").select_option("2")  # latency: two were timed
+    assert page.locator(".curve .plot .points path").count() == 2
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.reload()
+    page.locator(".curve select").select_option("2")  # so the legend, which stands below here, has a line less
+    heights = page.locator(".curve .plot, .curve .plot .main-svg").evaluate_all("all => all.map(e => e.clientHeight)")
+    assert len(set(heights)) == 1
+
+
+@needs("plotly")
+def test_disturbed_timings_are_faint(visit, site):
+    """As in the pictures; where the pointer rests, the curve says why."""
+    page = visit(kinds(site)[3])
+    page.locator(".curve select").select_option("2")
+    for kind in ("curve", "speed"):
+        assert page.locator(f".{kind} .trace[style*='opacity: 0.45'] .points path").count() == 1
+        texts = page.evaluate(f"document.querySelector('.{kind} .plot').data.flatMap((trace) => trace.text || [])")
+        assert sum("disturbed: other work" in text for text in texts) == 1
+
+
+@needs("plotly")
+def test_curves_can_be_read(visit, site):
+    """The legend covers no axis and is whole; intervals of two seeds do not stretch the axis of the means."""
+    box = "document.querySelector('{} {}').getBoundingClientRect()"
+    for width in (390, 1280):
+        page = visit(kinds(site)[3], viewport={"width": width, "height": 800})
+        for kind in (".curve", ".speed"):
+            legend, title = (page.evaluate(box.format(kind, part)) for part in (".legend", ".xtitle"))
+            assert legend["left"] > title["right"] or legend["top"] > title["bottom"]
+            assert page.locator(f"{kind} .legend .scrollbar").bounding_box()["height"] == 0
+        low, high = page.evaluate("document.querySelector('.curve .plot').layout.yaxis.range")
+        assert 90 < low < 90.5  # the interval of the lower mean reaches down to 84.1
+        assert 92.5 < high < 93
+
+
+@needs("plotly")
+def test_curves_that_were_hidden(visit, site):
+    """While no row fits; once some do, they are as wide as the page is by then."""
+    page = visit(kinds(site)[3], viewport={"width": 1280, "height": 800})
+    field = page.get_by_label("Filter rows")
+    field.fill("zzzz")
+    page.set_viewport_size({"width": 900, "height": 800})
+    page.wait_for_timeout(300)  # plotly itself answers a resized window, but after a while, and not where it is hidden
+    field.fill("")
+    page.wait_for_timeout(300)
+    plot = "document.querySelector('.curve .plot')"
+    widths = [page.evaluate(f"{one}.clientWidth") for one in (plot, f"{plot}.querySelector('.main-svg')")]
+    assert 0 < widths[0] == widths[1] < 900
 
 
 @needs("axe_playwright_python")

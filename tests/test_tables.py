@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from made import measured, record
+from slimbench.core import Recipe
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
@@ -26,7 +27,10 @@ from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
 from slimbench.reports import across, audit, latex, render, table, terminal
 from slimbench.reports._text import BOLD, PLAIN
+from slimbench.reports.rows import rows, short
+from slimbench.reports.site import compare
 from slimbench.store import Store, shared
+from slimbench.tasks.digits import Digits
 from slimbench.tasks.texture_digits import TextureDigits
 
 NOISE = (0.1, -0.2, 0.15, 0.0, -0.1, 0.05)
@@ -121,6 +125,84 @@ def test_seeds_of_one_network_share_one_timing():
     main, *rest = table.tables(found, taken)
     assert audit.tables([main, *rest], found, taken) == []
     assert [line["measured_seeds"] for line in main.facts if line["method"] == "dcss"] == [1]
+
+
+def test_one_network_of_several_seeds_is_no_sample():
+    """Its mean has neither spread nor seeds beside it; differences stay paired by seed; the auditor counts so too."""
+    alike = [replace(r, artifact="d") for r in dense(3)]
+    with_ssim = {"top1": alike[0].quality["top1"], "ssim": alike[0].quality["top1"]}
+    found = [*(replace(r, quality=with_ssim) for r in alike), *seeds(DCSS(), 91.0, 3)]
+    main, beside = tables = table.tables(found, [])
+    assert cells(main, "dense")["top1 mean ± sd (n)"] == "92.00 (1)"
+    assert cells(beside, "dense")["ssim"] == "92.0000 (1)"
+    assert (main.facts[0]["n"], main.facts[0]["sd"], main.facts[1]["difference_n"]) == (1, None, 3)
+    assert audit.tables(tables, found, []) == []
+    for name, value in (("n", 3), ("sd", 0.0), ("sd of ssim", 0.0)):
+        facts = ({**main.facts[0], name: value}, *main.facts[1:])
+        assert any(f"{name} is {value}" in str(p) for p in audit.against(facts, found, []))
+
+
+def test_one_network_of_six_seeds_is_not_beyond_any_spread():
+    """Bold print is of six networks."""
+    alike = [replace(r, quality=dense(1)[0].quality, artifact="n") for r in seeds(DCSS(), 91.0)]
+    found = [*dense(), *alike, *seeds(L1Channels(), 85.0)]
+    (main,) = table.tables(found, [])
+    assert not any(line["is_best"] for line in main.facts)
+    assert audit.tables([main], found, []) == []
+
+
+RECIPES = [
+    made
+    for task in (Digits(), Digits(recipe=Recipe(epochs=40)))
+    for made in (record(Dense(), task=task), record(DCSS(), 0.5, macs=500, task=task))
+]
+
+
+def test_headings_are_as_short_as_they_are_told_apart():
+    """Task and network; of several their own parts, lists whole; a task with its own field beside one without."""
+    first, second, third = (
+        f"t91/edsr{own}: 3 dense epochs; trained in {how}, 1 thread(s); task version 1, recipe {recipe}"
+        for own, how, recipe in (
+            (" (folders=['a', 'b'], scale=2)", "fp32 on cpu", "aa"),
+            (" (folders=['a', 'c'], scale=2)", "bf16 on cpu", "aa"),
+            ("", "fp32 on cpu", "bb"),
+        )
+    )
+    assert short([first, first]) == {first: "t91/edsr"}
+    assert short([first, second]) == {
+        first: "t91/edsr (folders=['a', 'b'], fp32 on cpu)",
+        second: "t91/edsr (folders=['a', 'c'], bf16 on cpu)",
+    }
+    assert short([first, third])[third] == "t91/edsr (recipe bb)"
+
+
+def test_recipes_of_a_task_are_told_apart_where_they_share_a_table():
+    """Timed networks, and every two methods; the bare task where there is one."""
+    taken = [measured(r) for r in RECIPES]
+    for made, many in ((RECIPES, 2), (RECIPES[:2], 1)):
+        headings = rows(made, taken)
+        (timed,) = across.by_profile(made, taken)
+        pairs = compare.table({name: table.lines(name, group) for name, group in headings.items()})
+        for one in (timed, pairs):
+            names = {row[0].text for row in one.body}
+            assert len(names) == many
+            assert ("digits/resnet20" in names) == (many == 1)
+
+
+def test_timings_of_two_inputs_are_two_tables_with_titles_of_their_own():
+    """On one machine by one profile; in a task's own tables too, whose heads are read back by the auditor."""
+    taken = [measured(RECIPES[1], input_shape=(1, 1, 8, 8)), measured(RECIPES[3], input_shape=(1, 3, 64, 64))]
+    found = across.by_column(RECIPES, taken)
+    assert [table.title.rpartition(", ")[2] for table in found.values()] == ["1x8x8)", "3x64x64)"]
+    assert [c.shape for c in found] == ["1x8x8", "3x64x64"]
+    other = record(L1Channels(), 0.5, macs=500)
+    made, both = (
+        [*RECIPES[:2], other],
+        [taken[0], measured(other, input_shape=(1, 3, 64, 64), p50_ms=2.0, dense_p50_ms=3.0)],
+    )
+    tables = table.tables(made, both)
+    assert sum("(" in head for head in tables[0].heads if head.startswith("measured speed-up")) == 2
+    assert audit.tables(tables, made, both) == []
 
 
 def test_two_records_of_one_seed_are_no_two_seeds():
@@ -333,7 +415,7 @@ def test_one_table_a_profile():
     assert ours["theoretical speed-up"] == "2.00x"
     assert ours["measured speed-up"] == "1.20x [1.10, 1.30]"
     assert ours["measured / theoretical"] == "0.60"
-    assert "slower than dense" in rows["texture_digits/fcn-resnet14 (balanced=True)", "dcss"]["measured speed-up"]
+    assert "slower than dense" in rows["texture_digits/fcn-resnet14", "dcss"]["measured speed-up"]
 
 
 def test_one_table_over_all_tasks():

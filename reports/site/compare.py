@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from slimbench.reports import _text
-from slimbench.reports.rows import headline
+from slimbench.reports.rows import headline, short
 from slimbench.reports.table import Entry, Table
 from slimbench.statistics import ALPHA, detectable, paired
 
@@ -34,7 +34,8 @@ def table(headings: Mapping[str, Sequence[Line]]) -> Table:
         "Detectable: the smallest true difference that so many pairs show in four of five tries.",
         "Rows that missed their budget, and pairs without a common seed, are left out.",
     )
-    body = [row for name, found in headings.items() for row in _rows(name.partition(":")[0], found)]
+    tasks = short(headings)
+    body = [row for name, found in headings.items() for row in _rows(tasks[name], found)]
     return Table("Every two methods", _HEADS, tuple(body), captions)
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from slimbench.reports.figures import Line
+    from slimbench.reports.rows import Column
 
+Taken = tuple[float | None, str]  # a cost, and why it should be doubted
 _COUNTED = {"MACs kept": "macs_kept", "params kept": "params_kept"}
 
 
@@ -38,25 +40,30 @@ def points(found: Sequence[Line]) -> dict[str, Any] | None:
     if len(scored) < 2:
         return None
     ways = sorted({c for line in scored for c in line.measured}, key=lambda c: c.place)
-    axes = {name: [line.facts[field] for line in scored] for name, field in _COUNTED.items()}
+    axes = {name: [(line.facts[field], "") for line in scored] for name, field in _COUNTED.items()}
     for c in ways:
-        axes[f"latency, ms: {title(c, ways)}"] = [line.measured.get(c, {}).get("p50_ms") for line in scored]
+        axes[f"{pictures.LATENCY}: {title(c, ways)}"] = [_latency(line, c) for line in scored]
     return {
         "metric": scored[0].facts["metric"],
-        "areas": pictures.areas(scored),
-        "axes": list(axes),
-        "fronts": [_front(costs, scored) for costs in axes.values()],
-        "points": [_point(line, [costs[i] for costs in axes.values()]) for i, line in enumerate(scored)],
+        "axes": [f"{name} ({pictures.SAID})" if any(why for _, why in taken) else name for name, taken in axes.items()],
+        "fronts": [_front(taken, scored) for taken in axes.values()],
+        "points": [_point(line, [taken[i] for taken in axes.values()]) for i, line in enumerate(scored)],
     }
 
 
-def _front(costs: Sequence[float | None], scored: Sequence[Line]) -> list[tuple[float, float]]:
-    known = [(cost, line.facts["mean"]) for cost, line in zip(costs, scored, strict=True) if cost is not None]
+def _latency(line: Line, c: Column) -> Taken:
+    return (pictures.latency(line, c), line.measured[c]["disturbed"]) if c in line.measured else (None, "")
+
+
+def _front(taken: Sequence[Taken], scored: Sequence[Line]) -> list[tuple[float, float]]:
+    """Of what was not disturbed."""
+    both = zip(taken, scored, strict=True)
+    known = [(cost, line.facts["mean"]) for (cost, why), line in both if cost is not None and not why]
     return pictures.front(known, scored[0].row.sign)
 
 
-def _point(line: Line, costs: Sequence[float | None]) -> dict[str, Any]:
-    taken = student(list(line.row.scores.values()))
+def _point(line: Line, costs: Sequence[Taken]) -> dict[str, Any]:
+    taken = student(line.row.values)
     return {
         "method": line.facts["method"],
         "asked": _text.asked(line.facts),
@@ -64,7 +71,8 @@ def _point(line: Line, costs: Sequence[float | None]) -> dict[str, Any]:
         "mean": taken.mean,
         "half": (taken.high - taken.low) / 2 if taken.n > 1 else None,
         "n": taken.n,
-        "costs": costs,
+        "costs": [cost for cost, _ in costs],
+        "doubts": [why for _, why in costs],
     }
 
 

@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from slimbench.reports import across, papers, table, tuned
+from slimbench.reports import across, papers, pictures, table, tuned
 from slimbench.reports.figures import lines
 from slimbench.reports.formulas import FORMULAS, mathml
-from slimbench.reports.rows import rows
+from slimbench.reports.rows import rows, short
 from slimbench.reports.site import cells, compare, curves, evolutions, speeds, widths, words
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from slimbench.core import Card, Record
     from slimbench.reports.figures import Line
-    from slimbench.reports.rows import Row
+    from slimbench.reports.rows import Column, Row
     from slimbench.reports.site.collection import Collection
     from slimbench.reports.table import Table
 
@@ -39,6 +39,7 @@ class Grid:
 class Speed:
     """Measured against theoretical speed-up of one way of timing: points to draw, or a file."""
 
+    column: Column
     title: str
     curve: Mapping[str, Any] | None
     picture: str
@@ -55,6 +56,7 @@ class Heading:
     grids: tuple[Grid, ...]
     curve: Mapping[str, Any] | None
     picture: str  # a file, where plotly is not there to draw the curve
+    areas: Sequence[str]  # under its curves, in words
 
 
 class Site:
@@ -83,16 +85,17 @@ class Site:
         picture = ""
         if not self.script and curves.picture(name, found, self.folder / "pictures" / f"{anchor}.svg"):
             picture = f"pictures/{anchor}.svg"
-        return Heading(name, task, anchor, found, grids, curves.points(found) if self.script else None, picture)
+        curve = curves.points(found) if self.script else None
+        return Heading(name, task, anchor, found, grids, curve, picture, pictures.areas(found))
 
     def _speeds(self, headings: Sequence[Heading], name: str) -> list[Speed]:
         """Of each way of timing that compressed networks of these tables went through. ``name``: of files."""
         found = []
         for c, way, lines_of in speeds.timed([line for heading in headings for line in heading.found]):
-            picture = "" if self.script else f"pictures/{words.slug(f'{name} {way} {c.machine}')}.svg"
+            picture = "" if self.script else f"pictures/{words.slug(f'{name} {way} {c.name}')}.svg"
             if picture:
                 speeds.picture(c, lines_of, self.folder / picture)
-            found.append(Speed(way, speeds.points(c, way, lines_of) if self.script else None, picture))
+            found.append(Speed(c, way, speeds.points(c, way, lines_of) if self.script else None, picture))
         return found
 
     def cell(self, record_id: str) -> str:
@@ -129,14 +132,16 @@ class Site:
         """Every page."""
         collection = self.collection
         overall = across.overall(collection.records, collection.measurements)
-        timed = across.by_profile(collection.records, collection.measurements)
+        timed = across.by_column(collection.records, collection.measurements)
         courses = list(collection.evolutions)
         values = {"overall": overall, "timed": timed, "speeds": self._speeds(self.headings, "all"), "courses": courses}
         yield "index.html", "index.html", values
         yield "claims.html", "claims.html", {"papers": self._papers()}
         pairs = compare.table({heading.name: heading.found for heading in self.headings})
         names = sorted({row[i].text for row in pairs.body for i in (2, 3)})
-        yield "compare.html", "compare.html", {"pairs": pairs, "names": names}
+        tasks = short(heading.name for heading in self.headings)
+        places = {tasks[heading.name]: f"{self.task(heading.task)}#{heading.anchor}" for heading in self.headings}
+        yield "compare.html", "compare.html", {"pairs": pairs, "names": names, "places": places}
         for label in self.tasks:
             here = [heading for heading in self.headings if heading.task == label]
             values = {"label": label, "headings": here, "speeds": self._speeds(here, label)}

@@ -1,11 +1,12 @@
 // Sorting, filtering, comparing, curves and the theme. Without it every page still shows everything.
 "use strict";
 
+const COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "pentagon"];
 const SCALE = { k: 1e3, M: 1e6, G: 1e9 };
 
 function number(text) {
-  const found = /^(?:< )?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s?([kMG])?(?![\w])/.exec(text.trim());
+  const found = /^(?:< )?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s?(?:([kMG])|x)?(?![\w.])/.exec(text.trim());
   return found ? Number(found[1]) * (SCALE[found[2]] || 1) : NaN;
 }
 
@@ -39,18 +40,38 @@ function sortable(table) {
   }
 }
 
+// Headings of every section that a table stands in: what they say holds for each of its rows.
+function titles(table) {
+  const found = [];
+  for (let part = table.closest("section"); part; part = part.parentElement.closest("section")) {
+    found.push(part.querySelector(":scope > :is(h2, h3, h4)")?.textContent || "");
+  }
+  return found.join(" ").toLowerCase();
+}
+
+// A section without a row that fits goes as a whole, with its pictures and footnotes.
 function show() {
   const wanted = (document.querySelector(".filter input")?.value || "").toLowerCase().split(/\s+/).filter(Boolean);
   const pair = [...document.querySelectorAll("#pair select")].map((select) => select.value).filter(Boolean);
   let shown = 0, all = 0;
-  for (const row of document.querySelectorAll("table.data tbody tr")) {
-    const text = row.textContent.toLowerCase();
-    const both = [row.children[2]?.textContent.trim(), row.children[3]?.textContent.trim()];
-    const fits = wanted.every((word) => text.includes(word)) && pair.every((name) => both.includes(name));
-    row.hidden = !fits;
-    shown += fits;
-    all += 1;
+  for (const table of document.querySelectorAll("table.data")) {
+    const title = titles(table);
+    for (const row of table.tBodies[0].rows) {
+      const text = `${title} ${row.textContent.toLowerCase()}`;
+      const both = [row.children[2]?.textContent.trim(), row.children[3]?.textContent.trim()];
+      const fits = wanted.every((word) => text.includes(word)) && pair.every((name) => both.includes(name));
+      row.hidden = !fits;
+      shown += fits;
+      all += 1;
+    }
   }
+  let back = false;
+  for (const section of document.querySelectorAll("section:has(table.data)")) {
+    const gone = wanted.length + pair.length > 0 && !section.querySelector("tbody tr:not([hidden])");
+    back ||= section.hidden && !gone;
+    section.hidden = gone;
+  }
+  if (back) curves(); // they know no width while they are hidden
   const count = document.querySelector(".filter output");
   if (count) count.textContent = `${shown} of ${all} rows`;
 }
@@ -64,45 +85,56 @@ function filter(place) {
   show();
 }
 
+// A trace of what was timed in quiet, and one, faint and joined by no line, of what was disturbed.
+function byTrust(name, own, doubt, trace) {
+  const quiet = own.filter((point) => !doubt(point)), faint = own.filter(doubt), traces = [];
+  const shared = { type: "scatter", name, legendgroup: name };
+  if (quiet.length) traces.push({ ...shared, ...trace(quiet) });
+  if (faint.length) traces.push({ ...shared, ...trace(faint), mode: "markers", opacity: 0.45, showlegend: !quiet.length });
+  return traces;
+}
+
+const doubted = (why) => (why ? `, disturbed: ${why}` : "");
+
 function draw(figure) {
   const made = JSON.parse(figure.querySelector("script").textContent), at = Number(figure.querySelector("select").value);
   const style = getComputedStyle(document.documentElement);
   const names = [...new Set(made.points.map((point) => point.method))];
-  const traces = names.map((name, i) => {
-    const own = made.points.filter((point) => point.method === name && point.costs[at] !== null);
-    return {
-      type: "scatter", mode: "markers", name,
-      x: own.map((point) => point.costs[at]), y: own.map((point) => point.mean),
-      error_y: { type: "data", array: own.map((point) => point.half), visible: true },
-      text: own.map((point) => `${point.asked || "dense"}, ${point.n} seeds`),
-      marker: { size: own.some((point) => point.dense) ? 13 : 9, symbol: own.some((point) => point.dense) ? "star" : SYMBOLS[i % SYMBOLS.length] },
-    };
-  });
+  const drawn = made.points.filter((point) => point.costs[at] !== null);
+  const traces = names.flatMap((name, i) => byTrust(name, drawn.filter((point) => point.method === name), (point) => point.doubts[at], (own) => ({
+    mode: "markers", x: own.map((point) => point.costs[at]), y: own.map((point) => point.mean),
+    error_y: { type: "data", array: own.map((point) => point.half), visible: true },
+    text: own.map((point) => `${point.asked || "dense"}, n = ${point.n}${doubted(point.doubts[at])}`),
+    marker: { color: COLORS[i % COLORS.length], size: own[0].dense ? 13 : 9, symbol: own[0].dense ? "star" : SYMBOLS[i % SYMBOLS.length] },
+  })));
   const front = made.fronts[at];
   traces.unshift({
     type: "scatter", mode: "lines", name: "Pareto front", x: front.map((p) => p[0]), y: front.map((p) => p[1]),
     line: { shape: "hv", color: style.getPropertyValue("--soft").trim(), width: 1 }, hoverinfo: "skip",
   });
-  plot(figure, traces, names.length, { title: made.axes[at] }, { title: made.metric });
+  plot(figure, traces, { title: made.axes[at] }, { title: made.metric, range: span(drawn.map((point) => point.mean)) });
+}
+
+// Of what is drawn, with some room: an interval over few seeds may be many times as long, and is cut off.
+function span(values) {
+  const low = Math.min(...values), high = Math.max(...values), room = 0.15 * (high - low);
+  return room ? [low - room, high + room] : undefined;
 }
 
 // Measured against theoretical speed-up, both on logarithmic axes.
 function drawSpeed(figure) {
   const made = JSON.parse(figure.querySelector("script").textContent);
   const names = [...new Set(made.points.map((point) => point.curve))];
-  const traces = names.map((name, i) => {
-    const own = made.points.filter((point) => point.curve === name);
-    return {
-      type: "scatter", mode: "lines+markers", name, line: { width: 1 },
-      x: own.map((point) => point.counted), y: own.map((point) => point.ratio),
-      error_y: {
-        type: "data", symmetric: false, visible: true,
-        array: own.map((point) => Math.max(0, point.high - point.ratio)),
-        arrayminus: own.map((point) => Math.max(0, point.ratio - point.low)),
-      },
-      text: own.map((point) => point.asked), marker: { size: 8, symbol: SYMBOLS[i % SYMBOLS.length] },
-    };
-  });
+  const traces = names.flatMap((name, i) => byTrust(name, made.points.filter((point) => point.curve === name), (point) => point.disturbed, (own) => ({
+    mode: "lines+markers", line: { width: 1 }, x: own.map((point) => point.counted), y: own.map((point) => point.ratio),
+    error_y: {
+      type: "data", symmetric: false, visible: true,
+      array: own.map((point) => Math.max(0, point.high - point.ratio)),
+      arrayminus: own.map((point) => Math.max(0, point.ratio - point.low)),
+    },
+    text: own.map((point) => point.asked + doubted(point.disturbed)),
+    marker: { color: COLORS[i % COLORS.length], size: 8, symbol: SYMBOLS[i % SYMBOLS.length] },
+  })));
   const ends = made.points.flatMap((point) => [point.counted, point.ratio, 1]);
   const low = Math.min(...ends), high = Math.max(...ends);
   const color = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
@@ -111,31 +143,43 @@ function drawSpeed(figure) {
   const range = [Math.log10(low) - pad, Math.log10(high) + pad];
   const axis = { type: "log", tickvals: powers, ticktext: powers.map((power) => `${power}x`), range };
   plot(
-    figure, traces, names.length, { ...axis, title: "theoretical speed-up: dense MACs / MACs" },
+    figure, traces, { ...axis, title: "theoretical speed-up: dense MACs / MACs" },
     { ...axis, title: "measured speed-up" }, [line(low, high, "solid"), line(1, 1, "dot")],
   );
 }
 
-function plot(figure, traces, many, x, y, shapes = []) {
-  const style = getComputedStyle(document.documentElement);
+// Lines of at most so many characters.
+function lines(text, most) {
+  return text.match(new RegExp(`\\s*.{1,${most}}(?=\\s|$)|.{1,${most}}`, "g")).map((line) => line.trim());
+}
+
+// A legend of short names stands beside the axes, where the screen is wide; else below, and the figure is as much higher.
+function plot(figure, traces, x, y, shapes = []) {
+  const style = getComputedStyle(document.documentElement), place = figure.querySelector(".plot");
   const narrow = window.matchMedia("(max-width: 40rem)").matches;
   const below = narrow || traces.some((trace) => trace.name.length > 40);
-  const axis = ({ title, ...rest }) => ({ title: { text: title }, gridcolor: style.getPropertyValue("--line").trim(), zeroline: false, ...rest });
+  const most = Math.max(20, Math.floor((place.clientWidth - 70) / 7)); // characters of a line
+  let room = 10;
+  for (const trace of traces) {
+    const name = lines(trace.name, most);
+    trace.name = name.join("<br>");
+    if (trace.showlegend !== false) room += 3 + 16 * name.length;
+  }
+  const axis = ({ title, ...rest }) => ({
+    title: { text: lines(title, most).join("<br>"), standoff: 8 }, automargin: true, gridcolor: style.getPropertyValue("--line").trim(), zeroline: false, ...rest,
+  });
   const layout = {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { t: 10, r: 10 },
-    font: { color: style.getPropertyValue("--ink").trim() },
-    xaxis: axis(x), yaxis: axis(y), shapes, legend: below ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } : {},
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { t: 10, r: 10, l: 10, b: 10 },
+    font: { color: style.getPropertyValue("--ink").trim() }, xaxis: axis(x), yaxis: axis(y), shapes,
+    legend: { tracegroupgap: 0, ...(below && { x: 0, y: 0, yref: "container", yanchor: "bottom", maxheight: room }) },
   };
-  const place = figure.querySelector(".plot");
-  if (below) place.style.height = `${(narrow ? 20 : 28) + 1.5 * many}rem`;
-  Plotly.react(place, traces, layout, { responsive: true, displaylogo: false });
+  place.style.height = `${below ? (narrow ? 380 : 500) + room : Math.max(480, 60 + room)}px`;
+  Plotly.newPlot(place, traces, layout, { responsive: true, displaylogo: false });
 }
 
 function curves() {
-  for (const figure of document.querySelectorAll(".curve")) {
-    draw(figure);
-    figure.querySelector("select").addEventListener("change", () => draw(figure));
-  }
+  if (!window.Plotly) return;
+  document.querySelectorAll(".curve").forEach(draw);
   document.querySelectorAll(".speed").forEach(drawSpeed);
 }
 
@@ -146,9 +190,7 @@ function theme() {
   button.addEventListener("click", () => {
     root.dataset.theme = (root.dataset.theme || system) === "dark" ? "light" : "dark";
     try { localStorage.setItem("theme", root.dataset.theme); } catch { /* not kept, then */ }
-    if (!window.Plotly) return;
-    document.querySelectorAll(".curve").forEach(draw);
-    document.querySelectorAll(".speed").forEach(drawSpeed);
+    curves();
   });
 }
 
@@ -163,5 +205,6 @@ document.addEventListener("DOMContentLoaded", () => {
     pair.addEventListener("change", show);
     pair.addEventListener("submit", (event) => event.preventDefault());
   }
-  if (window.Plotly) curves();
+  for (const figure of document.querySelectorAll(".curve")) figure.querySelector("select").addEventListener("change", () => draw(figure));
+  curves();
 });
