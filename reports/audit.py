@@ -199,7 +199,7 @@ def _line(line: Facts, known: _Known) -> Iterator[str]:
     counted, values = known.counted(line["ids"]), known.values(line["ids"])
     if len(counted) > len({record.cell["seed"] for record in counted}):
         yield "has two records of one seed"
-    scores = np.array(list(_values(_once(counted)).values()))
+    scores = np.array(list(_values(audit_claims.once(counted)).values()))
     yield from _same(line, "n", len(scores))
     costs = np.array([(r.cost.macs, r.cost.params, r.cost.nonzero) for r in counted], dtype=np.float64).reshape(-1, 3)  # type: ignore[union-attr]
     whole = np.array([(r.dense_cost.macs, r.dense_cost.params) for r in counted], dtype=np.float64).reshape(-1, 2)  # type: ignore[union-attr]
@@ -229,7 +229,7 @@ def _others(line: Facts, counted: Sequence[Record]) -> Iterator[str]:
     for name in line:
         if name.startswith("mean of "):
             metric = name.removeprefix("mean of ")
-            values = [r.quality[metric].value for r in _once(counted) if metric in r.quality]
+            values = [r.quality[metric].value for r in audit_claims.once(counted) if metric in r.quality]
             yield from _same(line, name, _mean(values))
             yield from _same(line, f"sd of {metric}", float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
@@ -248,13 +248,6 @@ def _epochs(line: Facts, counted: Sequence[Record]) -> Iterator[str]:
 
 def _weights(record: Record) -> str:
     return record.cell["task"].get("weights") or "published"
-
-
-def _once(found: Sequence[Record]) -> list[Record]:
-    """One network is one, however many seeds have it."""
-    return [
-        r for i, r in enumerate(found) if not r.artifact or all(r.artifact != other.artifact for other in found[:i])
-    ]
 
 
 def _values(found: Iterable[Record]) -> dict[int, float]:

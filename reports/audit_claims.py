@@ -71,11 +71,18 @@ def _seeds(line: Facts, ours: Sequence[Record], theirs: Sequence[Record]) -> tup
     elif theirs:
         values = [turn * (a[seed] - b[seed]) for seed in a if seed in b]
     else:
-        values = list(_values(figure, list({r.artifact or r.id: r for r in ours}.values())).values())
+        values = list(_values(figure, once(ours)).values())
     if len(values) < 2:
         return (values, -math.inf, math.inf) if values else None
     half = student_t(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return values, float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
+def once(found: Sequence[Record]) -> list[Record]:
+    """One network is one, however many seeds have it."""
+    return [
+        r for i, r in enumerate(found) if not r.artifact or all(r.artifact != other.artifact for other in found[:i])
+    ]
 
 
 def _values(figure: str, found: Sequence[Record]) -> dict[int, float]:

@@ -104,10 +104,6 @@ class Loop:
         """Count what is added from here on, once train and val are loaded, and train of what else is trained on."""
         if self._taken:
             return
-        if self._parent:
-            self._parent.watch_memory()
-            self._taken = self._parent._taken
-            return
         first = torch.zeros(1, dtype=torch.long, device=self.device)
         self.task.batch("val", first, None)
         for task in (self.task, *others):
@@ -123,7 +119,9 @@ class Loop:
         sealed: Any = SealedTask(task)
         work = self.work and self.work / f"elsewhere-{len(self._others)}"
         shared: dict[str, Any] = {"notes": self.notes, "ending": self.ending}
-        other = Loop(sealed, self.seed, self.settings, self.allowance, work, self.say, **shared, _parent=self)
+        other = Loop(
+            sealed, self.seed, self.settings, self.allowance, work, self.say, **shared, _parent=self, _taken=self._taken
+        )
         self._others.append(other)
         return other
 
@@ -291,6 +289,7 @@ class Loop:
 
     def _save(self, fit: int, step: int, kept: Sequence[Any]) -> None:
         """Write the checkpoint whole or not at all. Raises: StoreFullError."""
+        self.spent = replace(self.spent, **self.memory_spent())  # the highest stays until it is asked for
         path = self._file(fit)
         if path is None:
             return
@@ -386,7 +385,6 @@ class _Meter:
             examples=loop.spent.examples + examples,
             steps=loop.spent.steps + (step is not None),
             seconds=loop.spent.seconds + now - self.booked,
-            **loop.memory_spent(),
             **{self.phase: passes},
         )
         self.booked = now
