@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from slimbench.reports.rows import network
 from slimbench.statistics import student
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from slimbench.statistics import Difference
 
 LEAST_POINTS = 3  # the dense network, where every curve ends, is one
-Curve = tuple[str, str, float]  # method, resource of its budgets, epochs
+Curve = tuple[str, str, float, float | None]  # method, resource of its budgets, epochs, share of params asked beside
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Area:
     """Mean quality over a range of MACs: trapezoids under the curve, divided by its width, by seed.
 
     Attributes:
-        taken: mean over seeds in the metric's unit, with its 95 % Student-t interval.
+        taken: mean over seeds in the metric's unit, with its 95 % Student-t interval; the same networks count once.
         low, high: ends of the curve, as shares of the dense network's MACs.
         ids: of the records behind it.
 
@@ -42,7 +43,7 @@ class Area:
 def curve_of(row: Row) -> Curve:
     """Which curve a row is a point of."""
     budget = row.first.cell["budget"]
-    return row.method, budget["resource"], budget["epochs"]
+    return row.method, budget["resource"], budget["epochs"], budget.get("params_keep")
 
 
 def areas(group: Sequence[Row]) -> dict[Curve, Area]:
@@ -62,13 +63,21 @@ def _area(part: Sequence[Row]) -> Area | None:
     seeds = sorted(set.intersection(*(set(point) for point in points)))
     if len(points) < LEAST_POINTS or not seeds:
         return None
-    records = [[point[seed] for point in points] for seed in seeds]
+    records = _distinct([[point[seed] for point in points] for seed in seeds])
     curves = [sorted(map(_point, of_seed)) for of_seed in records]
     if any(curve[0][0] == curve[-1][0] for curve in curves):
         return None
     ends = min(curve[0][0] for curve in curves), max(curve[-1][0] for curve in curves)
     ids = tuple(record.id for of_seed in records for record in of_seed)
     return Area(part[0].method, student(list(map(_mean_height, curves))), len(points), *ends, ids)
+
+
+def _distinct(curves: Sequence[Sequence[Record]]) -> list[Sequence[Record]]:
+    """Of curves whose networks are all equal to the bit, the first."""
+    found: dict[tuple[str, ...], Sequence[Record]] = {}
+    for curve in curves:
+        found.setdefault(tuple(map(network, curve)), curve)
+    return list(found.values())
 
 
 def _point(record: Record) -> tuple[float, float]:

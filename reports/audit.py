@@ -102,8 +102,8 @@ def tables(
 ) -> list[Problem]:
     """What does not follow from the records, or is not printed as it is."""
     every = list(found)
-    printed = [Problem(table.title, what) for table, what in audit_text.problems(every)]
-    known = _Known(records, measurements)
+    known = Known(records, measurements)
+    printed = [Problem(table.title, what) for table, what in audit_text.problems(every, known)]
     return [p for table in every for p in _against(table.facts, known)] + printed
 
 
@@ -111,10 +111,10 @@ def against(
     facts: Sequence[Facts], records: Sequence[Record], measurements: Sequence[MeasurementRecord]
 ) -> list[Problem]:
     """What of the figures of one table does not follow from the records: of results, and of findings about claims."""
-    return _against(facts, _Known(records, measurements))
+    return _against(facts, Known(records, measurements))
 
 
-class _Known:
+class Known:
     """Records by id, and by the cell's id what was timed of it; a row's ids, as it says them, give what it counts."""
 
     def __init__(self, records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> None:
@@ -123,7 +123,7 @@ class _Known:
         for m in sorted(measurements, key=lambda m: (m.finished, m.id)):
             if m.measurement:
                 self._timed[m.cell_id, *_way(m)] = m.measurement
-        self._seen: dict[str, tuple[list[Record], dict[int, float]]] = {}
+        self._seen: dict[str, list[Record]] = {}
 
     @functools.cached_property
     def tried(self) -> Tried:
@@ -132,23 +132,32 @@ class _Known:
 
     def counted(self, ids: str) -> list[Record]:
         """Those that met their budget; where none did, those that missed it."""
-        return self._of(ids)[0]
-
-    def values(self, ids: str) -> dict[int, float]:
-        """The headline metric's value by seed, of those that count."""
-        return self._of(ids)[1]
-
-    def _of(self, ids: str) -> tuple[list[Record], dict[int, float]]:
         if ids not in self._seen:
             made = [record for name in ids.split() if (record := self.by_id.get(name)) and record.cost]
-            counted = [record for record in made if record.status == "ok"] or made
-            self._seen[ids] = counted, _values(counted)
+            self._seen[ids] = [record for record in made if record.status == "ok"] or made
         return self._seen[ids]
 
     def timings(self, of: Iterable[Record], profile: str, machine: str) -> list[Measurement]:
         """The last of each record by one profile, at its level, on one machine; one that several share counts once."""
         found = [m for record in of if (m := self._timed.get((record.id, profile, machine)))]
         return list({id(m): m for m in found}.values())
+
+    def unsaid(self, line: Facts) -> dict[str, Any]:
+        """What tables print of a row and no fact says: bytes, the shares that were kept, networks of each metric."""
+        counted = self.counted(line["ids"])
+        kept = [100 * record.kept(line["resource"]) for record in counted]
+        metrics = [name.removeprefix("mean of ") for name in line if name.startswith("mean of ")]
+        networks = audit_claims.once(counted) if metrics else []
+        return {
+            "bytes": _mean([record.cost.bytes for record in counted if record.cost]),
+            "least_kept": min(kept, default=None),
+            "most_kept": max(kept, default=None),
+            **{f"n of {name}": sum(name in record.quality for record in networks) for name in metrics},
+        }
+
+    def decided(self, claim: str, found: Sequence[Facts]) -> tuple[list[Facts], str]:
+        """Of the findings about a claim those that decide, and what they decide."""
+        return audit_claims.decided(claim, found, self.by_id)
 
     def is_less_better(self, line: Facts) -> bool:
         """By the task of the records behind a line."""
@@ -163,11 +172,14 @@ def _way(m: MeasurementRecord) -> tuple[str, str]:
     return f"{m.profile['label']}{f' v{version}' * (version > 1)} {level}", machine
 
 
-def _against(facts: Sequence[Facts], known: _Known) -> list[Problem]:
+def _against(facts: Sequence[Facts], known: Known) -> list[Problem]:
     results = [line for line in facts if line.get("group")]
     found = [Problem(_where(line), what) for line in results for what in _line(line, known)]
     found += [Problem(_where(line), what) for line, what in _ranks(results, known)]
     found += [Problem(_where(line), what) for line, what in _choices(results, known)]
+    found += [
+        Problem(str(line["claim"]), what) for line in facts if "claim" in line for what in audit_claims.told(line)
+    ]
     about = [line for line in facts if "gap" in line]
     found += [
         Problem(str(line["claim"]), what)
@@ -177,7 +189,7 @@ def _against(facts: Sequence[Facts], known: _Known) -> list[Problem]:
     return found
 
 
-def _choices(results: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]:
+def _choices(results: Sequence[Facts], known: Known) -> Iterator[tuple[Facts, str]]:
     """Of rates of repair, where a table says that they were chosen."""
     groups: dict[str, list[Facts]] = defaultdict(list)
     for line in results:
@@ -191,12 +203,15 @@ def _where(line: Facts) -> str:
     return f"{str(line['group']).partition(':')[0]} {line['method']} {line['keep_asked']:g} {line['resource']}"
 
 
-def _line(line: Facts, known: _Known) -> Iterator[str]:
+def _line(line: Facts, known: Known) -> Iterator[str]:
     by_id, ids = known.by_id, line["ids"].split()
     if missing := [name for name in ids if name not in by_id]:
         yield f"no record {', '.join(missing)}"
         return
-    counted, values = known.counted(line["ids"]), known.values(line["ids"])
+    found = [by_id[name] for name in ids]
+    yield from audit_claims.of_cells(line, found)
+    yield from _ends(line, found)
+    counted = known.counted(line["ids"])
     if len(counted) > len({record.cell["seed"] for record in counted}):
         yield "has two records of one seed"
     scores = np.array(list(_values(audit_claims.once(counted)).values()))
@@ -215,13 +230,31 @@ def _line(line: Facts, known: _Known) -> Iterator[str]:
         yield from _same(line, name, float(figures.mean()) if len(figures) else None)
     yield from _others(line, counted)
     yield from _epochs(line, counted)
-    if not line["is_dense"]:
-        dense = _values([of_it for r in counted if (of_it := by_id.get(r.reference))])
-        yield from _delta(line, "difference", values, dense)
-    if line.get("area") is not None:
+    dense = [] if line["is_dense"] else [of_it for r in counted if (of_it := by_id.get(r.reference))]
+    yield from _delta(line, "difference", counted, dense)
+    yield from _close(line, "detectable", _detectable(_gaps(counted, dense)))
+    control = known.counted(line["control_ids"] or "")
+    yield from _delta(line, "control_difference", counted, control)
+    if not all(audit_claims.is_of(line["control"] or "", record.cell["method"]["label"]) for record in control):
+        yield f"the control {line['control']} has records of another method"
+    yield from _claimed(line, found)
+    if "area" in line:
         yield from _area(line, by_id)
     if line.get("measured_speedup") is not None:
         yield from _speed(line, known.timings(counted, line["profile"], line["machine"]))
+
+
+def _ends(line: Facts, found: Sequence[Record]) -> Iterator[str]:
+    """How the seeds ended, and why."""
+    ends = [record.status for record in found]
+    said = ", ".join(f"{end} {ends.count(end)}/{len(ends)}" for end in sorted(set(ends)))
+    right = {
+        "status": "ok" if set(ends) == {"ok"} else said,
+        "reasons": "; ".join(dict.fromkeys(record.reason for record in found if record.status != "ok")),
+    }
+    for name, value in right.items():
+        if str(line[name] or "") != value:
+            yield f"{name} is {line[name]!r}, and by the records {value!r}"
 
 
 def _others(line: Facts, counted: Sequence[Record]) -> Iterator[str]:
@@ -242,8 +275,17 @@ def _epochs(line: Facts, counted: Sequence[Record]) -> Iterator[str]:
             f"{n}_epochs": getattr(spent, f"{n}_epochs") for n in ("dense", "search", "compression")
         }
         right["weights"] = None if right["dense_epochs"] is not None else _weights(counted[0])
-        said = {name: line.get(name) for name in right}  # a CSV of before has no weights
+        right["offline"] = spent.offline or None
+        said = {name: None if line.get(name) == "" else line.get(name) for name in right}  # a CSV may have no weights
         yield from (f"{name} is {said[name]}, and by the records {r}" for name, r in right.items() if said[name] != r)
+
+
+def _claimed(line: Facts, found: Sequence[Record]) -> Iterator[str]:
+    """Of the dense network what its weights' publisher says, of a method what one of the papers does."""
+    if line["is_dense"]:
+        yield from _same(line, "claimed", found[0].published.get("claimed"))
+    elif line["claimed"] is not None and not audit_claims.is_claimed(line["claimed"], line["claimed_note"]):
+        yield f"claimed is {line['claimed']}, {line['claimed_note']}, and no paper says so"
 
 
 def _weights(record: Record) -> str:
@@ -265,34 +307,74 @@ def _same(line: Facts, name: str, right: float | None) -> Iterator[str]:
         yield f"{name} is {said}, and by the records {right}"
 
 
-def _delta(line: Facts, name: str, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Iterator[str]:
-    pairs = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    yield from _close(line, name, _mean(pairs))
-    if len(pairs) > 1:
-        half = student_t(len(pairs) - 1) * float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
-        mean = sum(pairs) / len(pairs)
-        yield from _close(line, f"{name}_low", mean - half)
-        yield from _close(line, f"{name}_high", mean + half)
+def _delta(line: Facts, name: str, ours: Sequence[Record], theirs: Sequence[Record]) -> Iterator[str]:
+    gaps = _gaps(ours, theirs)
+    yield from _interval(line, name, gaps)
+    few = len(gaps) < ENOUGH_SEEDS if gaps else None
+    if line[f"{name}_indicative"] != few:
+        yield f"{name}_indicative is {line[f'{name}_indicative']}, of {len(gaps)} pairs"
+
+
+def _gaps(ours: Sequence[Record], theirs: Sequence[Record]) -> list[float]:
+    """Of the headline metric, ours - theirs, by pairs of networks."""
+    pairs = [(a, b) for a, b in audit_claims.pairs(ours, theirs) if a.quality and b.quality]
+    return [next(iter(a.quality.values())).value - next(iter(b.quality.values())).value for a, b in pairs]
+
+
+def _interval(line: Facts, name: str, values: Sequence[float]) -> Iterator[str]:
+    """A mean of values, how many they are, and Student's interval; one value has none."""
+    yield from _close(line, name, mean := _mean(values))
+    yield from _same(line, f"{name}_n", len(values))
+    half = None
+    if len(values) > 1:
+        half = student_t(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    for end, sign in (("low", -1), ("high", 1)):
+        yield from _close(line, f"{name}_{end}", None if mean is None or half is None else mean + sign * half)
+
+
+def _detectable(pairs: Sequence[float]) -> float | None:
+    """The smallest true difference that so many pairs, as far apart, show in four of five tries."""
+    if len(pairs) < 2:
+        return None
+    quantiles = student_t(len(pairs) - 1) + student_t(len(pairs) - 1, 0.8)
+    return quantiles * float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
+
+
+_POINTS = 3  # of a curve at least; the dense network is one
 
 
 def _area(line: Facts, by_id: Mapping[str, Record]) -> Iterator[str]:
-    """The area under a curve, of each seed's records as a sum of strips, and its interval."""
+    """The area under a curve, of each seed's records as a sum of strips, with its interval, and what it is of."""
     curves: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for name in line["area_ids"].split():
+    networks: dict[int, set[str]] = defaultdict(set)
+    compared: set[tuple[Any, ...]] = set()
+    for name in (line["area_ids"] or "").split():
         if (record := by_id.get(name)) is None or not record.cost or not record.dense_cost:
             yield f"the area under its curve has no record {name}"
             return
         kept = record.cost.macs / record.dense_cost.macs
         curves[record.cell["seed"]].append((kept, next(iter(_values([record]).values()))))
+        if record.reference:  # the dense network has none
+            budget = record.cell["budget"]
+            asked = budget["resource"], budget["epochs"], budget.get("params_keep")
+            compared.add((record.cell["method"]["label"], *asked))
+        networks[record.cell["seed"]].add(record.artifact or name)
+    points = [sorted(curve) for curve in curves.values()]
     means = []
-    for points in map(sorted, curves.values()):
-        strips = [(right - left, (a + b) / 2) for (left, a), (right, b) in pairwise(points)]
+    for curve in points:
+        strips = [(right - left, (a + b) / 2) for (left, a), (right, b) in pairwise(curve)]
         means.append(sum(width * height for width, height in strips) / sum(width for width, _ in strips))
-    yield from _close(line, "area", _mean(means))
-    if len(means) > 1:
-        half = student_t(len(means) - 1) * float(np.std(means, ddof=1)) / math.sqrt(len(means))
-        yield from _close(line, "area_low", sum(means) / len(means) - half)
-        yield from _close(line, "area_high", sum(means) / len(means) + half)
+    yield from _interval(line, "area", means)
+    yield from _same(line, "area_points", len(points[0]) if points else None)
+    yield from _close(line, "area_from", min((curve[0][0] for curve in points), default=None))
+    yield from _close(line, "area_to", max((curve[-1][0] for curve in points), default=None))
+    if points and (len(points[0]) < _POINTS or len(set(map(len, points))) > 1):
+        yield f"the area under its curve is of {', '.join(str(len(curve)) for curve in points)} points"
+    if len(set(map(frozenset, networks.values()))) < len(networks):
+        yield "the area under its curve counts networks twice"
+    asked = line["resource"], line["epochs_asked"], line["params_keep_asked"]
+    if any(not audit_claims.is_of(line["method"], method) or (*more,) != asked for method, *more in compared):
+        yield "the area under its curve is of other rows' records"
 
 
 def _close(line: Facts, name: str, right: float | None) -> Iterator[str]:
@@ -319,6 +401,8 @@ def _speed(line: Facts, taken: Sequence[Measurement]) -> Iterator[str]:
     }
     for name, value in right.items():
         yield from _same(line, name, value)
+    if (line["disturbed"] or "") != (other := "; ".join(m.disturbed for m in taken if m.disturbed)):
+        yield f"disturbed is {line['disturbed']!r}, and by the records {other!r}"
     if not line["measured_low"] <= line["measured_speedup"] <= line["measured_high"]:
         yield f"measured speed-up {line['measured_speedup']:g} lies outside its interval"
     times = line["dense_p50_ms"] / line["p50_ms"]
@@ -326,13 +410,13 @@ def _speed(line: Facts, taken: Sequence[Measurement]) -> Iterator[str]:
         yield f"measured speed-up {line['measured_speedup']:g}, and the latencies divide to {times:g}"
 
 
-def _ranks(found: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]:
+def _ranks(found: Sequence[Facts], known: Known) -> Iterator[tuple[Facts, str]]:
     """Controls, tiers and what is bold, among rows of one heading and budget."""
     points: dict[tuple[Any, ...], dict[str, Facts]] = defaultdict(dict)
     for line in found:
         if not line["is_dense"]:
             budget = (line["resource"], line["keep_asked"], line["params_keep_asked"], line["epochs_asked"])
-            points[line["group"], *budget][line["ids"]] = line
+            points[line["group"], *budget].setdefault(line["ids"], line)  # the first is what is printed
     for part in points.values():
         made = [f for f in part.values() if f["mean"] is not None]
         scored = sorted(made, key=lambda f: f["mean"], reverse=not any(map(known.is_less_better, made)))
@@ -346,14 +430,9 @@ def _ranks(found: Sequence[Facts], known: _Known) -> Iterator[tuple[Facts, str]]
             yield scored[0], f"tiers {' '.join(tiers)} do not follow the means"
 
 
-def _against_control(line: Facts, scored: Sequence[Facts], known: _Known) -> Iterator[str]:
-    """The difference to the control, and that no control in the table is better than it."""
-    methods = {record.cell["method"]["label"] for record in known.counted(line["control_ids"])}
-    if not methods <= {line["control"].partition(" [")[0].partition(" v")[0]}:
-        yield f"the control {line['control']} has records of another method"
-    theirs = known.values(line["control_ids"])
-    yield from _delta(line, "control_difference", known.values(line["ids"]), theirs)
-    mean = _mean(list(theirs.values()))
+def _against_control(line: Facts, scored: Sequence[Facts], known: Known) -> Iterator[str]:
+    """That no control in the table is better than it."""
+    mean = _mean(list(_values(audit_claims.once(known.counted(line["control_ids"]))).values()))
     rivals = [f for f in scored if "control" in f["fidelity"] and f["status"] == "ok" and f is not line]
     turn = -1 if known.is_less_better(line) else 1
     if mean is not None and any(turn * (f["mean"] - mean) > 1e-9 for f in rivals):

@@ -10,17 +10,46 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.statistics import student_t
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from slimbench.core import Measurement, Record
 
     Facts = Mapping[str, Any]
+    Estimate = tuple[list[float], float, float, int]  # values, the interval of their mean, over how many seeds
     Timed = Callable[[Sequence[Record], str, str], list[Measurement]]  # by records, profile with level, and machine
 
+_VERDICTS = ("supported", "not supported", "cannot tell")
 _ENOUGH = 3  # seeds; what is counted needs one, and a speed's interval is that of a measurement
+
+
+def of_cells(line: Facts, found: Iterable[Record]) -> Iterator[str]:
+    """Whether the records behind a line are of the method and the operating point that it says."""
+    for record in found:
+        method, budget = record.cell["method"], record.cell["budget"]
+        right = {
+            "resource": budget["resource"],
+            "keep_asked": budget["keep"],
+            "params_keep_asked": budget.get("params_keep"),
+            "epochs_asked": budget["epochs"],
+            "is_dense": record.cell["reference"],
+            "network": record.cell["task"]["network"],
+            "round_to": method.get("round_to", 1),
+            "version": method["version"],
+        }
+        for name, value in right.items():
+            if name in line and line[name] != value:
+                yield f"{name} is {line[name]}, and by the records {value}"
+        if not is_of(line["method"], method["label"]):
+            yield f"its records are of {method['label']}"
+
+
+def is_of(name: str, label: str) -> bool:
+    """Whether a row's name is of a method: it may say the version, and what parts it from its namesakes."""
+    return name == label or name.startswith((f"{label} v", f"{label} ["))
 
 
 def problems(line: Facts, by_id: Mapping[str, Record], timed: Timed) -> Iterator[str]:
@@ -31,24 +60,102 @@ def problems(line: Facts, by_id: Mapping[str, Record], timed: Timed) -> Iterator
         yield f"no record {', '.join(missing)}"
         return
     left, right = ([by_id[name] for name in names] for names in (ours, theirs))
+    yield from of_cells(line, left)
     found = _timings(line, left, right, timed) if line["profile"] else _seeds(line, left, right)
     if found is None:
         yield f"its records say nothing of {line['figure']}"
         return
-    values, low, high = found
+    values, low, high, n = found
     mean = float(np.mean(values)) if len(values) else math.nan
-    for name, right_one in (("ours", mean), ("low", low), ("high", high)):
-        if line[name] is not None and not math.isclose(line[name], right_one, rel_tol=1e-6, abs_tol=1e-9):
-            yield f"{name} is {line[name]:g}, and by the records {right_one:g}"
-    if not line["profile"] and line["n"] != len(values):
-        yield f"n is {line['n']}, and by the records {len(values)}"
-    if line["claimed"] is not None and not math.isclose(line["gap"], line["ours"] - line["claimed"], abs_tol=1e-9):
-        yield f"the gap is {line['gap']:g}, and ours - claimed is {line['ours'] - line['claimed']:g}"
+    alone = n < 2 and not line["profile"]  # then no interval is told
+    gap = None if line["claimed"] is None else mean - line["claimed"]
+    right_ones = {
+        "ours": mean,
+        "low": None if alone else low,
+        "high": None if alone else high,
+        "n": n,
+        "errors": _errors(line, gap, high - low, n),
+    }
+    for name, value in right_ones.items():
+        if not _is_alike(line[name], value):
+            yield f"{name} is {_in_words(line[name])}, and by the records {_in_words(value)}"
+    if not _is_alike(line["gap"], gap):
+        yield f"the gap is {_in_words(line['gap'])}, and ours - claimed is {_in_words(gap)}"
     yield from _verdict(line, low, high, float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+
+
+def told(line: Facts) -> Iterator[str]:
+    """Whether a line says its claim as the papers' data do; a claim of somebody's own is in none."""
+    right = claim(line["claim"]) or {}
+    for name in ("paper", "figure", "claimed", "least", "slack_sd", "convention", "criterion", "source"):
+        if name in line and name in right and line[name] != right[name]:
+            yield f"{name} is {line[name]}, and the claim says {right[name]}"
+
+
+def claim(says: str) -> Facts | None:
+    """A claim as the papers' data tell it."""
+    found = [(paper, claim) for paper in PAPERS for claim in paper.claims if claim.says == says]
+    return {**vars(found[0][1]), "paper": found[0][0].name} if found else None
+
+
+def is_claimed(number: float, of: str) -> bool:
+    """Whether some paper gives this number, of just that."""
+    return any((claim.claimed, claim.convention) == (number, of) for paper in PAPERS for claim in paper.claims)
+
+
+def decided(says: str, found: Sequence[Facts], by_id: Mapping[str, Record]) -> tuple[list[Facts], str]:
+    """Findings about a claim go in, of which those that decide, and the verdict, come out.
+
+    Those of the newest versions decide, of full recipes, of level full, and of enough seeds, where there are any.
+    """
+    methods = [[by_id[name].cell["method"] for name in line["ids"].split() if name in by_id] for line in found]
+    last: dict[str, int] = {}
+    for method in (method for some in methods for method in some):
+        last[method["is"]] = max(method["version"], last.get(method["is"], 0))
+    newest = [all(method["version"] == last[method["is"]] for method in some) for some in methods]
+    used = [line for line, is_new in zip(found, newest, strict=True) if is_new] or list(found)
+    for fits in (
+        lambda line: not line["recipe"].startswith("reduced: "),
+        lambda line: (line["profile"] or "full").endswith("full"),
+        lambda line: line["figure"] == "speed" or line["n"] >= _ENOUGH,
+    ):
+        used = [line for line in used if fits(line)] or used
+    verdicts = {line["verdict"] for line in used}
+    if len(verdicts) > 1 or (used and _lacks_some(says, used, by_id)):
+        return used, "cannot tell"
+    return used, verdicts.pop() if verdicts else "not run"
+
+
+def _lacks_some(says: str, used: Sequence[Facts], by_id: Mapping[str, Record]) -> bool:
+    """Whether a claim is of each of several values of a field, and the deciding rows have not all of them."""
+    if not (right := claim(says)) or not right["ours"]:
+        return False
+    wanted = right["ours"].where.get(right["each"], ())
+    seen = {by_id[line["ids"].split()[0]].cell["method"].get(right["each"]) for line in used}
+    return not {*([wanted] if isinstance(wanted, str) else wanted)} <= seen
+
+
+def _errors(line: Facts, gap: float | None, width: float, n: int) -> float | None:
+    """A gap in standard errors, by the width of the 95 % interval: a measurement's is of very many samples."""
+    if gap is None or "removed" in line["figure"] or not 0 < width < math.inf:
+        return None
+    return gap / (width / 2 / student_t(10**6 if line["profile"] else n - 1))
+
+
+def _is_alike(said: float | None, right: float | None) -> bool:
+    if said is None or right is None:
+        return said is right
+    return math.isclose(said, right, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _in_words(value: float | None) -> str:
+    return "None" if value is None else f"{value:g}"
 
 
 def _verdict(line: Facts, low: float, high: float, sd: float) -> Iterator[str]:
     """Whether the interval says what is said of it; ``cannot tell`` may have other reasons."""
+    if line["verdict"] not in _VERDICTS:
+        yield f"{line['verdict']!r} is no verdict"
     least = line["least"] - (line["slack_sd"] and line["slack_sd"] * sd)
     if {"supported": not low > least, "not supported": not high < least}.get(line["verdict"], False):
         yield f"{line['verdict']}, and the interval is [{low:g}, {high:g}] about {least:g}"
@@ -57,25 +164,25 @@ def _verdict(line: Facts, low: float, high: float, sd: float) -> Iterator[str]:
         yield f"{line['verdict']}, of {line['n']} seeds" + (f" by {line['profile']}" if line["profile"] else "")
 
 
-def _seeds(line: Facts, ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[list[float], float, float] | None:
+def _seeds(line: Facts, ours: Sequence[Record], theirs: Sequence[Record]) -> Estimate | None:
     """A figure over seeds, with its interval: the range where it is counted, else Student's."""
     figure = line["figure"]
     if "removed" in figure:
         name = figure.partition(" ")[0]
         gone = [100 * (1 - getattr(r.cost, name) / getattr(r.dense_cost, name)) for r in ours]
-        return (gone, min(gone), max(gone)) if gone else None
-    a, b = _values(figure, ours), _values(figure, theirs)
+        return (gone, min(gone), max(gone), len(gone)) if gone else None
     turn = -1 if next(iter(ours[0].quality), None) in ours[0].cell["task"].get("lower_is_better", ()) else 1
+    both = [(_value(figure, a), _value(figure, b)) for a, b in pairs(ours, theirs)]
     if figure == "training memory":
-        values = [b[seed] / a[seed] for seed in a if seed in b]
+        values = [b / a for a, b in both if a and b]
     elif theirs:
-        values = [turn * (a[seed] - b[seed]) for seed in a if seed in b]
+        values = [turn * (a - b) for a, b in both if a is not None and b is not None]
     else:
-        values = list(_values(figure, once(ours)).values())
+        values = [value for record in once(ours) if (value := _value(figure, record)) is not None]
     if len(values) < 2:
-        return (values, -math.inf, math.inf) if values else None
+        return (values, -math.inf, math.inf, 1) if values else None
     half = student_t(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return values, float(np.mean(values)) - half, float(np.mean(values)) + half
+    return values, float(np.mean(values)) - half, float(np.mean(values)) + half, len(values)
 
 
 def once(found: Sequence[Record]) -> list[Record]:
@@ -85,25 +192,39 @@ def once(found: Sequence[Record]) -> list[Record]:
     ]
 
 
-def _values(figure: str, found: Sequence[Record]) -> dict[int, float]:
+def pairs(ours: Sequence[Record], theirs: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Of one seed each; two networks are one pair, however many seeds have both."""
+    by_seed = {record.cell["seed"]: record for record in theirs}
+    found: dict[tuple[str, str], tuple[Record, Record]] = {}
+    for a in sorted(ours, key=lambda record: record.cell["seed"]):
+        if b := by_seed.get(a.cell["seed"]):
+            found.setdefault((a.artifact or a.id, b.artifact or b.id), (a, b))
+    return list(found.values())
+
+
+def _value(figure: str, record: Record) -> float | None:
     if figure == "quality":
-        return {r.cell["seed"]: next(iter(r.quality.values())).value for r in found if r.quality}
-    return {r.cell["seed"]: float(r.spent.added_bytes) for r in found if r.spent.added_bytes}
+        return next((scores.value for scores in record.quality.values()), None)
+    return float(record.spent.added_bytes) if record.spent.added_bytes else None
 
 
-def _timings(
-    line: Facts, ours: Sequence[Record], theirs: Sequence[Record], timed: Timed
-) -> tuple[list[float], float, float] | None:
+def _timings(line: Facts, ours: Sequence[Record], theirs: Sequence[Record], timed: Timed) -> Estimate | None:
     """Ratios of one way of timing, each against its session's dense network; of two rows their quotient."""
     sides = [timed(side, line["profile"], line["machine"]) for side in (ours, theirs)]
     (mine, low, high), other = _ratios(line["figure"], sides[0]), _ratios(line["figure"], sides[1])
     if not theirs:
-        return ([mine], low, high) if sides[0] else None
+        return ([mine], low, high, _many(line["figure"], sides[0])) if sides[0] else None
     doubt = 0.0
     if line["figure"] == "memory":
         dense = [np.mean([m.dense_peak_bytes for m in side if m.dense_peak_bytes]) for side in sides]
         doubt = abs(float(dense[0] / dense[1]) - 1)
-    return [mine / other[0]], low / other[2] * (1 - doubt), high / other[1] * (1 + doubt)
+    n = min(_many(line["figure"], side) for side in sides)
+    return [mine / other[0]], low / other[2] * (1 - doubt), high / other[1] * (1 + doubt), n
+
+
+def _many(figure: str, taken: Sequence[Measurement]) -> int:
+    """How many measurements say something of a figure."""
+    return sum(figure == "speed" or bool(m.peak_bytes and m.dense_peak_bytes) for m in taken)
 
 
 def _ratios(figure: str, taken: Sequence[Measurement]) -> tuple[float, float, float]:

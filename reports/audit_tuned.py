@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import Recipe
+from slimbench.reports.audit_claims import pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,37 +65,40 @@ def _of_line(line: Facts, tried: Tried, turn: int) -> Iterator[str]:
         yield f"the records at the rate {', '.join(wrong)} are others, or of more than one cell"
         return
     chosen = next(rate for rate in said if said[rate] == line["ids"])
-    means = _means({rate: there[rate] for rate in said})
+    means, n = _means({rate: there[rate] for rate in said})
     right = None if len(means) == len(said) and _are_equal(means.values()) else chosen
     if means and (chosen not in means or not _are_equal([means[chosen], max(means.values(), key=lambda m: turn * m)])):
         yield f"another rate was better on val than {chosen}: {means}"
     printed = None if line["repair_rate"] is None else f"{line['repair_rate']:g}"
     if printed != (right if means else None):
         yield f"the rate is {printed}, and by the records {right}"
-    yield from _texts(line["repair_on_val"], means)
-    ours = _scores(there[chosen], "quality")
-    gaps = {rate: _gap(_scores(there[rate], "quality"), ours) for rate in means}
-    yield from _texts(line["repair_elsewhere"], gaps)
+    yield from _texts(line["repair_on_val"], {rate: (mean, n) for rate, mean in means.items()}, 0.0)
+    gaps = {rate: _gap(_counted(there[rate]), _counted(there[chosen])) for rate in means if rate != chosen}
+    yield from _texts(line["repair_elsewhere"], gaps, _LEAST)
 
 
-def _means(tries: Mapping[str, Sequence[Record]]) -> dict[str, float]:
-    """On val, over the seeds of all rates that have some: those that met the budget, or that ended at all."""
+def _means(tries: Mapping[str, Sequence[Record]]) -> tuple[dict[str, float], int]:
+    """On val, over the seeds of all rates that have some, and how many: that met the budget, or that ended at all."""
     ok = {rate: [r for r in found if r.status == "ok" and r.cost] for rate, found in tries.items()}
     ended = ok if any(ok.values()) else {rate: [r for r in found if r.cost] for rate, found in tries.items()}
-    scores = {rate: _scores(found, "val_quality") for rate, found in ended.items() if found}
+    scores = {rate: _on_val(found) for rate, found in ended.items() if found}
     seeds = sorted(set.intersection(*map(set, scores.values()))) if scores else []
-    return {rate: sum(values[s] for s in seeds) / len(seeds) for rate, values in scores.items() if seeds}
+    return {rate: sum(values[s] for s in seeds) / len(seeds) for rate, values in scores.items() if seeds}, len(seeds)
 
 
-def _scores(found: Sequence[Record], split: str) -> Scores:
-    """Of those that count."""
-    counted = [r for r in found if r.status == "ok" and r.cost] or [r for r in found if r.cost]
-    return {r.cell["seed"]: next(iter(scores.values())).value for r in counted if (scores := getattr(r, split))}
+def _counted(found: Sequence[Record]) -> list[Record]:
+    return [r for r in found if r.status == "ok" and r.cost] or [r for r in found if r.cost]
 
 
-def _gap(theirs: Scores, ours: Scores) -> float:
-    gaps = [theirs[seed] - ours[seed] for seed in theirs if seed in ours]
-    return sum(gaps) / len(gaps) if gaps else 0.0
+def _on_val(found: Sequence[Record]) -> Scores:
+    return {r.cell["seed"]: next(iter(r.val_quality.values())).value for r in _counted(found) if r.val_quality}
+
+
+def _gap(theirs: Sequence[Record], ours: Sequence[Record]) -> tuple[float, int]:
+    """On test, by pairs of networks, and how many."""
+    both = [(a.quality, b.quality) for a, b in pairs(theirs, ours) if a.quality and b.quality]
+    gaps = [next(iter(a.values())).value - next(iter(b.values())).value for a, b in both]
+    return (sum(gaps) / len(gaps) if gaps else 0.0), len(gaps)
 
 
 def _are_equal(values: Iterable[float]) -> bool:
@@ -101,11 +106,20 @@ def _are_equal(values: Iterable[float]) -> bool:
     return all(math.isclose(first, other, rel_tol=1e-9) for other in others)
 
 
-def _texts(text: str | None, right: Mapping[str, float]) -> Iterator[str]:
-    """Numbers that are printed by rate, two digits each."""
-    for rate, shown in _parts(text).items():
-        if rate in right and abs(float(shown.split()[0]) - right[rate]) > 0.005 * (1 + 1e-9):
-            yield f"{shown} is printed at the rate {rate}, and by the records it is {right[rate]:g}"
+_SHOWN = re.compile(r"([+-]?\d+\.\d+) \((\d+)\)")
+_LEAST = 0.005  # points: what is smaller is not told, for two digits are printed
+
+
+def _texts(text: str | None, right: Mapping[str, tuple[float, int]], least: float) -> Iterator[str]:
+    """Numbers that are printed by rate, two digits each, with how many they are of; each beyond ``least`` is told."""
+    said = _parts(text)
+    for rate, (value, n) in right.items():
+        if rate not in said and abs(value) <= least * (1 + 1e-9):
+            continue
+        shown = _SHOWN.fullmatch(said.get(rate, ""))
+        if not shown or abs(float(shown[1]) - value) > 0.005 * (1 + 1e-9) or int(shown[2]) != n:
+            what = f"{said[rate]} is" if rate in said else "nothing is"
+            yield f"{what} printed at the rate {rate}, and by the records it is {value:g} ({n})"
 
 
 def _parts(text: str | None) -> dict[str, str]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from slimbench.benchmarks.papers.claims import PAPERS
 from slimbench.reports import _scores
 from slimbench.reports.area import areas, curve_of
-from slimbench.statistics import ENOUGH_SEEDS, detectable, paired, tiers
+from slimbench.reports.rows import compared, distinct_pairs, headline
+from slimbench.statistics import ENOUGH_SEEDS, detectable, tiers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +58,11 @@ def lines(name: str, group: Sequence[Row]) -> list[Line]:
 def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
     """Rows that met their budget, with their letters, and which is better than all others; none below six seeds."""
     known = {i: row for i, row in enumerate(rows) if row.is_met and row.scores}
-    values = {i: {seed: row.sign * value for seed, value in row.scores.items()} for i, row in known.items()}
+    sides = distinct_pairs(*(row.counted for row in known.values()))
+    values = {
+        i: {seed: row.sign * value for seed, value in headline(side.values()).items()}
+        for (i, row), side in zip(known.items(), sides, strict=True)
+    }
     letters = tiers(values)
     first = [i for i, letter in letters.items() if letter.startswith("a")]
     return [(rows[i], letter, first == [i] and len(rows[i].values) >= ENOUGH_SEEDS) for i, letter in letters.items()]
@@ -73,7 +78,7 @@ def _facts(name: str, row: Row, control: Row | None, tier: str, is_best: bool) -
     first = row.first
     budget, quality = first.cell["budget"], row.quality
     dense = row.difference
-    other = paired(row.scores, control.scores) if control and control is not row else None
+    other = compared(row.counted, control.counted) if control and control is not row else None
     return {
         "group": name,
         "method": row.method,
@@ -156,7 +161,7 @@ def _tried(row: Row) -> dict[str, Any]:
         return {}
     tries = sorted(choice.tries.items())
     on_val = [f"{choice.means[r]:.2f} ({choice.n})" if r in choice.means else _status(t) for r, t in tries]
-    others = {r: paired(t.scores, row.scores) for r, t in tries if r in choice.means and r != choice.rate}
+    others = {r: compared(t.counted, row.counted) for r, t in tries if r in choice.means and r != choice.rate}
     return {
         "repair_rate": choice.rate if choice.means and not choice.is_open else None,
         "repair_on_val": "; ".join(f"{r:g}: {text}" for (r, _), text in zip(tries, on_val, strict=True)),

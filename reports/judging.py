@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from slimbench.identity import digest
-from slimbench.reports.rows import newest
+from slimbench.reports.rows import distinct_pairs, headline, newest
 from slimbench.statistics import ENOUGH_SEEDS, Difference, paired, student, student_t
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from slimbench.core import Record
     from slimbench.reports.claim import Claim, Figure, Select
     from slimbench.reports.rows import Column, Row
 
@@ -132,17 +133,17 @@ def missing(each: str, asked: Select, rows: Iterable[Row]) -> list[str]:
 
 def _mean(row: Row) -> float:
     """Of the headline metric, turned where less is better."""
-    return row.sign * statistics.fmean(row.scores.values() or [0.0])
+    return row.sign * statistics.fmean(row.values or [0.0])
 
 
 def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
-    ours = _by_seed(claim.figure, row)
     if claim.figure in _COUNTED:
-        values = list(ours.values())
+        values = list(_by_seed(claim.figure, row.counted).values())
         return Difference(statistics.fmean(values), min(values), max(values), len(values)) if values else None
     if rival is None:
         return student(row.values) if row.values else None
-    theirs = _by_seed(claim.figure, rival)
+    sides = distinct_pairs(row.counted, rival.counted)
+    ours, theirs = (_by_seed(claim.figure, side.values()) for side in sides)
     if claim.figure == "training memory":
         ratios = [theirs[seed] / ours[seed] for seed in sorted(ours.keys() & theirs.keys())]
         return student(ratios) if ratios else None
@@ -150,13 +151,13 @@ def _over_seeds(claim: Claim, row: Row, rival: Row | None) -> Difference | None:
     return paired(theirs, ours) if less_is_better else paired(ours, theirs)
 
 
-def _by_seed(figure: Figure, row: Row) -> dict[int, float]:
+def _by_seed(figure: Figure, counted: Iterable[Record]) -> dict[int, float]:
     if figure == "quality":
-        return row.scores
+        return headline(counted)
     if figure == "training memory":
-        return {r.cell["seed"]: float(r.spent.added_bytes) for r in row.counted if r.spent.added_bytes}
+        return {r.cell["seed"]: float(r.spent.added_bytes) for r in counted if r.spent.added_bytes}
     name = figure.partition(" ")[0]
-    shares = {r.cell["seed"]: getattr(r.cost, name) / getattr(r.dense_cost, name) for r in row.counted}
+    shares = {r.cell["seed"]: getattr(r.cost, name) / getattr(r.dense_cost, name) for r in counted}
     return {seed: 100 * (1 - share) for seed, share in shares.items()}
 
 

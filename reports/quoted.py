@@ -11,14 +11,14 @@ import functools
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimbench.core import UserError
-from slimbench.reports.rows import column, headline, what
+from slimbench.reports.rows import column, distinct, distinct_pairs, headline, what
 from slimbench.statistics import Difference, paired, student
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from slimbench.core import Measurement, MeasurementRecord, Record
     from slimbench.store import Store
@@ -31,7 +31,7 @@ _WORDS = r"(?P<ticks>`+)[^`\n]+(?P=ticks)(?!`)|\[[^\]^][^\]\n]*\]\([^()\n]*\)|ht
 _FOOTNOTE = re.compile(
     r"^[ >]{0,3}\[\^(?P<name>[^\]\n]+)\]:(?P<said>.*(?:\n(?![ >]{0,3}\[\^|[ \t]*$|#).+)*)", re.MULTILINE
 )
-_HEXADECIMAL = re.compile(r"\b(?=\w*\d)(?=\w*[a-fA-F])[0-9a-fA-F]{8,}\b")
+_HEXADECIMAL = re.compile(r"\b[0-9a-f]{16}\b|\b(?=\w*\d)(?=\w*[a-fA-F])[0-9a-fA-F]{8,}\b")
 _IDS = r"[0-9a-f]{16}(?: [0-9a-f]{16})*"
 _SAID = re.compile(rf"(?:(?P<what>.+?) of )?(?P<ours>{_IDS})(?: minus (?P<theirs>{_IDS}))?(?: on (?P<column>.+?))?\.?")
 _N = r"[+\u2212-]?\d+\.\d+"
@@ -166,17 +166,26 @@ def _found(quote: _Quote, records: _Records) -> Difference:
     if quote.column:
         raise UserError(f"[^{quote.name}] says how it was timed, but {quote.what or 'a score'} is not timed: {_HOW}.")
     ours, theirs = (_side(quote, ids, records.store) for ids in (quote.ours, quote.theirs))
-    values = _values(quote, ours)
     if not theirs:
-        return student(list(values.values()))
+        return student(list(_values(quote, distinct(ours.values())).values()))
     if ours.keys() != theirs.keys():
         raise UserError(f"[^{quote.name}] compares seeds {sorted(ours)} with seeds {sorted(theirs)}: name the same.")
     metrics = {next(iter(record.quality)) for record in (*ours.values(), *theirs.values())}
     if len(metrics) > 1:
         raise UserError(f"[^{quote.name}] takes {' from '.join(sorted(metrics))}: name records of one metric.")
-    found = paired(values, _values(quote, theirs))
+    if unlike := _unlike(*(next(iter(side.values())).cell for side in (ours, theirs))):
+        raise UserError(f"[^{quote.name}] compares {unlike}: name records of one task on the same data.")
+    found = paired(*(_values(quote, side.values()) for side in distinct_pairs(ours.values(), theirs.values())))
     assert found is not None  # there are seeds, and they are the same
     return found
+
+
+def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Of two cells, what no difference of scores is of, in words; their networks and recipes may differ."""
+    tasks = [cell["task"] for cell in (ours, theirs)]
+    if any(tasks[0][name] != tasks[1][name] for name in ("is", "family")):
+        return f"{tasks[0]['label']} with {tasks[1]['label']}"
+    return "" if ours["data"] == theirs["data"] else f"data {ours['data'][:6]} with data {theirs['data'][:6]}"
 
 
 def _side(quote: _Quote, ids: Sequence[str], store: Store) -> dict[int, Record]:
@@ -197,11 +206,11 @@ def _side(quote: _Quote, ids: Sequence[str], store: Store) -> dict[int, Record]:
     return found
 
 
-def _values(quote: _Quote, side: dict[int, Record]) -> dict[int, float]:
-    values = {seed: value for seed, record in side.items() if (value := _value(record, quote.what)) is not None}
-    if missing := [side[seed].id for seed in side.keys() - values.keys()]:
+def _values(quote: _Quote, side: Iterable[Record]) -> dict[int, float]:
+    values = {record.cell["seed"]: (record.id, _value(record, quote.what)) for record in side}
+    if missing := [of_it for of_it, value in values.values() if value is None]:
         raise UserError(f"[^{quote.name}] quotes {quote.what!r} of {min(missing)}, which does not have it: {_HOW}.")
-    return values
+    return {seed: value for seed, (_, value) in values.items() if value is not None}
 
 
 def _value(record: Record, name: str) -> float | None:

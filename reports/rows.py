@@ -9,7 +9,7 @@ import re
 import statistics
 from collections import defaultdict
 from dataclasses import astuple, dataclass, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
 from slimbench.identity import digest, digest_of_shared, remembered
@@ -145,7 +145,7 @@ class Row:
     @functools.cached_property
     def difference(self) -> Difference | None:
         """Paired to the dense network of the same seed."""
-        return None if self.is_dense else paired(self.scores, headline(self.dense.values()))
+        return None if self.is_dense else compared(self.counted, self.dense.values())
 
     @functools.cached_property
     def sign(self) -> int:
@@ -197,8 +197,31 @@ def distinct(records: Iterable[Record]) -> list[Record]:
     """Of records whose networks are equal to the bit, the first."""
     found: dict[str, Record] = {}
     for record in records:
-        found.setdefault(record.artifact or record.id, record)
+        found.setdefault(network(record), record)
     return list(found.values())
+
+
+def network(record: Record) -> str:
+    """What networks that are equal to the bit share."""
+    return record.artifact or record.id
+
+
+def distinct_pairs(*sides: Iterable[Record]) -> list[dict[int, Record]]:
+    """Each side by seed, without the seeds at which two of the sides have the two networks of a seed before."""
+    by_seed = [{record.cell["seed"]: record for record in side} for side in sides]
+    known: set[tuple[tuple[int, str], ...]] = set()
+    kept: list[int] = []
+    for seed in sorted({seed for side in by_seed for seed in side}):
+        pairs = set(combinations([(i, network(side[seed])) for i, side in enumerate(by_seed) if seed in side], 2))
+        if known.isdisjoint(pairs):
+            known |= pairs
+            kept.append(seed)
+    return [{seed: side[seed] for seed in kept if seed in side} for side in by_seed]
+
+
+def compared(ours: Iterable[Record], theirs: Iterable[Record]) -> Difference | None:
+    """Ours - theirs of the headline metric, paired by seed: the same two networks are one pair, at whatever seeds."""
+    return paired(*(headline(side.values()) for side in distinct_pairs(ours, theirs)))
 
 
 def headline(records: Iterable[Record]) -> dict[int, float]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from made import record
+from slimbench.core import Budget
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
@@ -16,6 +17,7 @@ from slimbench.reports.rows import rows
 DENSE = [record(Dense(), seed=s, top1=92.0 + s, macs=1000) for s in (0, 1)]
 HALF = [record(DCSS(), 0.5, s, 90.0 + s, 500) for s in (0, 1)]
 QUARTER = [record(DCSS(), 0.25, s, 80.0 + s, 250) for s in (0, 1)]
+EVERY = (DENSE, HALF, QUARTER)
 
 
 def areas(found):
@@ -47,6 +49,24 @@ def test_where_there_is_none():
     assert areas([*HALF, *QUARTER]) == [], "without the dense network no curve ends anywhere"
     equal = [replace(r, cost=DENSE[0].cost) for r in (*HALF, *QUARTER)]
     assert areas([*DENSE, *equal]) == [], "no width"
+
+
+def test_points_that_were_asked_for_otherwise_are_no_curve():
+    """Of MACs alone, and of MACs and params: one operating point is not two."""
+    both = Budget(0.25, epochs=8, params_keep=0.5)
+    beside = [record(DCSS(), seed=s, top1=80.0, macs=260, budget=both) for s in (0, 1)]
+    assert areas([*DENSE, *QUARTER, *beside]) == []
+    (found,) = areas([*DENSE, *HALF, *QUARTER, *beside])
+    assert found.points == 3
+
+
+def test_curves_of_the_same_networks_are_one():
+    """Where the seeds gave one at every point; one that differs at one point makes another curve."""
+    once = [[replace(r, quality=part[0].quality, artifact=str(i)) for r in part] for i, part in enumerate(EVERY)]
+    (found,) = areas([r for part in once for r in part])
+    assert (found.taken.n, len(found.ids)) == (1, 3)
+    (found,) = areas([*once[0], *once[1], *QUARTER])
+    assert found.taken.n == 2
 
 
 def test_only_the_seeds_that_every_point_has():

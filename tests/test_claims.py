@@ -67,6 +67,38 @@ def test_one_network_of_several_seeds_decides_nothing():
     assert any("n is 3" in str(p) for p in audit.against([{**line, "n": 3}], alike, []))
 
 
+def of_one_network(records):
+    """As if every seed of a method had given the first one's network; the dense ones stay."""
+    first = {r.cell["method"]["is"]: r for r in reversed(records)}
+    return [
+        r if r.cell["reference"] else replace(r, quality=first[name].quality, artifact=name)
+        for r in records
+        for name in (r.cell["method"]["is"],)
+    ]
+
+
+@pytest.mark.parametrize("figure", ["quality", "training memory"])
+def test_one_pair_of_networks_at_several_seeds_decides_nothing(figure):
+    """Neither which is better nor which takes more."""
+    spent = Spent(peak_bytes=600, added_bytes=300)
+    records = [replace(r, spent=spent) for r in of_one_network(pair(95.0, 90.0))]
+    (finding,) = judged(replace(BETTER, figure=figure), records)
+    assert (finding.estimate.n, finding.verdict) == (1, "cannot tell")
+
+
+def test_the_best_rival_is_that_of_the_best_networks():
+    """A network that came twice counts once in the mean, as in tables."""
+    claim = replace(BETTER, theirs=Select(where={"ranking": ("layer", "global")}))
+    twice = [
+        replace(record(L1Channels(), 0.5, s, top1, 500), artifact=name)
+        for s, (top1, name) in enumerate([(95.0, "n"), (95.0, "n"), (80.0, "m")])
+    ]
+    steady = [record(L1Channels("global"), 0.5, s, 89.0, 500) for s in range(3)]
+    ours = [r for r in pair(95.0, 95.0) if "l1_channels" not in r.label]
+    (finding,) = judged(claim, [*ours, *twice, *steady])
+    assert finding.rival.method == "l1_channels(ranking=global)"
+
+
 def test_findings_of_two_recipes_are_told_apart():
     """By what parts their headings; of one task alone by nothing."""
     both = [*pair(90.0, 88.0), *pair(90.0, 88.0, task=Digits(recipe=Recipe(epochs=40)))]

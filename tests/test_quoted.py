@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,9 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.reports import documents, quoted
 from slimbench.store import Store
+from slimbench.tasks.digits import Digits
 from slimbench.tasks.photos import Photos
+from slimbench.tasks.texture_digits import TextureDigits
 
 HALF = Budget(0.5, epochs=8)
 
@@ -40,6 +43,11 @@ def store(tmp_path):
 
 def ids(method, *seeds):
     return " ".join(record(method, seed=seed, budget=HALF).id for seed in seeds)
+
+
+def changed(of_it, task=None, **cell):
+    """As if its cell, or its task, had been another."""
+    return replace(of_it, id="f0" * 8, cell=of_it.cell | cell | {"task": of_it.cell["task"] | (task or {})})
 
 
 PHOTO = record(DCSS(), seed=0, budget=HALF, task=Photos(), quality={"psnr_y": Scores(30.0, 30.0, 1.0)})
@@ -140,6 +148,44 @@ def test_a_quote_that_nothing_backs_is_refused(store, prose, said, why):
     """In one sentence that names the footnote."""
     with pytest.raises(UserError, match=why):
         quoted.quoted_into(f"{prose}\n\n[^a]: {said}\n", store)
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (record(L1Channels(), budget=HALF, task=TextureDigits()), r"compares digits/\S+ with texture_digits/\S+: name"),
+        (
+            changed(record(L1Channels(), seed=7, budget=HALF), data="f" * 64),
+            "compares data [0-9a-f]{6} with data ffffff",
+        ),
+        (
+            changed(record(L1Channels(), budget=HALF), {"family": "segmentation"}),
+            "compares digits/resnet20 with digits",
+        ),
+        (changed(record(L1Channels(), budget=HALF), {"is": "mnist", "label": "mnist/lenet"}), "with mnist/lenet: name"),
+    ],
+)
+def test_scores_of_unlike_tasks_are_not_taken_from_each_other(store, other, why):
+    """Though they are of one metric and seed; of another network they are."""
+    store.put(other)
+    ours = record(DCSS(), seed=other.cell["seed"], budget=HALF, id="0f" * 8)
+    store.put(ours)
+    with pytest.raises(UserError, match=why):
+        quoted.quoted_into(f"0.5[^a]\n\n[^a]: {ours.id} minus {other.id}\n", store)
+    store.put(wide := record(L1Channels(), budget=HALF, task=Digits(network="resnet56"), top1=80.0))
+    text = f"0.0[^a]\n\n[^a]: {ids(DCSS(), 0)} minus {wide.id}\n"
+    assert quoted.quoted_into(text, store).startswith("8.0[^a]")
+
+
+def test_one_network_of_several_seeds_is_one(store):
+    """It has no interval, nor has the difference of two such."""
+    for method, top1 in ((DCSS(), 88.0), (L1Channels(), 87.0)):
+        for seed in (0, 1):
+            store.put(record(method, seed=seed, top1=top1, budget=HALF, artifact=f"{top1:g}"))
+    for said in (DCSS_BOTH, f"{DCSS_BOTH} minus {L1_BOTH}"):
+        with pytest.raises(UserError, match="is of one value, which has no interval"):
+            quoted.quoted_into(f"0.5 (0.1 to 0.9)[^a]\n\n[^a]: {said}\n", store)
+    assert quoted.quoted_into(f"0.5[^a]\n\n[^a]: {DCSS_BOTH} minus {L1_BOTH}\n", store).startswith("1.0[^a]")
 
 
 @pytest.mark.parametrize(

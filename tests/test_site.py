@@ -222,6 +222,22 @@ def test_the_compared_rows(store, tmp_path):
     assert "+0.75 [-2.43, +3.93] (2)" in body  # 91.0 - 90.0 and 91.5 - 91.0
 
 
+def test_one_pair_at_six_seeds_is_not_compared():
+    """One network on either side, whatever the seeds, says nothing of the two methods."""
+    alike = {"dense": "d", "dcss": "n", "l1_channels": "l"}
+    found = [
+        replace(r, artifact=alike[r.cell["method"]["is"]], quality={"top1": Scores(90.0, 360.0, 400.0)})
+        for r in records(range(6))
+        if r.status == "ok"
+    ]
+    made = compare.table({name: lines(name, group) for name, group in rows.rows(found, []).items()})
+    cells = [dict(zip(made.heads, map(made.shown, row), strict=True)) for row in made.body]
+    assert len(cells) == 3
+    assert {(c["says"], c["first - second"], c["p"], c["detectable"]) for c in cells} == {
+        ("one seed: nothing", "+0.00 (1)", "", "")
+    }
+
+
 def test_one_sentence_for_what_cannot_be(store, tmp_path):
     """An empty store, no store, somebody's own folder, a folder that cannot be made: exit status 2."""
     empty, own = Store(tmp_path / "empty"), tmp_path / "own"

@@ -6,9 +6,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from slimbench.reports import _text
-from slimbench.reports.rows import headline, short
+from slimbench.reports.rows import compared, short
 from slimbench.reports.table import Entry, Table
-from slimbench.statistics import ALPHA, detectable, paired
+from slimbench.statistics import ALPHA, detectable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ def _rows(task: str, found: Sequence[Line]) -> Iterator[tuple[Entry, ...]]:
         if not (first.row.is_dense or first.row.point == second.row.point):
             continue
         a, b = (second, first) if first.row.is_dense else (first, second)
-        if taken := paired(headline(a.row.counted), headline(b.row.counted)):
+        if taken := compared(a.row.counted, b.row.counted):
             texts = (
                 task,
                 f"{_text.asked(a.facts)}, {a.facts['epochs_asked']:g} epochs",
