@@ -46,6 +46,11 @@ def asked(facts: Facts) -> str:
     return "" if facts["is_dense"] else f"{facts['keep_asked']:g} {facts['resource']}{more}"
 
 
+def epochs(facts: Facts) -> str:
+    """How long a row may train."""
+    return f"{facts['epochs_asked']:g} epoch{'' if facts['epochs_asked'] == 1 else 's'}"
+
+
 def quality(facts: Facts) -> str:
     """Mean ± sd (n); bold where it is better than every other row of its budget, beyond the spread."""
     if facts["mean"] is None:

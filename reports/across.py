@@ -68,7 +68,7 @@ def overall(records: Sequence[Record], measurements: Sequence[MeasurementRecord]
     for name, found in headings.items():
         for line in found:
             if line.facts["difference_n"]:
-                point = f"{_text.asked(line.facts)}, {line.facts['epochs_asked']:g} epochs"
+                point = f"{_text.asked(line.facts)}, {_text.epochs(line.facts)}"
                 cells.setdefault((line.facts["method"], point), {})[name] = line.facts
     curved = [name for name, found in headings.items() if any(line.facts["area"] is not None for line in found)]
     body = [

@@ -125,7 +125,7 @@ def areas(found: Sequence[Line]) -> list[str]:
     """The area under each method's curve in words, once a curve."""
     curves = {line.facts["area_ids"]: line for line in found if line.facts["area"] is not None}
     return [
-        f"area under the curve of {f['method']}, {f['epochs_asked']:g} epochs: {_text.area(f)}"
+        f"area under the curve of {f['method']}, {_text.epochs(f)}: {_text.area(f)}"
         for f in (line.facts for line in curves.values())
     ]
 
@@ -193,7 +193,7 @@ def curve_name(line: Line, found: Sequence[Line]) -> str:
     """Whose curve a row is a point of: one method on one task, with one training, told apart from all of ``found``."""
     f = line.facts
     task = short(other.facts["group"] for other in found)[f["group"]]
-    return f"{task} {f['method']}, {f['epochs_asked']:g} epochs"
+    return f"{task} {f['method']}, {_text.epochs(f)}"
 
 
 def speed(c: Column, found: Sequence[Line]) -> Figure:

@@ -67,7 +67,7 @@ class Summary:
 
     def point(self, line: Line) -> str:
         """An operating point in words: what rows of one column share; its epochs where that parts two."""
-        return f"{_asked(line)}, {line.facts['epochs_asked']:g} epochs" if self._parted[_asked(line)] else _asked(line)
+        return f"{_asked(line)}, {_text.epochs(line.facts)}" if self._parted[_asked(line)] else _asked(line)
 
     @functools.cached_property
     def _parted(self) -> dict[str, bool]:

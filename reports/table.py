@@ -183,13 +183,10 @@ def _indicative(found: Sequence[Line]) -> str:
 
 def _captions(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
     yield from (f"{c.profile} {c.level} (machine {c.machine}): {c.caption}." for c in ways)
-    yield (
-        "MACs are multiply-accumulates (FLOPs = 2 x MACs); shares are of the dense network's. Theoretical speed-up: "
-        "dense MACs / MACs, counted. Measured: dense latency / latency, on the first seed's networks unless it says "
-        "otherwise; within the A/A noise there is no difference. Δ: paired by seed, 95 % Student-t interval. Best "
-        "control: of the same budget, chosen on test, which favours it. Detectable: the smallest true difference to "
-        "dense that so many seeds show in four of five tries."
-    )
+    yield " ".join(_words(found, ways))
+    if missed := [line.facts for line in found if _misses(line)]:
+        kept = "; ".join(f"{facts['method']} {_text.asked(facts)}, {facts['kept']:.4f}" for facts in missed)
+        yield f"Whole layers may miss a budget by half of the largest layer; what was kept: {kept}."
     if any(line.facts.get("repair_tries") for line in found):
         yield _CHOSEN
     if any(line.facts["tier"] for line in found):
@@ -202,6 +199,32 @@ def _captions(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
             yield f"{head} of one seed has no interval ({alone} row{'s' * (alone > 1)})."
     known = [line for line in found if line.row.is_dense and line.row.first.published and line.facts["n"]]
     yield from dict.fromkeys(map(_published, known))
+
+
+def _words(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
+    """What the heads of columns mean, of those that are there."""
+    yield (
+        "MACs are multiply-accumulates (FLOPs = 2 x MACs); shares are of the dense network's. Theoretical speed-up: "
+        "dense MACs / MACs, counted."
+    )
+    if ways:
+        yield (
+            "Measured: dense latency / latency, on the first seed's networks unless it says otherwise; of several the "
+            "interval holds those of all; within the A/A noise there is no difference."
+        )
+    if any(line.facts["difference_n"] for line in found):
+        yield "Δ: paired by seed, 95 % Student-t interval."
+    if any(line.facts["control_difference"] is not None for line in found):
+        yield "Best control: of the same budget, chosen on test, which favours it."
+    if any(line.facts["detectable"] is not None for line in found):
+        yield ("Detectable: the smallest true difference to dense that so many seeds show in four of five tries.")
+
+
+def _misses(line: Line) -> bool:
+    """Whether a row is right by its budget though it misses what was asked by more than the tolerance."""
+    facts, budget = line.facts, line.row.first.cell["budget"]
+    slack = 1.001 * budget["tolerance"] * budget["keep"]
+    return not facts["is_dense"] and facts["status"] == "ok" and abs(facts["kept"] - budget["keep"]) > slack
 
 
 def _interval(facts: Facts, name: str) -> str:
@@ -249,7 +272,7 @@ def _taken(found: Sequence[Line], ways: Sequence[Column]) -> list[Table]:
         for line in found
     ]
     heads = ("method", "keep asked", "weights", *(f"latency and memory, {title(c, ways)}" for c in ways))
-    caption = "What they take; memory is what loading and one batch add to a fresh process"
+    caption = "What they take; memory is what loading and one batch add to a process that has done so before"
     return [Table(caption, heads, tuple(body), level=4)]
 
 

@@ -25,9 +25,10 @@ from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.random_channels import RandomChannels
-from slimbench.reports import across, audit, latex, render, table, terminal
+from slimbench.methods.resconv import ResConv
+from slimbench.reports import _text, across, audit, figures, latex, render, table, terminal
 from slimbench.reports._text import BOLD, PLAIN
-from slimbench.reports.rows import rows, short
+from slimbench.reports.rows import Choice, compared, distinct_pairs, rows, short
 from slimbench.reports.site import compare
 from slimbench.store import Store, shared
 from slimbench.tasks.digits import Digits
@@ -46,6 +47,24 @@ def dense(count=6):
 
 
 SIX = [*dense(), *seeds(DCSS(), 91.0), *seeds(L1Channels(), 89.0, sign=-1), *seeds(RandomChannels(), 85.0)]
+
+
+def test_words_below_a_table_are_of_its_columns():
+    """What has no column is not explained; of whole layers what was kept is said, where it is not what was asked."""
+    (full,) = table.tables(SIX, [])
+    assert all(word in full.captions[0] for word in ("Δ:", "Best control", "Detectable"))
+    (one,) = table.tables([dense(1)[0], record(ResConv(), 0.5, 0, 91.0, 640), record(DCSS(), 0.5, 0, 91.0, 504)], [])
+    assert not any(word in one.captions[0] for word in ("Best control", "Detectable", "Measured"))
+    (said,) = [caption for caption in one.captions if "half of the largest" in caption]
+    assert said.endswith(" 0.5 macs, 0.6400.")
+    assert "resconv" in said
+    assert "dcss" not in said
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 epoch"), (2.5, "2.5 epochs")])
+def test_one_epoch_is_no_epochs(count, said):
+    """In pictures and across tasks."""
+    assert _text.epochs({"epochs_asked": count}) == said
 
 
 def cells(found, method):
@@ -149,6 +168,45 @@ def test_one_network_of_six_seeds_is_not_beyond_any_spread():
     (main,) = table.tables(found, [])
     assert not any(line["is_best"] for line in main.facts)
     assert audit.tables([main], found, []) == []
+
+
+def cloned(records, artifact):
+    """As if every seed had given the first one's network."""
+    return [replace(r, quality=records[0].quality, artifact=artifact) for r in records]
+
+
+def test_two_networks_at_six_seeds_are_one_pair():
+    """Nothing is told of differences, controls and tiers that one pair does not say; other pairs stay."""
+    ours = cloned(seeds(DCSS(), 91.0), "n")
+    found = [*cloned(dense(), "d"), *ours, *cloned(seeds(L1Channels(), 89.0), "l"), *seeds(RandomChannels(), 85.0)]
+    lines = {line["method"]: line for line in table.tables(found, [])[0].facts}
+    for name in ("difference", "control_difference"):
+        line = lines["dcss"]
+        assert (line[f"{name}_n"], line[f"{name}_low"], line[f"{name}_indicative"]) == (1, None, True)
+    assert lines["dcss"]["detectable"] is None
+    assert lines["dcss"]["difference"] == pytest.approx(-0.9)
+    assert not any(line["tier"] or line["is_best"] for line in lines.values())
+    assert lines["random_channels"]["difference_n"] == 6, "six networks beside one are six pairs"
+    assert lines["random_channels"]["control_difference_n"] == 6
+
+
+def test_a_pair_that_comes_again_counts_once():
+    """At whatever seeds, and beside a third side that differs."""
+    ours = [replace(r, artifact=name) for r, name in zip(seeds(DCSS(), 91.0), "aabbab", strict=True)]
+    theirs = [replace(r, artifact=name) for r, name in zip(seeds(L1Channels(), 89.0), "xxxyxy", strict=True)]
+    assert [list(side) for side in distinct_pairs(ours, theirs)] == [[0, 2, 3], [0, 2, 3]]
+    assert compared(ours, theirs).n == 3
+    assert [list(side) for side in distinct_pairs(ours, seeds(RandomChannels(), 85.0), theirs)] == [[0, 2, 3]] * 3
+    assert list(distinct_pairs(ours)[0]) == list(range(6)), "one side is no pair"
+    assert compared(ours[:2], theirs[2:]) is None
+
+
+def test_rates_of_repair_are_compared_by_pairs_of_networks():
+    """A rate that gave one network, beside the chosen one that did."""
+    (group,) = rows([*cloned(seeds(DCSS(), 91.0, 3), "n"), *cloned(seeds(L1Channels(), 89.0, 3), "l")], []).values()
+    best, other = group
+    choice = Choice(0.1, {0.1: 70.0, 0.2: 60.0}, 3, {0.1: best, 0.2: other})
+    assert figures._tried(replace(best, choice=choice))["repair_elsewhere"] == "0.2: -2.00 (1)"
 
 
 RECIPES = [

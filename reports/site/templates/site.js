@@ -6,14 +6,14 @@ const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", 
 const SCALE = { k: 1e3, M: 1e6, G: 1e9 };
 
 function number(text) {
-  const found = /^(?:< )?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s?(?:([kMG])|x)?(?![\w.])/.exec(text.trim());
+  const found = /^(?:< |[\d.]+: )?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s?(?:([kMG])|x)?(?![\w.])/.exec(text.trim());
   return found ? Number(found[1]) * (SCALE[found[2]] || 1) : NaN;
 }
 
 function compare(a, b) {
   if (!a || !b) return (a ? 0 : 1) - (b ? 0 : 1);
   const x = number(a), y = number(b);
-  return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, "en") : x - y;
+  return Number.isNaN(x) || Number.isNaN(y) || x === y ? a.localeCompare(b, "en") : x - y;
 }
 
 function sort(table, column, head) {
