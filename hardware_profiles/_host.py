@@ -82,6 +82,7 @@ class Host:
 
         The first time is not looked at: what a runtime imports and sets up for any network is not this one's.
         """
+        memory.count_exactly()
         self.load(file)()
         memory.give_back()
         before = memory.resident(peak=not memory.forget_peak())

@@ -37,7 +37,7 @@ class EdgeContainer:
     batch: int = 1
 
     name: ClassVar[str] = "edge_container"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     takes_onnx: ClassVar[bool] = True
     device: ClassVar[str] = "cpu"
 

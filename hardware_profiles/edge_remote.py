@@ -59,7 +59,7 @@ class EdgeRemote:
     batch: int = 1
 
     name: ClassVar[str] = "edge_remote"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     takes_onnx: ClassVar[bool] = True
     device: ClassVar[str] = "board"
 

@@ -30,7 +30,7 @@ class OnnxCPU:
     batch: int = 1
 
     name: ClassVar[str] = "onnx_cpu"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     takes_onnx: ClassVar[bool] = True
     device: ClassVar[str] = "cpu"
 

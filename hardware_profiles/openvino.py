@@ -23,7 +23,7 @@ class OpenVINO(_host.Host):
     """OpenVINO on the processor, fp32, one stream: ``openvino``; it takes ONNX files as well."""
 
     name: ClassVar[str] = "openvino"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     takes_onnx: ClassVar[bool] = True
 
     def unavailable(self) -> str | None:

@@ -31,6 +31,10 @@ class UserError(Exception):
     """Bad input: one sentence that says what is wrong and what to do. The command line prints it and exits with 2."""
 
 
+class UnknownLayerError(ValueError):
+    """A network has a layer that a method can do nothing with: the cell is unsupported."""
+
+
 class MissingDataError(UserError):
     """A task's data are not at hand (as opposed to altered)."""
 
@@ -502,7 +506,7 @@ class Measurement:
         noise: how far the interval of dense against a copy of itself, in the same session, reaches from 1.
         disturbed: why the timing should be doubted, or None.
         samples: of each network, over all ``processes``.
-        peak_bytes: memory that loading and running the network added to a fresh process; a GPU's: allocated there.
+        peak_bytes: memory that loading and running the network added to a process that had done so; a GPU's: allocated.
         reserved_bytes: that a GPU's allocator took for it.
         artifact_bytes: of the file that the runtime loads.
         energy_mj: of one forward pass, of the whole processor or device; None where nothing meters it.
