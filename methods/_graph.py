@@ -19,6 +19,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from slimbench.core import UnknownLayerError
 from slimbench.cost import CONVOLUTIONS, NORMS, PRODUCTS, evaluating, is_depthwise, watching
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 
@@ -70,7 +71,7 @@ def widths(model: nn.Module, example: Tensor) -> list[Width]:
     Not the network's inputs and outputs, nothing at grouped convolutions, frozen layers or operators that mix
     channels, and nothing that only heads of the training mode have.
 
-    Raises: ValueError for a layer that surgery does not know.
+    Raises: UnknownLayerError.
     """
     real = dict(model.named_modules())
     deployed = _called(model, example)
@@ -82,7 +83,7 @@ def widths(model: nn.Module, example: Tensor) -> list[Width]:
             continue
         for name, kind in kinds.items():
             if not isinstance(kind, (*PRODUCTS, NORMS, PaddedShortcut)):
-                raise ValueError(f"surgery does not know the layer {name!r} ({type(kind).__name__})")
+                raise UnknownLayerError(f"surgery does not know the layer {name!r} ({type(kind).__name__})")
         found.append(width)
     return sorted(found, key=lambda width: list(real).index(width.name))
 

@@ -64,7 +64,10 @@ def expect(what: str, digest: str, *arrays: NDArray[np.generic]) -> None:
     for array in arrays:
         found.update(np.ascontiguousarray(array).data)
     if found.hexdigest() != digest:
-        raise UserError(f"{what} is not the published data (its checksum differs): fetch it again.")
+        raise UserError(
+            f"{what} is not the data that was declared: its checksum is {found.hexdigest()}, the declared one is "
+            f"{digest or 'empty'}: fetch it again, or where it is your own, mend `content`."
+        )
 
 
 def example(channels: int, size: int) -> Tensor:

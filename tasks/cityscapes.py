@@ -39,6 +39,7 @@ class Cityscapes(Segmentation):
     )  # fmt: skip
     size_px: ClassVar[tuple[int, int]] = (512, 1024)
     crop: ClassVar[tuple[int, int]] = (512, 512)
+    feeding: ClassVar[dict[str, str]] = {"prepared": "every square of 2 x 2 pixels averaged into one"}
 
     def load(self, split: Split) -> Scenes:
         """Images, at half size, and label maps of a split."""

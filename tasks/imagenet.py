@@ -36,6 +36,9 @@ class ImageNet(Classification):
     std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
     content: ClassVar[str] = "ILSVRC2012"  # 150 GB: the file list is checked, not every byte
     held_a_class: ClassVar[int] = 50
+    feeding: ClassVar[dict[str, str]] = {
+        "prepared": "the shorter side resized to 256 pixels, bilinear, and the middle 224 x 224 of it cut out"
+    }
     images: ClassVar[dict[str, int]] = {"train": 1_281_167, "val": 1_281_167, "test": 50_000}  # in the split's folder
 
     def check(self) -> None:

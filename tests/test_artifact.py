@@ -13,9 +13,11 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from conftest import ROOT, lively
@@ -23,9 +25,10 @@ from slimbench import artifact, cost, export, feeding, identity
 from slimbench.core import UserError
 from slimbench.hardware_profiles import _program
 from slimbench.methods import _fusible, _fusible_sites, _surgery
-from slimbench.tasks import _networks
+from slimbench.tasks import _files, _networks
 from slimbench.tasks._networks.shortcut import PaddedShortcut
 from slimbench.tasks.digits import Digits
+from slimbench.tasks.imagenet import ImageNet
 from slimbench.tasks.photos import Photos
 from slimbench.tasks.texture_digits import TextureDigits
 
@@ -457,6 +460,17 @@ def test_a_task_may_say_itself_how_its_networks_are_fed():
     assert feeding.sentence(feeding.of(task, (16000,))) == "feed it 16000"
     task.feeding = {"output": "loudness, (N, 1)"}
     assert feeding.sentence(feeding.of(task, (2, 1, 9))).endswith("; it puts out loudness, (N, 1)")
+
+
+def test_imagenet_says_how_its_images_were_cut(tmp_path):
+    """The same pixels by its own words: another way to resize costs accuracy."""
+    told = feeding.of(ImageNet(), (3, 224, 224))
+    assert "side resized to 256 pixels, bilinear, and the middle 224 x 224" in feeding.sentence(told)
+    image = Image.effect_noise((400, 300), 60).convert("RGB")
+    image.save(tmp_path / "image.png")
+    pixels, _ = _files.batch([(tmp_path / "image.png", 0)], torch.tensor([0]), None, 224, ((0.0,) * 3, (1.0,) * 3))
+    cut = np.asarray(image.resize((341, 256), Image.Resampling.BILINEAR))[16:240, 58:282]
+    assert np.array_equal(np.rint(255 * pixels[0].numpy()), cut.transpose(2, 0, 1))
 
 
 def test_how_networks_of_a_changed_task_are_fed_is_not_said():

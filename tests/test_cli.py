@@ -71,6 +71,8 @@ BAD = {
     "no suite": (["run"], "Name a suite (", "or say --all"),
     "no data folder": (["run", "smoke", "--data", "/nonexistent"], "The data folder /nonexistent does not exist"),
     "keep 0": (["run", "smoke", "--keep", "0"], "keep=0 is impossible: the share that is left must lie in (0, 1]"),
+    "keep 0 of the dense network": (["plan", "smoke", "--method", "dense", "--keep", "0"], "keep=0 is impossible"),
+    "epochs of a run": (["plan", "smoke", "--epochs", "-1"], "epochs=-1 is impossible: give zero or more"),
     "keep -1": (["run", "smoke", "--keep", "-1"], "keep=-1 is impossible"),
     "keep 1.5": (["run", "smoke", "--keep", "1.5"], "keep=1.5 is impossible"),
     "keep nan": (["run", "smoke", "--keep", "nan"], "keep=nan is impossible"),
@@ -220,6 +222,9 @@ def small(channels, classes):
 
 def number(channels, classes):
     return channels
+
+def raises(channels, classes):
+    raise KeyError("weights.pt")
 """
 
 
@@ -232,6 +237,8 @@ def number(channels, classes):
         ("torn:net", "The module 'torn' is no Python source that can be read ("),
         ("nets:absent", "The network 'nets:absent' cannot be imported"),
         ("nets:number", "nets:number returned a int: it must return a torch.nn.Module"),
+        ("nets:raises", "The network 'nets:raises' cannot be built (KeyError: 'weights.pt' in /"),
+        ("xxxxxx", "Unknown network 'xxxxxx'; one of yours is module:function"),
         ("resnt20", "Unknown network 'resnt20' (did you mean 'resnet20'?)"),
     ],
 )
@@ -452,11 +459,39 @@ def test_check_finds_a_plugin_that_needs_arguments(tmp_path):
     assert (result.returncode, result.stderr) == (1, "")
 
 
+RAISING = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from slimbench.tasks._classification import Classification
+
+@dataclass(frozen=True)
+class Raising(Classification):
+    network: str = "resnet8"
+    name: ClassVar[str] = "raising"
+    version: ClassVar[int] = 1
+    content: ClassVar[str] = "raising"
+
+    def load(self, split):
+        raise KeyError("images")
+"""
+
+
 def test_a_network_that_raises_is_said_when_it_is_planned(inside, tmp_path):
     """The user's own function may raise anything."""
     (tmp_path / "raising_nets.py").write_text("def net(channels, classes):\n    return [][channels]\n")
     planned = inside("plan", "--task", "digits(network='raising_nets:net')", "--method", "dense")
-    refused(planned, "The network 'raising_nets:net' cannot be built (IndexError: list index out of range)")
+    refused(planned, "The network 'raising_nets:net' cannot be built (IndexError: list index out of range in /")
+
+
+def test_data_that_raise_are_said_when_they_are_planned(inside, tmp_path, plugged):
+    """The user's own task may raise anything; the cells are shown all the same."""
+    (tmp_path / "raising_data.py").write_text(RAISING)
+    planned = inside("plan", "--plugin", "raising_data.py", "--task", "raising", "--method", "l1_channels")
+    assert planned.stdout.endswith("not at hand: The data of raising cannot be loaded (KeyError: 'images').\n")
+    assert (planned.exit_code, planned.stderr) == (0, "")
+    run = inside("run", "--plugin", "raising_data.py", "--task", "raising", "--method", "l1_channels")
+    refused(run, "The data or the network of raising cannot be loaded (KeyError: 'images').")
 
 
 def test_data_that_are_not_at_hand_are_said_and_planned(inside, tmp_path):

@@ -87,6 +87,8 @@ def test_a_job_apart_that_fails_leaves_the_result_of_before(dense):
     ("given", "words"),
     [
         ({"name": "local", "slurm": ["partition=gpu"]}, "say --executor slurm too"),
+        ({"name": "local", "memory_gb": float("inf")}, "--memory inf is no number of GiB"),
+        ({"name": "slurm", "memory_gb": float("nan")}, "--memory nan is no number of GiB"),
         ({"name": "slurm", "slurm": ["partition"]}, "write NAME=VALUE"),
         ({"name": "slurm", "slurm": ["minutes=soon"]}, "minutes=soon is impossible"),
         ({"name": "slurm", "slurm": ["minutes=-1"]}, "minutes=-1 is impossible"),
@@ -180,6 +182,17 @@ def test_a_job_that_is_killed_is_a_failure_in_words(dense, nodes_find_the_tests,
     assert outcome.failed == 1
     assert "ended without a result" in of(dense, "disturbs(how=kills_its_runner_once)").reason
     assert go(suite, dense)[0].failed == 0
+
+
+def test_what_sbatch_answers_besides_jobs_is_one_sentence(store, monkeypatch, tmp_path):
+    """A wrapper of a site's own, say."""
+    pytest.importorskip("submitit", reason="needs submitit: pip install 'slimbench[slurm]'")
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'queued as number seven'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match=r"^What sbatch answered is no job \(.*number seven.*\): cancel .* is kept\.$"):
+        go(CELLS, store, executor=Slurm(store.root / "submitted"))
 
 
 def test_without_sbatch_slurm_is_refused(store, monkeypatch):

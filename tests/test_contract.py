@@ -11,12 +11,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import ROOT, fakes
 from slimbench import artifact, discover, identity, train
 from slimbench.compress import allowance, compress
 from slimbench.core import Budget, Card, Cell, Record
 from slimbench.methods.dense import Dense
+from slimbench.methods.l1_channels import L1Channels
 from slimbench.store import Store
 
 if typing.TYPE_CHECKING:
@@ -283,3 +285,49 @@ def test_docker_folder_is_no_package():
     import docker
 
     assert hasattr(docker, "from_env")
+
+
+# ------------------------------------------------------------------------------------------------- users' own networks
+
+
+class Remembers(nn.Module):
+    """What a counter would miss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.memory, self.linear = nn.Conv2d(1, 8, 3), nn.LSTM(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).permute(2, 0, 1)
+        return self.linear(self.memory(x)[0].mean(0))
+
+
+UNFIT = {
+    "remembers": ("no counter knows the products inside", Remembers),
+    "branches": ("data-dependent", fakes.Untraceable),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_cannot_be_counted_or_exported_is_not_trained_first(tmp_path, monkeypatch, name):
+    """It fails all the same at the end of hours."""
+    words, build = UNFIT[name]
+    monkeypatch.setattr(fakes.Stripes, "build", lambda _: build())
+    told = []
+    with pytest.raises(Exception, match=words):
+        compress(Cell(TASK, Dense(), Budget(1.0), 0), Store(tmp_path), told.append)
+    assert told == []
+
+
+def test_a_layer_that_surgery_does_not_know_is_unsupported(dense, tmp_path, monkeypatch):
+    """And no failure."""
+
+    def build(_):
+        return nn.Sequential(
+            *(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 8, 3)),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+        )
+
+    monkeypatch.setattr(fakes.Stripes, "build", build)
+    record, _ = run(L1Channels(), dense, tmp_path)
+    assert (record.status, record.reason) == ("unsupported", "surgery does not know the layer '1' (GroupNorm)")

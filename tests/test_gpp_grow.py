@@ -90,6 +90,13 @@ def test_a_copy_reads_more_where_its_convolutions_can(groups, names):
     assert grow.grown(model, found, example)(example).shape == (1, 4)
 
 
+def test_a_network_that_is_one_sequence_itself_is_refused():
+    """What it ends in is no stage: there is nothing to put a longer one into."""
+    residual = _networks.build("resnet20", 3, 10, 32).layer3[-1]
+    found = grow.stages(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), residual), torch.zeros(1, 3, 8, 8))
+    assert found == {}
+
+
 def test_a_network_grows_by_a_module_in_each_stage():
     """What inception6 and resnet26 are; the network that it grew from is as it was."""
     for task, target in ((Digits("inception3"), "inception6"), (Digits("resnet20"), "resnet26")):

@@ -248,20 +248,41 @@ def test_as_many_neurons_go_last_as_there_are_outputs():
     """Behind a pixel shuffle as well: EDSR's three colours are not to be made of one channel."""
     model, example = Planted(), torch.zeros(1, 1, 8, 8)
     every = _surgery.widths(model, example)
-    assert {w.name: n for w, n in zip(every, prune.floors(model, every, "linear", 0.3), strict=True)} == {
-        "first": 1,
-        "second": 4,
-    }
+    scores = [torch.arange(1.0, w.channels + 1) for w in every]
+    floors = prune.floors(model, every, scores, "linear", 0.3)
+    assert {w.name: n for w, n in zip(every, floors, strict=True)} == {"first": 1, "second": 4}
     task = Photos("edsr-tiny")
     model, example = task.build(), task.example()
     every = prune.inner(model, _surgery.widths(model, example))
-    floors = prune.floors(model, every, features.decision(model, example), 0.1)
-    assert {w.name: n for w, n in zip(every, floors, strict=True) if n != 1} == {"upsample.0": 3}
     scores = [torch.arange(w.channels) + 100.0 * (w.name != "upsample.0") for w in every]
+    floors = prune.floors(model, every, scores, features.decision(model, example), 0.1)
+    assert {w.name: n for w, n in zip(every, floors, strict=True) if n != 1} == {"upsample.0": 3}
     for counts, left in ((floors, 3), ([1] * len(every), 1)):
         gone = prune.to_budget(model, example, every, scores, budget=Budget(0.3), floors=counts)
         shuffled = next(g for w, g in zip(every, gone, strict=True) if w.name == "upsample.0")
         assert 16 - len(shuffled) == left
+
+
+class Branched(nn.Module):
+    """Two branches that the decision reads side by side; it enlarges: (N, 1, 8, 8) -> (N, 4, 16, 16)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 5, 3, padding=1), nn.Conv2d(1, 7, 3, padding=1)
+        self.up = nn.ConvTranspose2d(12, 4, 2, 2)
+
+    def forward(self, x):
+        return self.up(torch.cat([self.one(x).relu(), self.two(x).relu()], 1))
+
+
+def test_of_several_branches_the_best_neurons_go_last_and_none_of_no_worth():
+    """As many in all as there are outputs; what was not enough to be traced is not among them."""
+    model, example = Branched(), torch.zeros(1, 1, 8, 8)
+    every = sorted(_surgery.widths(model, example), key=lambda width: width.channels)
+    assert [width.channels for width in every] == [5, 7]
+    scores = [torch.tensor([0.0, 9.0, 3.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 2.0, 1.0, 8.0, 7.0, 0.0])]
+    assert prune.floors(model, every, scores, "up", 0.1) == [2, 2]
+    assert prune.floors(model, every, [scores[0], 0 * scores[1]], "up", 0.1) == [2, 0]
 
 
 class Judged:

@@ -182,7 +182,7 @@ def test_cifar_content_is_checked_in_every_layout(root, monkeypatch):
     """Batches that torchvision accepts but that hold other images have another digest."""
     make_cifar(CIFAR10, root, monkeypatch)
     monkeypatch.setattr(CIFAR10, "digests", {"train": None, "test": ("0" * 64, "0" * 64)})
-    with pytest.raises(UserError, match=r"The test images of cifar10 .* is not the published data"):
+    with pytest.raises(UserError, match=r"The test images of cifar10 .* is not the data that was declared"):
         CIFAR10().load("test")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 import types
@@ -115,6 +116,7 @@ def test_published_resnet20_classifies(real_data):
     ("name", "message"),
     [
         ("mobilenet2", "Unknown network 'mobilenet2' .did you mean 'mobilenetv2'"),
+        ("my_nets", "Unknown network 'my_nets'; one of yours is module:function; known: "),
         ("imagenet-resnet81", "did you mean 'imagenet-resnet18'"),
         ("resnet21", "6n [+] 2 layers .*not 21"),
         ("resnet2", "6n [+] 2 layers .*not 2"),
@@ -184,6 +186,49 @@ def test_a_users_network_that_is_none(nets, function, message):
     """What came instead of a module."""
     with pytest.raises(UserError, match=message):
         _networks.build(f"{nets}:{function}", 3, 10, 32)
+
+
+RAISING = """
+def raises(channels, classes):
+    return deeper()
+
+def deeper():
+    raise KeyError("weights.pt")
+
+def odd(a, b, c): ...
+number = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("raises", "The network 'raising_here:raises' cannot be built (KeyError: 'weights.pt' in {file}, line 6): "),
+        (
+            "odd",
+            "missing 1 required positional argument: 'c'): the function must return it when called with (channels, ",
+        ),
+        ("number", "raising_here:number is a int: it must be a function that returns a torch.nn.Module."),
+    ],
+)
+def test_a_users_function_that_fails(tmp_path, monkeypatch, function, message):
+    """What was raised, in which line, and how it is called."""
+    file = tmp_path / "raising_here.py"
+    file.write_text(RAISING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "raising_here", raising=False)
+    with pytest.raises(UserError, match=re.escape(message.format(file=file))):
+        _networks.build(f"raising_here:{function}", 3, 10, 32)
+
+
+def test_a_users_module_that_fails(tmp_path, monkeypatch):
+    """While it is imported: in which line."""
+    file = tmp_path / "failing_here.py"
+    file.write_text("\n\nint('a')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    message = f"cannot be imported (ValueError: invalid literal for int() with base 10: 'a' in {file}, line 3)"
+    with pytest.raises(UserError, match=re.escape(message)):
+        _networks.build("failing_here:net", 3, 10, 32)
 
 
 def test_a_users_module_that_is_missing():

@@ -11,10 +11,12 @@ from click.testing import CliRunner
 
 from conftest import FAKES
 from slimbench import baseline as baselines
-from slimbench import bisecting, cli, cli_run, executors, locking, submission
+from slimbench import bisecting, cli, cli_run, discover, executors, identity, locking, submission
 from slimbench.core import Settings
+from slimbench.hardware_profiles.cpu import CPU
 from slimbench.local import Local
 from slimbench.methods.etpf import course
+from slimbench.plan import plan
 from slimbench.run import Options
 
 FAKE = ("--plugin", str(FAKES), "--task", "stripes", "--method", "l1_channels", "--keep", "0.5")
@@ -71,11 +73,29 @@ def test_memory_here_is_the_limit_of_a_process(typed, started):
 
 def test_what_to_compress_to_arrives(typed, started):
     """The resource, the training, the seed."""
-    typed("compress", *FAKE, "--resource", "params", "--epochs", "0.5", "--seed", "6")
+    profiles = ("--profile", "cpu", "--profile", "cpu(batch=1)")
+    typed("compress", *FAKE, "--resource", "params", "--epochs", "0.5", "--seed", "6", *profiles)
     suite = started[0]
     ((budget,),) = (arm.budgets for arm in suite.arms)
     assert (budget.resource, budget.keep, budget.epochs) == ("params", 0.5, 0.5)
     assert (suite.seeds, [task.name for task in suite.tasks]) == ((6,), ["stripes"])
+    assert suite.profiles == (CPU(), CPU(batch=1))
+
+
+@pytest.mark.parametrize(("more", "epochs"), [((), 8), (("--epochs", "0.5"), 0.5)])
+def test_the_epochs_of_a_run_are_the_suites_or_those_that_were_said(typed, started, more, epochs):
+    """Whatever the schedule of the task is; a plan has the same cells."""
+    typed("run", *FAKE, *more)
+    suite, settings, *_ = started
+    assert [budget.epochs for arm in suite.arms for budget in arm.budgets] == [epochs]
+    planned = CliRunner().invoke(cli.main, ["plan", *FAKE, *more, "--json"]).stdout
+    assert [cell["id"] for cell in json.loads(planned)["cells"]] == [*identity.by_id(plan(suite, settings))]
+
+
+def test_all_profiles_measure_where_none_is_named(typed, started):
+    """Those of the quick suite."""
+    typed("compress", *FAKE)
+    assert started[0].profiles == discover.suite("quick").profiles
 
 
 def test_how_to_evolve_arrives(typed, monkeypatch):

@@ -22,8 +22,11 @@ def thin():
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 def five():
     return 5
-def asks(width):
-    return thin()
+width = 8
+def fails():
+    raise ValueError("no such width")
+def asks(channels, classes):
+    return nn.Sequential(nn.Conv2d(channels, classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 def breaks():
     return nn.Linear(7, 2)
 """
@@ -84,6 +87,21 @@ def test_another_size_is_another_artifact(given, monkeypatch, tmp_path, what):
     assert artifact.verify(folder)["input"] == [3, 8, 8]
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("function", ["asks", "thin"])
+def test_a_function_is_called_as_for_compress(given, monkeypatch, tmp_path, function):
+    """With the numbers of channels and classes, or with nothing where it takes nothing."""
+    outputs = []
+
+    def measured(function, profile, folder, *rest, **more):
+        outputs.append(artifact.load(folder).module()(torch.zeros(2, 3, 8, 8)).shape[1])
+        return TAKEN
+
+    monkeypatch.setattr(profiling, "apart", measured)
+    result = bench(given, monkeypatch, f"own_nets_for_profiles:{function}", "--input", "3,8,8", "--classes", "7")
+    assert (result.exit_code, outputs) == (0, [7 if function == "asks" else 4]), result.output
+
+
 BAD = {
     "no file": (["absent.onnx"], "absent.onnx does not exist"),
     "no program": (["absent.pt2"], "absent.pt2 does not exist"),
@@ -100,8 +118,19 @@ BAD = {
         "'resnet' is no network: give a file.onnx, a file.pt2, an artifact's folder, module:function",
     ),
     "no module": (["own_nets_for_profiles:thick"], "thick' cannot be imported ("),
+    "no module to call": (["own_nets_for_profiles:thick", "--classes", "5"], "thick' cannot be imported ("),
+    "no channels": (["own_nets_for_profiles:asks", "--classes", "5"], "say it with --input C,H,W"),
+    "no classes": (["own_nets_for_profiles:asks", "--input", "3,8,8", "--classes", "0"], "0 is not in the range x>=1"),
     "no network": (["own_nets_for_profiles:five", "--input", "3,8,8"], "five returned a int"),
-    "arguments": (["own_nets_for_profiles:asks", "--input", "3,8,8"], "must be a function that needs no arguments"),
+    "arguments": (
+        ["own_nets_for_profiles:asks", "--input", "3,8,8"],
+        "asks needs arguments: say --classes N, and it is called with (channels, classes).",
+    ),
+    "fails": (
+        ["own_nets_for_profiles:fails", "--input", "3,8,8"],
+        "fails' cannot be built (ValueError: no such width in /",
+    ),
+    "no function": (["own_nets_for_profiles:width", "--input", "3,8,8"], "width is a int: it must be a function that"),
     "no size": (["own_nets_for_profiles:thin"], "does not say the size of its input: say it with --input C,H,W"),
     "wrong size": (
         ["own_nets_for_profiles:breaks", "--input", "3,8,8"],

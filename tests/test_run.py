@@ -424,7 +424,7 @@ def test_an_interrupted_runner_says_one_sentence(copied):
         os.killpg(runner.pid, signal.SIGINT)
         _, said = runner.communicate()
     assert runner.returncode == 130
-    assert said == "bench: interrupted; the same command continues where this one stopped.\n"
+    assert said == "bench: interrupted; what is stored is kept, and the same command goes on from there.\n"
     assert alive(below) == []
     assert go(SUITE, copied)[1].events == []
 
@@ -435,7 +435,7 @@ def test_a_terminated_runner_ends_in_order(copied):
         runner.send_signal(signal.SIGTERM)
         _, said = runner.communicate()
     assert runner.returncode == 143
-    assert said == "bench: interrupted; the same command continues where this one stopped.\n"
+    assert said == "bench: interrupted; what is stored is kept, and the same command goes on from there.\n"
     assert alive(below) == []
     assert not list((copied.root / "leases").iterdir())
     assert not list((copied.root / "runners").iterdir())

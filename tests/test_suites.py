@@ -8,7 +8,7 @@ import pytest
 
 from conftest import ROOT
 from slimbench import discover, identity
-from slimbench.core import Budget, MissingDataError, Settings
+from slimbench.core import Budget, MissingDataError, Settings, UserError
 from slimbench.plan import Filter, plan
 from slimbench.progress import PlainView
 from slimbench.run import Options, run
@@ -107,6 +107,26 @@ def test_a_share_that_a_suite_has_is_for_the_methods_that_have_it():
     assert points(0.5, 0.3, methods=(layers,)) == [[0.5, 0.3]]
     wide = Filter(keeps=(0.01,)).of(suite).arms[-1].budgets
     assert [budget.tolerance for budget in wide] == [0.1], "what else an operating point says stays"
+
+
+def test_the_epochs_of_a_filter_are_those_of_every_budget():
+    """Not of the dense network; what else an operating point says stays, and what differed in them alone is one."""
+    suite = discover.suite("quick")
+    halves = (Budget(0.5, epochs=8), Budget(0.5, epochs=4), Budget(0.2, tolerance=0.1))
+    suite = replace(suite, arms=(replace(suite.arms[0], budgets=halves),))
+    asked = Filter(epochs=3).of(suite)
+    assert asked.arms[0].budgets == (Budget(0.5, epochs=3), Budget(0.2, epochs=3, tolerance=0.1))
+    assert Filter(epochs=0).of(suite).arms[0].budgets[0] == Budget(0.5)
+    assert next(cell.budget for cell in plan(asked, Settings()) if not cell.reference) == Budget(1.0)
+    assert Filter().of(suite) == suite
+
+
+def test_impossible_shares_are_refused_whoever_has_them():
+    """The dense network alone has none."""
+    dense = (discover.make("methods", "dense"),)
+    for part, words in ((Filter(methods=dense, keeps=(0,)), "keep=0"), (Filter(methods=dense, epochs=-1), "epochs=-1")):
+        with pytest.raises(UserError, match=f"{words} is impossible"):
+            part.of(discover.suite("quick"))
 
 
 def test_a_recipe_is_refined_where_it_is_typed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -119,11 +120,21 @@ def test_altered_digits_are_refused(monkeypatch, part):
     bunch = sklearn.datasets.load_digits()
     bunch[part].flat[0] += 1
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
-    with pytest.raises(UserError, match="scikit-learn's digits is not the published data"):
+    with pytest.raises(UserError, match="scikit-learn's digits is not the data that was declared"):
         Digits().load("train")
 
 
 # ---------------------------------------------------------------------------------------------------- images in memory
+
+
+@pytest.mark.parametrize(("declared", "said"), [("ab" * 32, "ab" * 32), ("", "empty")])
+def test_other_data_are_refused_with_both_sums(declared, said):
+    """Whoever writes a task copies the first one."""
+    pixels, labels = np.arange(6, dtype=np.uint8), np.ones(2, np.uint8)
+    found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
+    _images.expect("My data", found, pixels, labels)
+    with pytest.raises(UserError, match=f"its checksum is {found}, the declared one is {said}: .*mend `content`"):
+        _images.expect("My data", declared, pixels, labels)
 
 
 def test_split_off_is_fixed():

@@ -72,6 +72,7 @@ class ETPF:
             "in residual networks, the filter of a channel of the stream is that of the layer that added to it last",
             "projections on shortcuts read the whole stream; the authors' networks have none",
             "functions of maps see 2,000 training images; the authors' all 50,000 or 60,000",
+            "in an evolution all functions see 2,000, and a trial trains for a quarter of the dense schedule in all",
             "segmentation and super resolution: samples are windows, by class or texture of what they show",
             "a layer of whose samples all show one class is scored by WL1; the record names it",
             "front to back, filters have no weights any more on channels that were cut before them",

@@ -32,7 +32,7 @@ def stages(model: nn.Module, example: Tensor) -> Stages:
         parent = model.get_submodule(sequence)
         is_last = isinstance(parent, nn.Sequential) and place == str(len(parent) - 1)
         inside = any(sequence.startswith(f"{outer}.") for outer in found)
-        if is_last and not inside and _convolutions(model.get_submodule(name)) > 1:
+        if sequence and is_last and not inside and _convolutions(model.get_submodule(name)) > 1:
             readers = () if ins == outs else _readers(model, every, name, ins)
             if readers or ins == outs:
                 found[sequence] = readers

@@ -37,7 +37,7 @@ _CARD = Card(
         "the order of channels is the companion's, u over a layer's deviation; eta is then what meets the budget",
         "with eta= the notes hold the last round as well, which was rejected where validation suffered",
         "manual correction of layers that lose too much: the best tenth of each width goes last",
-        "where few neurons are read last, as many go last as there are outputs",
+        "of the neurons that are read last, the best go last, as many as there are outputs",
         "batch norm's scale is traced with its convolution; maps are traced at the input of the layer that reads them",
         "activations other than ReLU go back as ReLU does; sigmoid gates are constants",
         "residual networks, which the companion avoids: widths that several layers make together stay",
@@ -154,6 +154,7 @@ class GPPGrown:
         deviations=(
             *_CARD.deviations,
             "growth: one more copy of the last module of each stage a step, for any network that has such stages",
+            "a stage is a sequence of modules: a network that holds all its modules in one grows at its end alone",
             "a copy whose input is wider than the module's reads all of it",
             "grown networks and their base are compared after equal shares of the dense network's epochs",
         ),

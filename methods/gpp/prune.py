@@ -12,6 +12,7 @@ to remove them in that order (Tian, Arbel and Clark 2021).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -136,16 +137,19 @@ def _of_width(width: Width, places: Sequence[Member], relative: dict[str, list[T
     return best
 
 
-def floors(model: nn.Module, every: Sequence[Width], decision: str, share: float) -> list[int]:
-    """How many channels of each width go last: a share, and of the pre-decision neurons as many as there are outputs.
+def floors(
+    model: nn.Module, every: Sequence[Width], scores: Sequence[Tensor], decision: str, share: float
+) -> list[int]:
+    """How many channels of each width go last: a share, and the best pre-decision neurons, as many as outputs.
 
-    Outputs that fewer neurons feed depend on each other: of three colours, one neuron makes shades of one.
+    Outputs that fewer neurons feed depend on each other: of three colours, one neuron makes shades of one. Neurons of
+    no worth, as those that were not enough to be traced, are none of them.
     """
-    outputs = len(model.get_submodule(decision).weight)  # type: ignore[arg-type]
-    return [
-        max(int(share * width.channels), min(width.channels, outputs) if _feeds(width, decision) else 0)
-        for width in every
-    ]
+    outputs = len(_surgery.filters(model.get_submodule(decision)))
+    worths = [each.tolist() if _feeds(width, decision) else [] for width, each in zip(every, scores, strict=True)]
+    best = sorted(((worth, place) for place, each in enumerate(worths) for worth in each if worth > 0), reverse=True)
+    needed = Counter(place for _, place in best[:outputs])
+    return [max(int(share * width.channels), needed[place]) for place, width in enumerate(every)]
 
 
 def _feeds(width: Width, decision: str) -> bool:

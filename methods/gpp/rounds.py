@@ -125,7 +125,7 @@ class Rounds:
         every = _widths(method, self.model, self.task)
         kept = prune.enough(self.model, self.decision, utilities, self.task, method.comparable)
         scores = prune.worth(self.model, every, self.decision, self._images(), kept)
-        floors = prune.floors(self.model, every, self.decision, method.floor)
+        floors = prune.floors(self.model, every, scores, self.decision, method.floor)
         if method.eta is None:
             example, budget = self.task.example(), self._next(number)
             removed = prune.to_budget(self.model, example, every, scores, budget=budget, floors=floors)

@@ -67,8 +67,8 @@ def first_bad(repository: Path, good: str, bad: str, command: list[str]) -> tupl
     first, last = (_git(repository, "rev-parse", "--verify", f"{commit}^{{commit}}").strip() for commit in (good, bad))
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        _git(repository, "worktree", "add", "--detach", str(tree), last)
         try:
+            _git(repository, "worktree", "add", "--detach", str(tree), last)
             _must_exit(1, tree, bad, command, "is not worse than the baseline: there is no commit to look for")
             _git(tree, "checkout", "--detach", first)
             _must_exit(0, tree, good, command, "is not right here today: packages or the machine are others")
@@ -76,7 +76,7 @@ def first_bad(repository: Path, good: str, bad: str, command: list[str]) -> tupl
             told = _git(tree, "bisect", "run", *command)
             return _git(tree, "rev-parse", "refs/bisect/bad").strip(), told
         finally:
-            _git(repository, "worktree", "remove", "--force", str(tree))
+            _ran(["git", "worktree", "remove", "--force", "--force", str(tree)], repository)  # half made and locked too
 
 
 def _must_exit(status: int, tree: Path, commit: str, command: list[str], otherwise: str) -> None:

@@ -65,6 +65,9 @@ def _data(tasks: tuple[Task, ...]) -> list[Finding]:
         except UserError as error:
             absent = not tasks and isinstance(error, MissingDataError)
             findings.append(Finding(f"data of {task.name}", "not at hand" if absent else str(error), absent))
+        except Exception as error:  # noqa: BLE001  a user's task may raise anything
+            said = f"cannot be loaded ({type(error).__name__}: {error})".splitlines()[0]
+            findings.append(Finding(f"data of {task.name}", said, is_good=False))
         else:
             findings.append(Finding(f"data of {task.name}", "verified"))
     return findings

@@ -44,7 +44,7 @@ class _Cli(click.Group):
             click.echo(f"bench: {error.format_message()} See `{where} --help`.", err=True)
             ctx.exit(2)
         except KeyboardInterrupt as error:
-            click.echo("bench: interrupted; the same command continues where this one stopped.", err=True)
+            click.echo("bench: interrupted; what is stored is kept, and the same command goes on from there.", err=True)
             ctx.exit(143 if isinstance(error, TerminatedError) else 130)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise  # click knows what to do

@@ -46,7 +46,11 @@ def show(
     taken = [m for m in opened.shared_timings() if m.cell_id == record.id]
     warn(opened)
     click.echo(listing.shown(record, taken, as_json=as_json))
-    for path in notes.draw(record, Path(pictures)) if pictures else ():
+    try:
+        drawn = notes.draw(record, Path(pictures)) if pictures else []
+    except OSError as error:
+        raise UserError(f"{pictures} cannot be written ({error.strerror}): name another with --pictures.") from error
+    for path in drawn:
         click.echo(f"drawn: {path}", err=True)
 
 
@@ -112,6 +116,13 @@ def export(id: str, store: str, plugin: Any, kind: Any, out: str | None) -> None
 @click.option("--against", default=None, help="Another network, in any of these forms, to be compared with.")
 @click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
 @click.option("--input", "size", default=None, metavar="C,H,W", help="Of one image, where the network leaves it open.")
+@click.option(
+    "--classes",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help="For module:function that takes (channels, classes): it gets C of --input and this.",
+)
 def profile(
     *,
     network: str,
@@ -122,6 +133,7 @@ def profile(
     against: str | None,
     level: Any,
     size: str | None,
+    classes: int | None,
 ) -> None:
     """Time a network of your own: latency, throughput, memory, energy, and its speed-up over another.
 
@@ -141,7 +153,7 @@ def profile(
     shape = profiling.shape_of(size)
     with tempfile.TemporaryDirectory() as work:
         given = [text for text in (network, against) if text is not None]
-        named = [(t, profiling.network(t, shape, store, Path(work) / f"{i}")) for i, t in enumerate(given)]
+        named = [(t, profiling.network(t, shape, store, Path(work) / f"{i}", classes)) for i, t in enumerate(given)]
         taken = profiling.profiled(profiles, named[0], named[1] if against else None, level)
     click.echo("\n".join(map(profiling.as_json, taken)) if as_json else profiling.table(taken))
     sys.exit(1 if any(measure.refusal(one.measurement) for one in taken) else 0)

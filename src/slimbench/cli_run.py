@@ -29,6 +29,9 @@ def _terminate(*received: object) -> None:
     raise TerminatedError
 
 
+_PROFILE = click.option("--profile", multiple=True, help="Only these hardware profiles.")
+
+
 def _select(function: Any) -> Any:
     """Which part of which suite."""
     for option in reversed(
@@ -56,7 +59,13 @@ def _select(function: Any) -> Any:
                 "that was named and has none of them takes all.",
             ),
             click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2 or a number of them with n=3."),
-            click.option("--profile", multiple=True, help="Only these hardware profiles."),
+            click.option(
+                "--epochs",
+                type=float,
+                default=None,
+                help="Training that each method may spend (else the suite's); the dense network's is its task's.",
+            ),
+            _PROFILE,
         )
     ):
         function = option(function)
@@ -64,7 +73,15 @@ def _select(function: Any) -> Any:
 
 
 def suite_of(
-    *, suite: str | None, everything: bool, method: Any, task: Any, keep: Any, seeds: str | None, profile: Any
+    *,
+    suite: str | None,
+    everything: bool,
+    method: Any,
+    task: Any,
+    keep: Any,
+    seeds: str | None,
+    profile: Any,
+    epochs: float | None = None,
 ) -> Suite:
     """The suite, or the part of it, that the options name."""
     from dataclasses import replace
@@ -77,15 +94,22 @@ def suite_of(
     own = tuple(one for arm in chosen.arms for one in arm.methods)
     methods = tuple(one for text in method for one in named("methods", text, own))
     tasks = tuple(one for text in task for one in named("tasks", text, chosen.tasks))
-    part = Filter(tasks, methods, tuple(keep), seeds_of(seeds))
-    if profile:
-        chosen = replace(chosen, profiles=tuple(discover.make("hardware_profiles", text) for text in profile))
+    part = Filter(tasks, methods, tuple(keep), seeds_of(seeds), epochs)
+    chosen = _timed_by(chosen, profile)
     found = part.of(chosen)
     has = {type(one) for one in own}
     mine = tuple(discover.build(n, cls, {}) for n, cls in discover.plugin_methods().items() if cls not in has)
     if mine and not methods:
         found = replace(found, arms=found.arms + replace(part, methods=mine).of(chosen).arms)
     return found
+
+
+def _timed_by(suite: Suite, profile: Any) -> Suite:
+    """The suite, with the hardware profiles that were named alone, where any were."""
+    from dataclasses import replace
+
+    made = tuple(discover.make("hardware_profiles", text) for text in profile)
+    return replace(suite, profiles=made) if made else suite
 
 
 def named(kind: str, text: str, own: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -276,6 +300,7 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, data order and the method."
 )
+@_PROFILE
 def compress(
     *,
     data: str | None,
@@ -292,6 +317,7 @@ def compress(
     resource: Any,
     epochs: float | None,
     seed: int,
+    profile: Any,
 ) -> None:
     """Compress one network, your own too, with one method."""
     from slimbench.run import Options
@@ -299,7 +325,7 @@ def compress(
     prepare(data, plugin)
     chosen = _on(task, network)
     budget = Budget(keep, resource, epochs=chosen.recipe.epochs / 4 if epochs is None else epochs)
-    suite = _one(chosen, (Arm((discover.make("methods", method),), (budget,)),), seed)
+    suite = _timed_by(_one(chosen, (Arm((discover.make("methods", method),), (budget,)),), seed), profile)
     settings = environment.resolve(precision, device, threads)
     sys.exit(_run(suite, settings, Options(plugins=tuple(plugin)), store, as_json=as_json))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from slimbench import artifact, identity, seeding
-from slimbench.core import Cell, Cost, Record, Settings, Split, UserError, sources
+from slimbench.core import Cell, Cost, Record, Settings, Split, UnknownLayerError, UserError, sources
 from slimbench.cost import Layer, count, layers
 from slimbench.ending import Ending
 from slimbench.environment import environment
@@ -51,6 +51,8 @@ def compress(
         return finish(replace(blank, status="unsupported", reason=reason), started, store)
 
     set_up(cell.settings)
+    if not cell.reference:
+        rehearse(cell)
     with seeding.seeded(cell.seed, "cell"):
         model = start(cell, store)
         dense_layers = layers(model, cell.task.example())
@@ -95,6 +97,13 @@ def compress(
         artifact=checksum,
     )
     return finish(record, started, store)
+
+
+def rehearse(cell: Cell) -> None:
+    """Count and export a network before hours go into its weights. Raises: what would be raised after them."""
+    network, example = cell.task.deploy(cell.task.build()).eval(), cell.task.example()
+    count(network, example)
+    artifact.program(network, example, dynamic_size=cell.task.any_size)
 
 
 def with_sealed_sources(method: Method) -> Method:
@@ -172,7 +181,10 @@ def why_unsupported(cell: Cell) -> str | None:
     """Why a cell cannot exist, or None."""
     if (cell.method.card.selects_on_val or cell.inner) and uses_published(cell):
         return "the method chooses on the validation split, which these published weights have seen: use `bench train`"
-    return cell.method.unsupported(cell.task, cell.budget)
+    try:
+        return cell.method.unsupported(cell.task, cell.budget)
+    except UnknownLayerError as error:
+        return str(error)
 
 
 def start(cell: Cell, store: Store) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from slimbench import devices, environment
@@ -41,6 +42,8 @@ def executor(
 
     """
     gpus = int(settings.device == "cuda")
+    if memory_gb is not None and not math.isfinite(memory_gb):
+        raise UserError(f"--memory {memory_gb} is no number of GiB: leave it out for no limit.")
     if slurm and name != "slurm":
         raise UserError("--slurm gives options to sbatch: say --executor slurm too.")
     if name == "slurm":

@@ -28,7 +28,8 @@ def of(task: Task, shape: Sequence[int]) -> dict[str, Any]:
     Args:
         shape: of one input that the network was stored for, (C, H, W) of an image.
 
-    What a task says itself in ``feeding``, a mapping, goes before what its mean, std, family and class names tell.
+    What a task says itself in ``feeding``, a mapping, goes before what its mean, std, family and class names tell. Its
+    "prepared" says in words how an image becomes one of that shape.
 
     """
     told: dict[str, Any] = {"task": identity.task_label(task), "shape": list(shape), "any_size": task.any_size}
@@ -69,6 +70,8 @@ def sentence(told: Mapping[str, Any]) -> str:
     size = " x ".join(map(str, told["shape"])) + (" pixels" if "layout" in told else "")
     layout = ", ".join(filter(None, (told.get("layout"), size)))
     words = [f"feed it {layout}" + (" or another size" if told["any_size"] else "")]
+    if "prepared" in told:
+        words.append(told["prepared"])
     if "mean" in told:
         low, high = told["range"]
         words.append(f"values in [{low:g}, {high:g}] as (x - {_figures(told['mean'])}) / {_figures(told['std'])}")

@@ -25,15 +25,16 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part. Raises: StoreFullError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # two containers have the same process ids
     try:
-        with temporary.open("w") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        raise full(error, path) from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise full(error, path) from error
 
 
 def full(error: OSError, path: Path) -> OSError | StoreFullError:

@@ -116,8 +116,10 @@ def _absent(cells: Iterable[Cell]) -> dict[str, str]:
         try:
             if task.name not in embedded():
                 task.size("test")
-        except (UserError, OSError) as error:
+        except UserError as error:
             found[task.name] = str(error)
+        except Exception as error:  # noqa: BLE001  a user's own task may raise anything
+            found[task.name] = f"The data of {task.name} cannot be loaded ({type(error).__name__}: {error})."
     return found
 
 

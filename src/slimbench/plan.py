@@ -53,17 +53,22 @@ class Filter:
     methods: Sequence[object] = ()
     keeps: Sequence[float] = ()
     seeds: Sequence[int] = ()
+    epochs: float | None = None  # that a method may spend; None: the suite's
 
     def of(self, suite: Suite) -> Suite:
         """The suite that is left; named methods and tasks that it lacks join it. Raises: UserError where none is."""
         if not suite.arms:
             raise UserError(f"The suite {suite.name!r} has no methods.")
+        for keep in self.keeps or (1.0,):
+            Budget(keep, epochs=self.epochs or 0.0)  # refuses what is impossible, also where no method will have it
         arms = suite.arms
         if self.methods:
             arms = tuple(arm for arm in (self._arm(suite, method) for method in self.methods) if arm.methods)
         if self.keeps:
             known = {budget.keep for arm in suite.arms for budget in arm.budgets}
             arms = tuple(replace(arm, budgets=self._budgets(arm, known)) for arm in arms)
+        if self.epochs is not None:
+            arms = tuple(replace(arm, budgets=_with_epochs(arm.budgets, self.epochs)) for arm in arms)
         tasks, seeds = tuple(self.tasks) or suite.tasks, tuple(self.seeds) or suite.seeds
         is_its_own = set(tasks) <= set(suite.tasks)
         limit_s = suite.time_limit_s if is_its_own else Suite.time_limit_s
@@ -93,6 +98,10 @@ class Filter:
             new = list(asked)
         kinds = dict.fromkeys(replace(budget, keep=1.0) for budget in arm.budgets)
         return own + tuple(replace(kind, keep=keep) for kind in kinds for keep in new)
+
+
+def _with_epochs(budgets: Sequence[Budget], epochs: float) -> tuple[Budget, ...]:
+    return tuple(dict.fromkeys(replace(budget, epochs=epochs) for budget in budgets))
 
 
 @dataclass(frozen=True)

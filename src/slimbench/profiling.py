@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
 import json
 import logging
 import warnings
@@ -52,12 +50,13 @@ def shape_of(text: str | None) -> Shape | None:
     return shape
 
 
-def network(what: str, shape: Shape | None, store: str, work: Path) -> Path:
+def network(what: str, shape: Shape | None, store: str, work: Path, classes: int | None = None) -> Path:
     """The folder of an artifact, made in ``work`` where ``what`` is none.
 
     Args:
         what: a file.onnx, a file.pt2 (torch may run its maker's code), an artifact's folder, module:function, or the id
             of a record in ``store``.
+        classes: what a function is called with, after the number of channels; None: it is called with nothing.
 
     Raises: UserError.
 
@@ -72,7 +71,7 @@ def network(what: str, shape: Shape | None, store: str, work: Path) -> Path:
             raise UserError(f"The folder {path} is no artifact: it has no manifest.json.")
         artifact.verify(path)
     elif ":" in what:
-        return _exported(_called(what), _needed(shape, what), work)
+        return _exported(_called(what, shape, classes), _needed(shape, what), work)
     else:
         path = _stored(what, store)
     return _at(path, shape, work) if shape else path
@@ -127,22 +126,15 @@ def _of_program(path: Path, shape: Shape | None, work: Path) -> Path:
     return _exported(module, _needed(shape or fixed, str(path)), work, what=str(path))
 
 
-def _called(what: str) -> nn.Module:
-    from torch import nn
+def _called(what: str, shape: Shape | None, classes: int | None) -> nn.Module:
+    from slimbench.tasks import _networks
 
-    module, _, name = what.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"The network {what!r} cannot be imported ({error}): run from the folder that holds it."
-        ) from error
-    if not callable(function) or any(p.default is p.empty for p in inspect.signature(function).parameters.values()):
-        raise UserError(f"{what} must be a function that needs no arguments.")
-    model = function()
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{what} returned a {type(model).__name__}: it must return a torch.nn.Module.")
-    return model
+    if classes is not None:
+        _networks.own_function(what)  # said before its size
+        return _networks.own(what, _needed(shape, what)[0], classes)
+    if _networks.needs_arguments(what):
+        raise UserError(f"{what} needs arguments: say --classes N, and it is called with (channels, classes).")
+    return _networks.own(what)
 
 
 def _needed(shape: Shape | None, what: str) -> Shape:

@@ -88,7 +88,7 @@ class _Arrays:
 
     def submit(self, calls: Sequence[Apart]) -> list[Hashable]:
         """An array of calls. Raises: RefusedError."""
-        from submitit.core.utils import FailedJobError
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
             with contextlib.redirect_stderr(io.StringIO()), self.executor.batch():  # it would print what it raises
@@ -97,6 +97,11 @@ class _Arrays:
             raise RefusedError(
                 f"Slurm takes no jobs ({_last(error)}): see --slurm, and run the same command again; what is done is "
                 "kept."
+            ) from error
+        except FailedSubmissionError as error:
+            raise RefusedError(
+                f"What sbatch answered is no job ({str(error).splitlines()[0]}): cancel what it may have begun, see "
+                "`squeue`, and run the same command again; what is done is kept."
             ) from error
 
     def ended(self, handles: Sequence[Any]) -> list[tuple[Hashable, Said]]:

@@ -71,7 +71,8 @@ def main(
             line.send(("stop" if stops_the_run(error) else "failed", str(error)))
         except Exception as error:  # noqa: BLE001  the border: whatever a method raises becomes a record
             traceback.print_exc()
-            line.send(("memory" if memory.ran_out(error) else "failed", f"{type(error).__name__}: {error}"))
+            first = f"{type(error).__name__}: {error}".splitlines()[0]  # the rest is in the log
+            line.send(("memory" if memory.ran_out(error) else "failed", first))
 
 
 def run(job: dict[str, Any], line: Connection, ending: Ending) -> Any:
@@ -96,6 +97,10 @@ def check(task: Task) -> None:
         task.check()
     except UserError as error:
         raise DataError(str(error)) from error
+    except Exception as error:
+        traceback.print_exc()  # into the log
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"The data or the network of {task.name} cannot be loaded ({said}).") from error
 
 
 class DataError(UserError):

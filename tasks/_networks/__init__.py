@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import traceback
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -13,7 +14,7 @@ from slimbench.core import UserError
 from slimbench.discover import suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 NAMES = (
     "resnet18-cifar", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
@@ -44,9 +45,17 @@ def build(name: str, channels: int, classes: int, size: int) -> nn.Module:
         small = name == "resnet18-cifar"
         model = imagenet.resnet18_for_small_images(channels, classes) if small else imagenet.build(name, classes)
     if model is None:
-        raise UserError(f"Unknown network {name!r}{suggestion(name, NAMES)}; known: {', '.join(NAMES)}.")
+        raise unknown(name, NAMES)
     initialise(model)
     return model
+
+
+def unknown(name: str, names: Sequence[str]) -> UserError:
+    """What to raise where nobody knows a network."""
+    known = ", ".join(names)
+    return UserError(
+        f"Unknown network {name!r}{suggestion(name, names)}; one of yours is module:function; known: {known}."
+    )
 
 
 def _numbered(name: str, channels: int, classes: int) -> nn.Module | None:
@@ -105,19 +114,57 @@ def initialise(model: nn.Module) -> None:
             raise ValueError(f"the parameters of {name or 'the network'!r} cannot be drawn anew")
 
 
+_CALLED_WITH = ("nothing", "(scale), or with nothing", "(channels, classes), or with nothing")  # by how many there are
+
+
 def own(name: str, *arguments: int) -> nn.Module:
     """A user's network from ``module:function``, which takes all ``arguments`` or none.
 
     Raises: UserError where it cannot be had.
     """
-    module_name, _, function_name = name.partition(":")
+    function = own_function(name)
     try:
-        function: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+        model = function(*arguments) if inspect.signature(function).parameters else function()
+    except UserError:
+        raise
+    except Exception as error:  # a user's function may raise anything
         raise UserError(
-            f"The network {name!r} cannot be imported ({error}): give module:function, from the folder that holds it."
+            f"The network {name!r} cannot be built ({_told(error)}): the function must return it when called with "
+            f"{_CALLED_WITH[len(arguments)]}."
         ) from error
-    model = function(*arguments) if inspect.signature(function).parameters else function()
     if not isinstance(model, nn.Module):
         raise UserError(f"{name} returned a {type(model).__name__}: it must return a torch.nn.Module.")
     return model
+
+
+def own_function(name: str) -> Callable[..., nn.Module]:
+    """What ``module:function`` names. Raises: UserError where that cannot be imported, or is no function."""
+    module_name, _, function_name = name.partition(":")
+    try:
+        function: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # a user's module may raise anything
+        raise UserError(
+            f"The network {name!r} cannot be imported ({_told(error)}): give module:function, from the folder that "
+            "holds it."
+        ) from error
+    if not callable(function):
+        raise UserError(f"{name} is a {type(function).__name__}: it must be a function that returns a torch.nn.Module.")
+    return function
+
+
+def needs_arguments(name: str) -> bool:
+    """Whether a user's function cannot be called without arguments. Raises: UserError where there is none."""
+    try:
+        inspect.signature(own_function(name)).bind()
+    except (TypeError, ValueError):  # it needs some; it does not say
+        return True
+    return False
+
+
+def _told(error: Exception) -> str:
+    """What was raised, and where in the user's file, if in there."""
+    said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    below = traceback.extract_tb(error.__traceback__)[1:]
+    frames = [frame for frame in below if frame.filename != importlib.__file__ and not frame.filename.startswith("<")]
+    lines = [frame.lineno for frame in frames if frame.filename == frames[0].filename]
+    return f"{said} in {frames[0].filename}, line {lines[-1]}" if lines else said

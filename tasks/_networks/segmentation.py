@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimbench.core import UserError
-from slimbench.discover import suggestion
 from slimbench.tasks import _networks
 from slimbench.tasks._mmseg import base_config, mmseg
 from slimbench.tasks._mmseg import build as build_part
@@ -98,7 +96,7 @@ def initialise(model: nn.Module) -> None:
 
 def _settings(name: str) -> dict[str, Any]:
     if name not in NAMES:
-        raise UserError(f"Unknown network {name!r}{suggestion(name, NAMES)}; known: {', '.join(NAMES)}.")
+        raise _networks.unknown(name, NAMES)
     if name == "fast-scnn":
         return base_config("fast_scnn")  # type: ignore[no-any-return]
     if name == "bisenetv2":

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from slimbench.core import UserError
-from slimbench.discover import suggestion
 from slimbench.tasks import _networks
 
 _RESIDUAL = _networks.EDSR | {"msrresnet": (16, 64)}
@@ -24,7 +22,7 @@ def build(name: str, scale: int) -> nn.Module:
     if ":" in name:
         return _networks.own(name, scale)
     if name not in NAMES:
-        raise UserError(f"Unknown network {name!r}{suggestion(name, NAMES)}; known: {', '.join(NAMES)}.")
+        raise _networks.unknown(name, NAMES)
     model = _known(name, scale)
     initialise(model)
     return model
