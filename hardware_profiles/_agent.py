@@ -12,7 +12,6 @@ prints the machine alone.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -95,13 +94,10 @@ def peak(folder: Path, name: str) -> int | None:
     To a process that has done so before: what a runtime sets up for any network is not this one's.
     """
     request = json.loads((folder / "request.json").read_text())
-    libc = ctypes.CDLL(None)
-    with contextlib.suppress(AttributeError):  # as memory.count_exactly: else what was freed would be taken, unseen
-        libc.mallopt(-3, 128 * 1024)
+    _libc("mallopt", -3, 128 * 1024)  # as memory.count_exactly: else what was freed would be taken, unseen
     _load(folder / (name + ".onnx"), request)()
     gc.collect()
-    with contextlib.suppress(AttributeError):
-        libc.malloc_trim(0)
+    _libc("malloc_trim", 0)
     before = _status("VmRSS")
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -110,6 +106,14 @@ def peak(folder: Path, name: str) -> int | None:
     _load(folder / (name + ".onnx"), request)()
     highest = _status("VmHWM")
     return highest - before if highest and before else None
+
+
+def _libc(name: str, *arguments: int) -> None:
+    """A function of the C library, where there is one."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import ctypes
+
+        getattr(ctypes.CDLL(None), name)(*arguments)
 
 
 def _load(file: Path, request: dict[str, Any]) -> Callable[[], object]:

@@ -37,7 +37,7 @@ _CARD = Card(
         "the order of channels is the companion's, u over a layer's deviation; eta is then what meets the budget",
         "with eta= the notes hold the last round as well, which was rejected where validation suffered",
         "manual correction of layers that lose too much: the best tenth of each width goes last",
-        "of the neurons that are read last, the best go last, as many as there are outputs",
+        "of the neurons that are read last and are enough, the best go last, at most as many as there are outputs",
         "batch norm's scale is traced with its convolution; maps are traced at the input of the layer that reads them",
         "activations other than ReLU go back as ReLU does; sigmoid gates are constants",
         "residual networks, which the companion avoids: widths that several layers make together stay",

@@ -140,7 +140,7 @@ def _of_width(width: Width, places: Sequence[Member], relative: dict[str, list[T
 def floors(
     model: nn.Module, every: Sequence[Width], scores: Sequence[Tensor], decision: str, share: float
 ) -> list[int]:
-    """How many channels of each width go last: a share, and the best pre-decision neurons, as many as outputs.
+    """How many channels of each width go last: a share, and the best pre-decision neurons, at most as many as outputs.
 
     Outputs that fewer neurons feed depend on each other: of three colours, one neuron makes shades of one. Neurons of
     no worth, as those that were not enough to be traced, are none of them.

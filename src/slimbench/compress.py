@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from slimbench import artifact, identity, seeding
+from slimbench import artifact, fresh, identity, seeding
 from slimbench.core import Cell, Cost, Record, Settings, Split, UnknownLayerError, UserError, sources
 from slimbench.cost import Layer, count, layers
 from slimbench.ending import Ending
@@ -52,7 +52,7 @@ def compress(
 
     set_up(cell.settings)
     if not cell.reference:
-        rehearse(cell)
+        fresh.apart(rehearse, cell, anew=False)  # what an export imports is no memory of a training
     with seeding.seeded(cell.seed, "cell"):
         model = start(cell, store)
         dense_layers = layers(model, cell.task.example())
@@ -101,6 +101,7 @@ def compress(
 
 def rehearse(cell: Cell) -> None:
     """Count and export a network before hours go into its weights. Raises: what would be raised after them."""
+    torch.set_num_threads(1)  # a process that was forked has no other
     network, example = cell.task.deploy(cell.task.build()).eval(), cell.task.example()
     count(network, example)
     artifact.program(network, example, dynamic_size=cell.task.any_size)

@@ -98,6 +98,8 @@ def check(task: Task) -> None:
     except UserError as error:
         raise DataError(str(error)) from error
     except Exception as error:
+        if memory.ran_out(error):
+            raise  # another time there may be more
         traceback.print_exc()  # into the log
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"The data or the network of {task.name} cannot be loaded ({said}).") from error

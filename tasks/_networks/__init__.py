@@ -125,7 +125,7 @@ def own(name: str, *arguments: int) -> nn.Module:
     function = own_function(name)
     try:
         model = function(*arguments) if inspect.signature(function).parameters else function()
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # a user's function may raise anything
         raise UserError(
