@@ -272,7 +272,15 @@ def _figures(where: str, text: str, used: Sequence[Facts]) -> Iterator[str]:
         yield f"{where}: {text!r} is printed for {len(used)} findings"
     for part, line in zip(parts, used, strict=False):
         of = [version] if (version := _version(line)) else []
-        yield from _reads(where, part, [*_OF_CLAIMS[_OURS](line), ", ".join([*of, line["where"]])])
+        yield from _reads(where, part, [*_OF_CLAIMS[_OURS](line), ", ".join([*of, _shorter(line["where"], part)])])
+
+
+def _shorter(where: str, text: str) -> str:
+    """Where a finding is from, as a text ends in it: what parts it from others is left out where those are not told."""
+    label, _, own = where.partition(" (")
+    said = text[text.rfind(label) :] if label in text else ""
+    parts = said.removeprefix(label).removeprefix(" (").removesuffix(")").split(", ")
+    return said if said and set(parts) <= {"", *own.removesuffix(")").split(", ")} else where
 
 
 def _version(line: Facts) -> str:

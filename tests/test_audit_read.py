@@ -398,3 +398,17 @@ def test_of_how_many_seeds_a_rate_of_repair_is(change, says):
     assert said([made], found) == ""
     facts = [{**f, **change} if f["method"] == "l1_channels" else f for f in made.facts]
     assert says in "; ".join(map(str, audit.against(facts, found, [])))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1.00 points (2), v3, cifar10/resnet56", "cifar10/resnet56"),
+        ("1.00 points (2), v3, cifar10/resnet56 (3 dense epochs)", "cifar10/resnet56 (3 dense epochs)"),
+        ("1.00 points (2), v3, cifar10/resnet56 (bf16 on cuda)", "cifar10/resnet56 (3 dense epochs, bf16 on cpu)"),
+        ("1.00 points (2), v3, cifar10/resnet20", "cifar10/resnet56 (3 dense epochs, bf16 on cpu)"),
+    ],
+)
+def test_where_a_finding_is_from_may_be_told_in_short(text, said):
+    """Where less parts it from the others that decide; another recipe or network is no short form."""
+    assert audit_text._shorter("cifar10/resnet56 (3 dense epochs, bf16 on cpu)", text) == said
