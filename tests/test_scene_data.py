@@ -241,5 +241,5 @@ def _regions() -> list[tuple[str, tuple[int, int]]]:
 def test_texture_digits_altered_are_refused(monkeypatch):
     """Another version of the packages' files would be another task."""
     monkeypatch.setattr(texture_digits, "_textures", lambda: [np.zeros((512, 512), np.uint8)] * 3)
-    with pytest.raises(UserError, match="checksum differs"):
+    with pytest.raises(UserError, match="is not the data that was declared"):
         TextureDigits().load("train")
