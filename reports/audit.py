@@ -18,6 +18,7 @@ import numpy as np
 from slimbench.core import unpack
 from slimbench.identity import digest
 from slimbench.reports import audit_claims, audit_text, audit_tuned
+from slimbench.reports.audit_records import gaps, half_width, headline, is_of, of_cells, once
 from slimbench.reports.audit_tuned import Tried
 from slimbench.statistics import ENOUGH_SEEDS, student_t
 
@@ -147,7 +148,7 @@ class Known:
         counted = self.counted(line["ids"])
         kept = [100 * record.kept(line["resource"]) for record in counted]
         metrics = [name.removeprefix("mean of ") for name in line if name.startswith("mean of ")]
-        networks = audit_claims.once(counted) if metrics else []
+        networks = once(counted) if metrics else []
         return {
             "bytes": _mean([record.cost.bytes for record in counted if record.cost]),
             "least_kept": min(kept, default=None),
@@ -209,12 +210,12 @@ def _line(line: Facts, known: Known) -> Iterator[str]:
         yield f"no record {', '.join(missing)}"
         return
     found = [by_id[name] for name in ids]
-    yield from audit_claims.of_cells(line, found)
+    yield from of_cells(line, found)
     yield from _ends(line, found)
     counted = known.counted(line["ids"])
     if len(counted) > len({record.cell["seed"] for record in counted}):
         yield "has two records of one seed"
-    scores = np.array(list(_values(audit_claims.once(counted)).values()))
+    scores = np.array(list(_values(once(counted)).values()))
     yield from _same(line, "n", len(scores))
     costs = np.array([(r.cost.macs, r.cost.params, r.cost.nonzero) for r in counted], dtype=np.float64).reshape(-1, 3)  # type: ignore[union-attr]
     whole = np.array([(r.dense_cost.macs, r.dense_cost.params) for r in counted], dtype=np.float64).reshape(-1, 2)  # type: ignore[union-attr]
@@ -232,10 +233,10 @@ def _line(line: Facts, known: Known) -> Iterator[str]:
     yield from _epochs(line, counted)
     dense = [] if line["is_dense"] else [of_it for r in counted if (of_it := by_id.get(r.reference))]
     yield from _delta(line, "difference", counted, dense)
-    yield from _close(line, "detectable", _detectable(_gaps(counted, dense)))
+    yield from _close(line, "detectable", _detectable(gaps(counted, dense)))
     control = known.counted(line["control_ids"] or "")
     yield from _delta(line, "control_difference", counted, control)
-    if not all(audit_claims.is_of(line["control"] or "", record.cell["method"]["label"]) for record in control):
+    if not all(is_of(line["control"] or "", record.cell["method"]["label"]) for record in control):
         yield f"the control {line['control']} has records of another method"
     yield from _claimed(line, found)
     if "area" in line:
@@ -262,7 +263,7 @@ def _others(line: Facts, counted: Sequence[Record]) -> Iterator[str]:
     for name in line:
         if name.startswith("mean of "):
             metric = name.removeprefix("mean of ")
-            values = [r.quality[metric].value for r in audit_claims.once(counted) if metric in r.quality]
+            values = [r.quality[metric].value for r in once(counted) if metric in r.quality]
             yield from _same(line, name, _mean(values))
             yield from _same(line, f"sd of {metric}", float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
@@ -308,26 +309,18 @@ def _same(line: Facts, name: str, right: float | None) -> Iterator[str]:
 
 
 def _delta(line: Facts, name: str, ours: Sequence[Record], theirs: Sequence[Record]) -> Iterator[str]:
-    gaps = _gaps(ours, theirs)
-    yield from _interval(line, name, gaps)
-    few = len(gaps) < ENOUGH_SEEDS if gaps else None
+    found = gaps(ours, theirs)
+    yield from _interval(line, name, found)
+    few = len(found) < ENOUGH_SEEDS if found else None
     if line[f"{name}_indicative"] != few:
-        yield f"{name}_indicative is {line[f'{name}_indicative']}, of {len(gaps)} pairs"
-
-
-def _gaps(ours: Sequence[Record], theirs: Sequence[Record]) -> list[float]:
-    """Of the headline metric, ours - theirs, by pairs of networks."""
-    pairs = [(a, b) for a, b in audit_claims.pairs(ours, theirs) if a.quality and b.quality]
-    return [next(iter(a.quality.values())).value - next(iter(b.quality.values())).value for a, b in pairs]
+        yield f"{name}_indicative is {line[f'{name}_indicative']}, of {len(found)} pairs"
 
 
 def _interval(line: Facts, name: str, values: Sequence[float]) -> Iterator[str]:
     """A mean of values, how many they are, and Student's interval; one value has none."""
     yield from _close(line, name, mean := _mean(values))
     yield from _same(line, f"{name}_n", len(values))
-    half = None
-    if len(values) > 1:
-        half = student_t(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = half_width(values) if len(values) > 1 else None
     for end, sign in (("low", -1), ("high", 1)):
         yield from _close(line, f"{name}_{end}", None if mean is None or half is None else mean + sign * half)
 
@@ -353,7 +346,7 @@ def _area(line: Facts, by_id: Mapping[str, Record]) -> Iterator[str]:
             yield f"the area under its curve has no record {name}"
             return
         kept = record.cost.macs / record.dense_cost.macs
-        curves[record.cell["seed"]].append((kept, next(iter(_values([record]).values()))))
+        curves[record.cell["seed"]].append((kept, headline(record)))
         if record.reference:  # the dense network has none
             budget = record.cell["budget"]
             asked = budget["resource"], budget["epochs"], budget.get("params_keep")
@@ -373,7 +366,7 @@ def _area(line: Facts, by_id: Mapping[str, Record]) -> Iterator[str]:
     if len(set(map(frozenset, networks.values()))) < len(networks):
         yield "the area under its curve counts networks twice"
     asked = line["resource"], line["epochs_asked"], line["params_keep_asked"]
-    if any(not audit_claims.is_of(line["method"], method) or (*more,) != asked for method, *more in compared):
+    if any(not is_of(line["method"], method) or (*more,) != asked for method, *more in compared):
         yield "the area under its curve is of other rows' records"
 
 
@@ -432,7 +425,7 @@ def _ranks(found: Sequence[Facts], known: Known) -> Iterator[tuple[Facts, str]]:
 
 def _against_control(line: Facts, scored: Sequence[Facts], known: Known) -> Iterator[str]:
     """That no control in the table is better than it."""
-    mean = _mean(list(_values(audit_claims.once(known.counted(line["control_ids"]))).values()))
+    mean = _mean(list(_values(once(known.counted(line["control_ids"]))).values()))
     rivals = [f for f in scored if "control" in f["fidelity"] and f["status"] == "ok" and f is not line]
     turn = -1 if known.is_less_better(line) else 1
     if mean is not None and any(turn * (f["mean"] - mean) > 1e-9 for f in rivals):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slimbench.benchmarks.papers.claims import PAPERS
+from slimbench.reports.audit_records import gaps, half_width, headline, of_cells, once, pairs
 from slimbench.statistics import student_t
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from slimbench.core import Measurement, Record
 
@@ -24,32 +25,6 @@ if TYPE_CHECKING:
 
 _VERDICTS = ("supported", "not supported", "cannot tell")
 _ENOUGH = 3  # seeds; what is counted needs one, and a speed's interval is that of a measurement
-
-
-def of_cells(line: Facts, found: Iterable[Record]) -> Iterator[str]:
-    """Whether the records behind a line are of the method and the operating point that it says."""
-    for record in found:
-        method, budget = record.cell["method"], record.cell["budget"]
-        right = {
-            "resource": budget["resource"],
-            "keep_asked": budget["keep"],
-            "params_keep_asked": budget.get("params_keep"),
-            "epochs_asked": budget["epochs"],
-            "is_dense": record.cell["reference"],
-            "network": record.cell["task"]["network"],
-            "round_to": method.get("round_to", 1),
-            "version": method["version"],
-        }
-        for name, value in right.items():
-            if name in line and line[name] != value:
-                yield f"{name} is {line[name]}, and by the records {value}"
-        if not is_of(line["method"], method["label"]):
-            yield f"its records are of {method['label']}"
-
-
-def is_of(name: str, label: str) -> bool:
-    """Whether a row's name is of a method: it may say the version, and what parts it from its namesakes."""
-    return name == label or name.startswith((f"{label} v", f"{label} ["))
 
 
 def problems(line: Facts, by_id: Mapping[str, Record], timed: Timed) -> Iterator[str]:
@@ -172,40 +147,17 @@ def _seeds(line: Facts, ours: Sequence[Record], theirs: Sequence[Record]) -> Est
         gone = [100 * (1 - getattr(r.cost, name) / getattr(r.dense_cost, name)) for r in ours]
         return (gone, min(gone), max(gone), len(gone)) if gone else None
     turn = -1 if next(iter(ours[0].quality), None) in ours[0].cell["task"].get("lower_is_better", ()) else 1
-    both = [(_value(figure, a), _value(figure, b)) for a, b in pairs(ours, theirs)]
     if figure == "training memory":
+        both = [(a.spent.added_bytes, b.spent.added_bytes) for a, b in pairs(ours, theirs)]
         values = [b / a for a, b in both if a and b]
     elif theirs:
-        values = [turn * (a - b) for a, b in both if a is not None and b is not None]
+        values = [turn * gap for gap in gaps(ours, theirs)]
     else:
-        values = [value for record in once(ours) if (value := _value(figure, record)) is not None]
+        values = [headline(record) for record in once(ours) if record.quality]
     if len(values) < 2:
         return (values, -math.inf, math.inf, 1) if values else None
-    half = student_t(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = half_width(values)
     return values, float(np.mean(values)) - half, float(np.mean(values)) + half, len(values)
-
-
-def once(found: Sequence[Record]) -> list[Record]:
-    """One network is one, however many seeds have it."""
-    return [
-        r for i, r in enumerate(found) if not r.artifact or all(r.artifact != other.artifact for other in found[:i])
-    ]
-
-
-def pairs(ours: Sequence[Record], theirs: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """Of one seed each; two networks are one pair, however many seeds have both."""
-    by_seed = {record.cell["seed"]: record for record in theirs}
-    found: dict[tuple[str, str], tuple[Record, Record]] = {}
-    for a in sorted(ours, key=lambda record: record.cell["seed"]):
-        if b := by_seed.get(a.cell["seed"]):
-            found.setdefault((a.artifact or a.id, b.artifact or b.id), (a, b))
-    return list(found.values())
-
-
-def _value(figure: str, record: Record) -> float | None:
-    if figure == "quality":
-        return next((scores.value for scores in record.quality.values()), None)
-    return float(record.spent.added_bytes) if record.spent.added_bytes else None
 
 
 def _timings(line: Facts, ours: Sequence[Record], theirs: Sequence[Record], timed: Timed) -> Estimate | None:

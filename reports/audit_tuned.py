@@ -12,7 +12,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from slimbench.core import Recipe
-from slimbench.reports.audit_claims import pairs
+from slimbench.reports.audit_records import gaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -96,9 +96,8 @@ def _on_val(found: Sequence[Record]) -> Scores:
 
 def _gap(theirs: Sequence[Record], ours: Sequence[Record]) -> tuple[float, int]:
     """On test, by pairs of networks, and how many."""
-    both = [(a.quality, b.quality) for a, b in pairs(theirs, ours) if a.quality and b.quality]
-    gaps = [next(iter(a.values())).value - next(iter(b.values())).value for a, b in both]
-    return (sum(gaps) / len(gaps) if gaps else 0.0), len(gaps)
+    found = gaps(theirs, ours)
+    return (sum(found) / len(found) if found else 0.0), len(found)
 
 
 def _are_equal(values: Iterable[float]) -> bool:

@@ -217,7 +217,7 @@ def _words(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
     if any(line.facts["control_difference"] is not None for line in found):
         yield "Best control: of the same budget, chosen on test, which favours it."
     if any(line.facts["detectable"] is not None for line in found):
-        yield ("Detectable: the smallest true difference to dense that so many seeds show in four of five tries.")
+        yield "Detectable: the smallest true difference to dense that so many seeds show in four of five tries."
 
 
 def _misses(line: Line) -> bool:

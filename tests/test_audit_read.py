@@ -41,6 +41,12 @@ def said(tables, records, taken=()):
     return "; ".join(map(str, audit.tables(tables, records, taken)))
 
 
+def changed(change, of, records, taken=()):
+    """What the auditor says of a table's facts, in one text, once those of DCSS are changed."""
+    facts = [{**f, **change} if f["method"] == "dcss" else f for f in of.facts]
+    return "; ".join(map(str, audit.against(facts, records, taken)))
+
+
 # ------------------------------------------------------------------------------------------------------- columns
 
 
@@ -182,8 +188,7 @@ def test_a_finding_that_is_not_printed_is_found():
 def test_one_pair_has_no_interval(change, says):
     """An invented one is found, and so is all that would follow from more pairs."""
     (main,) = table.tables(ONE, [])
-    facts = [{**f, **change} if f["method"] == "dcss" else f for f in main.facts]
-    assert says in "; ".join(map(str, audit.against(facts, ONE, [])))
+    assert says in changed(change, main, ONE)
 
 
 def test_a_difference_of_nothing_is_found():
@@ -205,8 +210,7 @@ def test_the_same_pair_of_networks_counts_once():
     alike = [replace(r, artifact=r.cell["method"]["is"]) for s in (0, 1, 2) for r in _seed(s)]
     (main,) = table.tables(alike, [])
     assert said([main], alike) == ""
-    facts = [{**f, "difference_n": 3} if f["method"] == "dcss" else f for f in main.facts]
-    assert "difference_n is 3, and by the records 1" in "; ".join(map(str, audit.against(facts, alike, [])))
+    assert "difference_n is 3, and by the records 1" in changed({"difference_n": 3}, main, alike)
 
 
 def _seed(s):
@@ -231,8 +235,7 @@ def _seed(s):
 def test_what_a_row_is_of_is_that_of_its_records(change, says):
     """Its operating point, its method, how it ended, and what was told of its timing."""
     taken = [measured(ONE[0]), measured(ONE[1])]
-    facts = [{**f, **change} if f["method"] == "dcss" else f for f in table.tables(ONE, taken)[0].facts]
-    assert says in "; ".join(map(str, audit.against(facts, ONE, taken)))
+    assert says in changed(change, table.tables(ONE, taken)[0], ONE, taken)
 
 
 def test_seeds_that_ended_otherwise_are_told():
@@ -244,8 +247,7 @@ def test_seeds_that_ended_otherwise_are_told():
     ]
     (main,) = table.tables(found, [])
     assert said([main], found) == ""
-    facts = [{**f, "status": "ok", "reasons": ""} if f["method"] == "dcss" else f for f in main.facts]
-    told = "; ".join(map(str, audit.against(facts, found, [])))
+    told = changed({"status": "ok", "reasons": ""}, main, found)
     assert "status is 'ok', and by the records 'failed 1/2, ok 1/2'" in told
     assert "reasons is '', and by the records 'out of memory'" in told
 
@@ -265,8 +267,7 @@ def test_what_an_area_is_of_is_worked_out_again(change, says):
     """Its ends, its points and its seeds."""
     (main,) = table.tables(CURVE, [])
     assert said([main], CURVE) == ""
-    facts = [{**f, **change} if f["method"] == "dcss" else f for f in main.facts]
-    assert says in "; ".join(map(str, audit.against(facts, CURVE, [])))
+    assert says in changed(change, main, CURVE)
 
 
 def test_an_area_of_too_little_is_found():

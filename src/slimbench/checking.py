@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slimbench import discover, environment, misfits
-from slimbench.core import MissingDataError, UserError
+from slimbench.core import MissingDataError, UserError, first_line
 from slimbench.store import Store
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def _data(tasks: tuple[Task, ...]) -> list[Finding]:
             absent = not tasks and isinstance(error, MissingDataError)
             findings.append(Finding(f"data of {task.name}", "not at hand" if absent else str(error), absent))
         except Exception as error:  # noqa: BLE001  a user's task may raise anything
-            said = f"cannot be loaded ({type(error).__name__}: {error})".splitlines()[0]
-            findings.append(Finding(f"data of {task.name}", said, is_good=False))
+            findings.append(Finding(f"data of {task.name}", f"cannot be loaded ({first_line(error)})", is_good=False))
         else:
             findings.append(Finding(f"data of {task.name}", "verified"))
     return findings

@@ -35,6 +35,7 @@ def show(
 ) -> None:
     """Show one record: settings, scores, costs, training, notes, measurements, where it was made."""
     from slimbench import listing
+    from slimbench.files import writable
     from slimbench.reports import notes
 
     load(plugin)
@@ -46,12 +47,11 @@ def show(
     taken = [m for m in opened.shared_timings() if m.cell_id == record.id]
     warn(opened)
     click.echo(listing.shown(record, taken, as_json=as_json))
-    try:
-        drawn = notes.draw(record, Path(pictures)) if pictures else []
-    except OSError as error:
-        raise UserError(f"{pictures} cannot be written ({error.strerror}): name another with --pictures.") from error
-    for path in drawn:
-        click.echo(f"drawn: {path}", err=True)
+    if pictures:
+        with writable(pictures, "--pictures"):
+            drawn = notes.draw(record, Path(pictures))
+        for path in drawn:
+            click.echo(f"drawn: {path}", err=True)
 
 
 def _layers(store: Store, record: Any, *, as_json: bool) -> str:

@@ -129,23 +129,20 @@ def tell(what: str, store: str, kind: str | None, out: str | None, pictures: str
 
 def draw(folder: str, records: list[Record], measurements: list[MeasurementRecord]) -> None:
     """Draw what the records hold. Raises: UserError where the folder cannot be written."""
+    from slimbench.files import writable
     from slimbench.reports import pictures
 
-    try:
+    with writable(folder, "--pictures"):
         drawn = pictures.draw(records, measurements, Path(folder))
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): name another with --pictures.") from error
     click.echo(f"{len(drawn)} pictures drawn in {folder}", err=True)
 
 
 def write(text: str, out: str) -> None:
     """Write a file whole. Raises: UserError."""
-    from slimbench.files import write_whole
+    from slimbench.files import writable, write_whole
 
-    try:
+    with writable(out, "--out"):
         write_whole(Path(out).absolute(), text)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}): name another with --out.") from error
 
 
 def made(what: str, records: list[Record], measurements: list[MeasurementRecord]) -> list[Table]:

@@ -31,6 +31,11 @@ class UserError(Exception):
     """Bad input: one sentence that says what is wrong and what to do. The command line prints it and exits with 2."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error is and says, in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 class UnknownLayerError(ValueError):
     """A network has a layer that a method can do nothing with: the cell is unsupported."""
 

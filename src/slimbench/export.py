@@ -14,6 +14,7 @@ import torch
 
 from slimbench import artifact
 from slimbench.core import UserError
+from slimbench.files import writable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,10 +63,8 @@ def export(
                     f"The {kind} file computes something else (difference {apart:.1e}): it was not written."
                 )
             gap = max(gap, apart)
-        try:
+        with writable(target, "--out"):
             shutil.move(file, target)
-        except OSError as error:
-            raise UserError(f"{target} cannot be written ({error.strerror}): name another with --out.") from error
     return gap
 
 

@@ -37,6 +37,15 @@ def write_whole(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def writable(path: Path | str, option: str) -> Iterator[None]:
+    """What writes to a place that an option names. Raises: UserError, with both, where it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): name another with {option}.") from error
+
+
 def full(error: OSError, path: Path) -> OSError | StoreFullError:
     """``StoreFullError`` for a full disk or quota, otherwise the error itself."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

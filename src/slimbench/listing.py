@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from slimbench import again, discover, identity
-from slimbench.core import UserError
+from slimbench.core import UserError, first_line
 from slimbench.plan import estimate
 from slimbench.plan import plan as plan_cells
 from slimbench.progress import duration
@@ -119,7 +119,7 @@ def _absent(cells: Iterable[Cell]) -> dict[str, str]:
         except UserError as error:
             found[task.name] = str(error)
         except Exception as error:  # noqa: BLE001  a user's own task may raise anything
-            found[task.name] = f"The data of {task.name} cannot be loaded ({type(error).__name__}: {error})."
+            found[task.name] = f"The data of {task.name} cannot be loaded ({first_line(error)})."
     return found
 
 

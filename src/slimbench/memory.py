@@ -124,12 +124,16 @@ def count_exactly() -> None:
     """From here on large blocks are the system's own and go back to it at once, where the C library can: what is held
     is what is used. Else blocks lie between what was freed, and that counts too. It costs time: for those who count.
     """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 128 * 1024)
+    _libc("mallopt", _MMAP_THRESHOLD, 128 * 1024)
 
 
 def give_back() -> None:
     """Memory that is free in this process, to the system, where its C library can: what is taken again is seen then."""
     gc.collect()
+    _libc("malloc_trim", 0)
+
+
+def _libc(name: str, *arguments: int) -> None:
+    """A function of the C library, where there is one."""
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+        getattr(ctypes.CDLL(None), name)(*arguments)

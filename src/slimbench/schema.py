@@ -31,10 +31,8 @@ def _without_peaks(kind: Kind, body: Body) -> Body:
     return {**body, "measurement": {**taken, "peak_bytes": None, "dense_peak_bytes": None}}
 
 
-MIGRATIONS: dict[int, Migration] = {
-    1: _without_peaks,
-    2: _without_peaks,
-}  # by the version that a body comes from: to the next one
+# by the version that a body comes from: to the next one
+MIGRATIONS: dict[int, Migration] = {1: _without_peaks, 2: _without_peaks}
 
 
 def current(kind: Kind, version: int, body: Body, name: str) -> Body:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench import discover, schema
 from slimbench.core import UserError
+from slimbench.files import writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,13 +91,13 @@ def _environments(found: list[Any]) -> list[Any]:
 
 def _write(out: Path, content: bytes) -> None:
     temporary = out.with_name(f".{out.name}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{out} cannot be written ({error.strerror}): name another with --out.") from error
+    with writable(out, "--out"):
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(out)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

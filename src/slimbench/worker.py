@@ -18,7 +18,7 @@ import torch
 
 from slimbench import devices, discover, memory
 from slimbench.compress import compress
-from slimbench.core import UserError
+from slimbench.core import UserError, first_line
 from slimbench.ending import EndedError, Ending
 from slimbench.files import StoreFullError
 from slimbench.measure import measure
@@ -71,8 +71,7 @@ def main(
             line.send(("stop" if stops_the_run(error) else "failed", str(error)))
         except Exception as error:  # noqa: BLE001  the border: whatever a method raises becomes a record
             traceback.print_exc()
-            first = f"{type(error).__name__}: {error}".splitlines()[0]  # the rest is in the log
-            line.send(("memory" if memory.ran_out(error) else "failed", first))
+            line.send(("memory" if memory.ran_out(error) else "failed", first_line(error)))  # the rest is in the log
 
 
 def run(job: dict[str, Any], line: Connection, ending: Ending) -> Any:
@@ -101,8 +100,7 @@ def check(task: Task) -> None:
         if memory.ran_out(error):
             raise  # another time there may be more
         traceback.print_exc()  # into the log
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(f"The data or the network of {task.name} cannot be loaded ({said}).") from error
+        raise DataError(f"The data or the network of {task.name} cannot be loaded ({first_line(error)}).") from error
 
 
 class DataError(UserError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from slimbench.core import UserError
+from slimbench.core import UserError, first_line
 from slimbench.discover import suggestion
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def needs_arguments(name: str) -> bool:
 
 def _told(error: Exception) -> str:
     """What was raised, and where in the user's file, if in there."""
-    said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    said = first_line(error)[:200]
     below = traceback.extract_tb(error.__traceback__)[1:]
     frames = [frame for frame in below if frame.filename != importlib.__file__ and not frame.filename.startswith("<")]
     lines = [frame.lineno for frame in frames if frame.filename == frames[0].filename]
