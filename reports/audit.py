@@ -20,6 +20,7 @@ from slimbench.identity import digest
 from slimbench.reports import audit_claims, audit_text, audit_tuned
 from slimbench.reports.audit_records import gaps, half_width, headline, is_of, of_cells, once
 from slimbench.reports.audit_tuned import Tried
+from slimbench.reports.rows import FAMILIES
 from slimbench.statistics import ENOUGH_SEEDS, student_t
 
 if TYPE_CHECKING:
@@ -121,9 +122,12 @@ class Known:
     def __init__(self, records: Sequence[Record], measurements: Sequence[MeasurementRecord]) -> None:
         self.by_id = {record.id: record for record in records}
         self._timed: dict[tuple[str, str, str], Measurement] = {}
+        self.refused: dict[str, list[str]] = defaultdict(list)
         for m in sorted(measurements, key=lambda m: (m.finished, m.id)):
             if m.measurement:
                 self._timed[m.cell_id, *_way(m)] = m.measurement
+            else:
+                self.refused[m.cell_id].append(f"not measured on {m.profile['label']}: {m.reason}")
         self._seen: dict[str, list[Record]] = {}
 
     @functools.cached_property
@@ -211,7 +215,7 @@ def _line(line: Facts, known: Known) -> Iterator[str]:
         return
     found = [by_id[name] for name in ids]
     yield from of_cells(line, found)
-    yield from _ends(line, found)
+    yield from _ends(line, found, known)
     counted = known.counted(line["ids"])
     if len(counted) > len({record.cell["seed"] for record in counted}):
         yield "has two records of one seed"
@@ -245,11 +249,15 @@ def _line(line: Facts, known: Known) -> Iterator[str]:
         yield from _speed(line, known.timings(counted, line["profile"], line["machine"]))
 
 
-def _ends(line: Facts, found: Sequence[Record]) -> Iterator[str]:
-    """How the seeds ended, and why."""
+def _ends(line: Facts, found: Sequence[Record], known: Known) -> Iterator[str]:
+    """How the seeds ended, and why; what they could not be timed by; and what the method follows on such a task."""
     ends = [record.status for record in found]
     said = ", ".join(f"{end} {ends.count(end)}/{len(ends)}" for end in sorted(set(ends)))
+    cell = found[0].cell
+    follows = cell["method"].get("fidelity", {}).items()
     right = {
+        "fidelity": ", ".join(sorted({kind for on, kind in follows if on not in FAMILIES - {cell["task"]["family"]}})),
+        "refused": "; ".join(dict.fromkeys(why for record in found for why in known.refused.get(record.id, ()))),
         "status": "ok" if set(ends) == {"ok"} else said,
         "reasons": "; ".join(dict.fromkeys(record.reason for record in found if record.status != "ok")),
     }

@@ -228,6 +228,8 @@ def _seed(s):
         ({"method": "etpf"}, "its records are of dcss"),
         ({"status": "failed 1/2"}, "status is 'failed 1/2', and by the records 'ok'"),
         ({"reasons": "no"}, "reasons is 'no', and by the records ''"),
+        ({"refused": "no"}, "refused is 'no', and by the records ''"),
+        ({"fidelity": "control"}, """fidelity is 'control', and by the records "authors' code, extension\""""),
         ({"offline": "a day"}, "offline is a day, and by the records None"),
         ({"disturbed": "a neighbour"}, "disturbed is 'a neighbour', and by the records ''"),
     ],
@@ -236,6 +238,14 @@ def test_what_a_row_is_of_is_that_of_its_records(change, says):
     """Its operating point, its method, how it ended, and what was told of its timing."""
     taken = [measured(ONE[0]), measured(ONE[1])]
     assert says in changed(change, table.tables(ONE, taken)[0], ONE, taken)
+
+
+def test_what_could_not_be_timed_is_told():
+    """Why, beside what was timed."""
+    taken = [measured(ONE[0]), replace(measured(ONE[1]), measurement=None, reason="no such device")]
+    main, *speeds = table.tables(ONE, taken)
+    assert said([main, *speeds], ONE, taken) == ""
+    assert "by the records 'not measured on cpu: no such device'" in changed({"refused": ""}, main, ONE, taken)
 
 
 def test_seeds_that_ended_otherwise_are_told():
