@@ -123,7 +123,8 @@ class HostWatch:
     """Counts the cores that other processes keep busy, right before and meanwhile, and looks at the clock."""
 
     def __init__(self, threads: int, runtime: dict[str, str]) -> None:
-        self.threads, self.runtime = threads, runtime
+        """Before this process is pinned to as many cores: pinned, it shares none with other work."""
+        self.threads, self.runtime, self.cores = threads, runtime, physical_cores()
         self.busy, self.load = busy_cores(), os.getloadavg()[0]
 
     def begin(self) -> None:
@@ -136,7 +137,8 @@ class HostWatch:
 
         busy, clocks = max(self.busy, self.beside.cores()), (self.clock, clock_mhz())
         load = (self.load, os.getloadavg()[0])
-        return Seen(disturbed(busy, self.threads, clocks), busy, load, clocks, self.runtime)
+        spare = physical_cores() - self.threads
+        return Seen(disturbed(busy, spare, self.cores, clocks), busy, load, clocks, self.runtime)
 
 
 class Beside:
@@ -163,15 +165,15 @@ def busy_cores() -> float:
     return float(psutil.cpu_percent(interval=_LOOK_S)) / 100 * (os.cpu_count() or 1)
 
 
-def disturbed(busy: float, threads: int, clocks: Sequence[float | None], cores: int | None = None) -> str | None:
+def disturbed(busy: float, spare: int, cores: int, clocks: Sequence[float | None]) -> str | None:
     """Why a timing should be doubted, or None: foreign load, or a clock that drifts or is throttled.
 
     Args:
-        clocks: MHz before and after. cores: of the machine that timed; None: this one's.
+        busy: cores that other work keeps busy. spare: those that may be busy, none in level full: caches, memory and
+            clock are shared. cores: of the machine that timed. clocks: MHz before and after.
 
     """
-    cores = cores or physical_cores()
-    if busy > cores - threads + _SPARE:
+    if busy > spare + _SPARE:
         return f"other work kept {busy:.1f} of {cores} cores busy"
     before, after = clocks
     if before and after and abs(after - before) > _CLOCK_DRIFT * before:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,15 +41,16 @@ def package(artifact: Path, reference: Path, folder: Path, level: Level, *, thre
     """
     from slimbench.artifact import verify
 
-    for network in (artifact, reference):
+    networks = {"compressed": artifact, "dense": reference}
+    for network in networks.values():
         _refuse_other_batches(network, batch)
-    exported(artifact, folder / "compressed.onnx")
-    shutil.copyfile(_kept(reference), folder / "dense.onnx")
+    for name, network in networks.items():  # both by the exporter of now
+        exported(network, folder / f"{name}.onnx")
     shutil.copyfile(AGENT, folder / "agent.py")
     sessions, rounds, warm_s = _LEVELS[level]
     shape = [batch, *verify(artifact)["input"]]
     request = {"threads": threads, "shape": shape, "sessions": sessions, "rounds": rounds, "warm_s": warm_s}
-    request["bytes"] = {name: (folder / f"{name}.onnx").stat().st_size for name in ("dense", "compressed")}
+    request["bytes"] = {name: (folder / f"{name}.onnx").stat().st_size for name in networks}
     (folder / "request.json").write_text(json.dumps(request))
     return request
 
@@ -79,16 +79,6 @@ def _refuse_other_batches(folder: Path, batch: int) -> None:
     (given,) = (one for one in graph.input if one.name not in held)
     if (fixed := given.type.tensor_type.shape.dim[0].dim_value) not in {0, batch}:
         raise UserError(f"The ONNX file takes batches of {fixed} alone: profile it with batch={fixed}.")
-
-
-def _kept(folder: Path) -> Path:
-    """The dense network as ONNX, kept beside its artifact: it is measured with every network made from it."""
-    target = folder / "measured.onnx"
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as part:
-            exported(folder, Path(part) / target.name)
-            (Path(part) / target.name).replace(target)
-    return target
 
 
 def answer(text: str) -> dict[str, Any] | None:
@@ -153,7 +143,11 @@ def _session(told: Mapping[str, Any], threads: int, machine: Mapping[str, Any]) 
     busy, load, clocks = told["busy_cores"], told["load_average"], told["clock_mhz"]
     runtime = {"runtime": f"onnxruntime {machine['versions']['onnxruntime']}"}
     seen = Seen(
-        _host.disturbed(busy, threads, clocks, machine["cores"]), busy, (load[0], load[1]), tuple(clocks), runtime
+        _host.disturbed(busy, machine["cores"] - threads, machine["cores"], clocks),
+        busy,
+        (load[0], load[1]),
+        tuple(clocks),
+        runtime,
     )
     return Session({name: np.asarray(values) for name, values in told["samples"].items()}, {}, seen)
 

@@ -13,7 +13,8 @@ from slimbench import artifact
 if TYPE_CHECKING:
     from pathlib import Path
 
-_CONV = torch.ops.aten.conv2d.default
+_TRANSPOSED = torch.ops.aten.conv_transpose2d.input
+_CONVS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding, _TRANSPOSED)
 _NORM = torch.ops.aten.batch_norm.default
 
 
@@ -27,14 +28,17 @@ def fold(module: fx.GraphModule) -> fx.GraphModule:
     graph = module.graph
     for node in list(graph.nodes):
         conv = node.args[0] if node.target is _NORM else None
-        if not isinstance(conv, fx.Node) or conv.target is not _CONV or len(conv.users) != 1:
+        if not isinstance(conv, fx.Node) or conv.target not in _CONVS or len(conv.users) != 1:
             continue
+        is_transposed = conv.target is _TRANSPOSED
+        if is_transposed and (*conv.args, 1)[6:7] not in ((), (1,)):
+            continue  # a group's channels share their place in the weights
         weight, bias = (_tensor(module, arg) for arg in (*conv.args, None)[1:3])
         gamma, beta, mean, var = (_tensor(module, arg) for arg in node.args[1:5])
         assert weight is not None
         assert mean is not None
         assert var is not None
-        fused = fuse_conv_bn_weights(weight, bias, mean, var, node.args[7], gamma, beta)
+        fused = fuse_conv_bn_weights(weight, bias, mean, var, node.args[7], gamma, beta, is_transposed)
         names = [f"_folded_{node.name}_{part}" for part in ("weight", "bias")]
         for name, value in zip(names, fused, strict=True):
             module.register_buffer(name, value.detach().clone())

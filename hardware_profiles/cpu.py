@@ -20,7 +20,7 @@ class CPU(_host.Host):
     """PyTorch on the processor, fp32, channels last: ``cpu``, or ``cpu(threads=all, batch=1)``."""
 
     name: ClassVar[str] = "cpu"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     @contextlib.contextmanager
     def ready(self, *, alone: bool) -> Iterator[None]:

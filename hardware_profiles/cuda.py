@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -40,7 +41,7 @@ class CUDA:
     samples: int = 1000
 
     name: ClassVar[str] = "cuda"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     device: ClassVar[str] = "cuda"
     takes_onnx: ClassVar[bool] = False
     threads_used: ClassVar[int] = 1
@@ -116,7 +117,11 @@ class CUDA:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             network(inputs)
-        return graph.replay
+
+        def replay(_held: tuple[nn.Module, Any] = (network, inputs)) -> None:
+            graph.replay()  # it reads them where they lie, and holds neither
+
+        return replay
 
     def times(self, runs: Sequence[Run]) -> list[float]:
         """By events around each run, read after one synchronisation."""
@@ -131,13 +136,27 @@ class CUDA:
         return [float(start.elapsed_time(end)) for start, end in events]
 
     def peak(self, file: Path) -> dict[str, int | None]:
-        """Bytes that tensors held at once, and that the allocator took for them, on the GPU."""
+        """Bytes that tensors held at once, and that the allocator took for them, on the GPU.
+
+        The first time is not looked at: what is set up for any network, and what was tried out, is not this one's.
+        """
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        def held() -> tuple[int, int]:
+            torch.cuda.synchronize()
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+
+        self.load(file)()
+        tensors, blocks = held()
         self.load(file)()
         torch.cuda.synchronize()
-        return {"peak_bytes": torch.cuda.max_memory_allocated(), "reserved_bytes": torch.cuda.max_memory_reserved()}
+        return {
+            "peak_bytes": torch.cuda.max_memory_allocated() - tensors,
+            "reserved_bytes": torch.cuda.max_memory_reserved() - blocks,
+        }
 
     def joules(self) -> float | None:
         """Of the whole GPU since its driver was loaded, where it counts that."""

@@ -28,7 +28,7 @@ class ExecuTorchCPU(_host.Host):
     """
 
     name: ClassVar[str] = "executorch_cpu"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def unavailable(self) -> str | None:
         """Not installed, or too few cores."""

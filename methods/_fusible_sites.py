@@ -55,15 +55,19 @@ class Site:
 def sites(model: nn.Module) -> list[Site]:
     """Every eligible convolution: stride 1, as many channels out as in, odd kernel, same padding, not grouped.
 
-    Not those that add a whole body of blocks to what came before it: without them all would be lost.
+    Not those that add a whole body of blocks to what came before it, nor those that project what a block's shortcut
+    hands on: without them all would be lost.
     """
     with evaluating(model):  # auxiliary heads are not deployed: nothing is gained by pruning them
         graph = _fx.graph(model)
     modules = dict(model.named_modules())
+    projections = _projections(graph, modules)
     found = []
     for node in graph.nodes:
         conv = modules.get(str(node.target)) if node.op == "call_module" else None
         if not isinstance(conv, nn.Conv2d) or not _is_eligible(conv) or len(_calls(graph, node)) > 1:
+            continue
+        if node in projections:
             continue
         last = _norm_after(node, modules) or node
         if last is not node and len(_calls(graph, last)) > 1:
@@ -72,6 +76,16 @@ def sites(model: nn.Module) -> list[Site]:
         branch, start = _only_feeding(node, modules) if closes else ([], node)
         if not (closes and start.target in _ADDS and len(start.users) == 1):
             found.append(Site(str(node.target), str(last.target) if last is not node else None, closes, tuple(branch)))
+    return found
+
+
+def _projections(graph: fx.Graph, modules: dict[str, nn.Module]) -> set[fx.Node]:
+    """What stands on the way that a block's shortcut takes to its sum."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if _adds_two(node) and (branch := _branch(node, modules)):
+            (shortcut,) = (side for side in node.all_input_nodes if side is not branch)
+            found |= _upstream(shortcut) - _upstream(branch)
     return found
 
 

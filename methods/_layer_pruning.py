@@ -192,7 +192,10 @@ class LayerPruning:
                 self.layers[site.conv].alpha.data.zero_()
 
     def choose(self) -> list[Site]:
-        """The sites to remove: by threshold, by two aims, or smallest |scale| first, to the nearest whole layer."""
+        """The sites to remove: by threshold, by two aims, or smallest |scale| first, to the nearest whole layer.
+
+        What would go further than asked is passed over for the next that does not.
+        """
         if self.how.threshold is not None:
             return [site for site in self.every if self._size(site) <= self.how.threshold]
         if self.budget.params_keep is not None:

@@ -83,7 +83,7 @@ class DCSS:
             "gates of short searches learn up to 30 times as fast, to travel as far as in the authors' 26,400 steps",
             "on every task these steps, and the gates' rate of x0.1 at 1/3 and 2/3 of the search, are CIFAR-10's",
             "super resolution: residual blocks keep the network's own scale; the authors' gated ones have 0.1",
-            "super resolution: held-out patches are of the images that weights learn from, as the authors' are",
+            "super resolution: held-out patches are of the images trained on, mostly the same pixels, as theirs",
             "transfer, segmentation: no code; a carried width keeps its share, others get the mean share",
         ),
     )

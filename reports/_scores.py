@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from slimbench.core import unpack
 from slimbench.reports.rows import distinct
 from slimbench.statistics import Summary, summarise
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 def others(records: Iterable[Record]) -> list[str]:
     """Names of the metrics behind the headline, in the order of the first record that has them."""
     return next((list(record.quality)[1:] for record in records if record.quality), [])
+
+
+def images(records: Iterable[Record]) -> dict[str, int]:
+    """How many each test set that is scored by itself has: means over part of a set are not those of papers."""
+    first = next((record.quality for record in records if record.quality), {})
+    sets = {name.partition(" ")[2]: scores for name, scores in first.items() if name.startswith(("psnr", "ssim"))}
+    return {name: len(unpack(scores.per_sample)) for name, scores in sets.items() if name and scores.per_sample}
 
 
 def summary(records: Sequence[Record], metric: str) -> Summary | None:

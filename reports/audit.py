@@ -173,8 +173,9 @@ class Known:
 def _way(m: MeasurementRecord) -> tuple[str, str]:
     """How tables name a profile with its level, and the machine."""
     version, level = m.profile["version"], m.measurement.level if m.measurement else ""
-    machine = digest({name: value for name, value in m.environment.items() if name != "commit"})[:6]
-    return f"{m.profile['label']}{f' v{version}' * (version > 1)} {level}", machine
+    versions = {name: value for name, value in m.environment["versions"].items() if name != "slimbench"}
+    machine = {name: value for name, value in m.environment.items() if name != "commit"} | {"versions": versions}
+    return f"{m.profile['label']}{f' v{version}' * (version > 1)} {level}", digest(machine)[:6]
 
 
 def _against(facts: Sequence[Facts], known: Known) -> list[Problem]:
@@ -398,6 +399,7 @@ def _speed(line: Facts, taken: Sequence[Measurement]) -> Iterator[str]:
         "measured_seeds": len(taken),
         **{f: _mean([getattr(m, f) for m in taken]) for f in ("p50_ms", "p90_ms", "dense_p50_ms")},
         "noise": max(m.noise for m in taken),
+        "threads": taken[0].threads,
         "peak_bytes": _mean(peaks),
     }
     for name, value in right.items():

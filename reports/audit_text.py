@@ -189,8 +189,9 @@ WORDS_ONLY = {"task": "a heading in short; the row's own columns are read, and i
 
 def _ways(line: Facts) -> set[str]:
     """How heads may name its way of timing: as far as it has to be told from others."""
-    profile, machine = line["profile"], line["machine"]
-    return {"", profile, f"{profile} ({machine})", f"{profile} ({machine}, {line['input']})"}
+    profile, machine, shape = line["profile"], line["machine"], line["input"]
+    told = (machine, f"{machine}, {shape}", f"{machine}, {shape}, {line['threads']} thread(s)")
+    return {"", profile, *(f"{profile} ({more})" for more in told)}
 
 
 def _ids(ids: str, text: str) -> str:

@@ -219,6 +219,7 @@ def _measured(c: Column, taken: Sequence[Measurement]) -> dict[str, Any]:
         "profile": f"{c.profile} {c.level}",
         "machine": c.machine,
         "input": c.shape,
+        "threads": taken[0].threads,
         "p50_ms": statistics.fmean(m.p50_ms for m in taken),
         "p90_ms": statistics.fmean(m.p90_ms for m in taken),
         "dense_p50_ms": statistics.fmean(m.dense_p50_ms for m in taken),

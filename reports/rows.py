@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, replace
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
+from slimbench.environment import machine_in
 from slimbench.identity import digest, digest_of_shared, remembered
 from slimbench.statistics import Difference, Summary, paired, summarise
 
@@ -35,9 +36,9 @@ class Column:
     caption: str
 
     @property
-    def place(self) -> tuple[str, str, str, str]:
+    def place(self) -> tuple[str, ...]:
         """What columns are sorted by."""
-        return self.profile, self.level, self.machine, self.shape
+        return self.profile, self.level, self.machine, self.shape, self.caption
 
     @property
     def name(self) -> str:
@@ -339,7 +340,7 @@ def column(record: MeasurementRecord) -> Column:
     """The column that a measurement belongs in, and the caption that makes it readable."""
     m, env = record.measurement, record.environment
     assert m is not None
-    print_of = digest({k: v for k, v in env.items() if k != "commit"})[:6]
+    print_of = digest(machine_in(env))[:6]
     shape = "x".join(str(n) for n in m.input_shape[1:])
     caption = (
         f"median of {m.samples} forward passes of batch {m.batch} x {shape}, "

@@ -6,6 +6,7 @@ from its facts alone, so that no two formats can tell different numbers. Same re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -253,9 +254,10 @@ def _beside(found: Sequence[Line]) -> list[Table]:
         )
         for line in found
     ]
-    return [
-        Table("Beside the headline, mean ± sd (n)", ("method", "keep asked", *metrics, "status"), tuple(body), level=4)
-    ]
+    sets = _scores.images(record for line in found for record in line.row.records)
+    many = [f"Images: {', '.join(f'{count} of {name}' for name, count in sets.items())}."] if sets else []
+    heads = ("method", "keep asked", *metrics, "status")
+    return [Table("Beside the headline, mean ± sd (n)", heads, tuple(body), tuple(many), level=4)]
 
 
 def _taken(found: Sequence[Line], ways: Sequence[Column]) -> list[Table]:
@@ -277,7 +279,14 @@ def _taken(found: Sequence[Line], ways: Sequence[Column]) -> list[Table]:
 
 
 def title(c: Column, columns: Sequence[Column]) -> str:
-    """A profile and its level; the machine too, where others share them, and the input's shape, where that one does."""
+    """A profile and its level; what else tells it from others of these: the machine, the input's shape, the threads."""
     alike = [other for other in columns if (other.profile, other.level) == (c.profile, c.level)]
-    more = [c.machine] * (len(alike) > 1) + [c.shape] * (sum(other.machine == c.machine for other in alike) > 1)
+    here = [other for other in alike if other.machine == c.machine]
+    threads = {_threads(other) for other in here if other.shape == c.shape}
+    more = [c.machine] * (len(alike) > 1) + [c.shape] * (len(here) > 1) + [_threads(c)] * (len(threads) > 1)
     return f"{c.profile} {c.level}" + (f" ({', '.join(more)})" if more else "")
+
+
+def _threads(c: Column) -> str:
+    """How many, as the caption has it: labels of earlier records do not say what "all" came to."""
+    return next(iter(re.findall(r"\d+ thread\(s\)", c.caption)), "")

@@ -8,7 +8,7 @@ from slimbench.core import MissingDataError, UserError
 from slimbench.discover import suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
@@ -20,6 +20,8 @@ TEST_SETS = {
     "b100": ("B100/HR", "BSD100/HR", "BSDS100/HR", "B100", "BSD100", "BSDS100", "BSDS500/val"),
     "urban100": ("Urban100/HR", "Urban100"),
 }
+# how many images a set usually has, which papers' means are over
+USUAL = {"set5": 5, "set14": 14, "b100": 100, "urban100": 100, "T91": 91, "BSDS500/train": 200}
 # names of folders beside "HR" or "GTmod12", and of the files in them
 _LOW_FOLDERS = ("LR_bicubic_x{}", "LR_bicubic/X{}", "LRbicx{}")
 _LOW_NAMES = ("{}.png", "{}x{}.png")
@@ -48,6 +50,13 @@ def folder(name: str, root: Path | None, task: str) -> Path:
         return found
     looked = f"no images in {name} below {root}" if root else "BENCH_DATA is not set"
     raise MissingDataError(f"The data of {task} are missing ({looked}): give the folder that holds the images.")
+
+
+def unusual(places: Mapping[str, Path]) -> str:
+    """How many images each known set has that usually has more or fewer; "" where there is none."""
+    counts = {name: len(images(place)) for name, place in places.items() if name in USUAL}
+    said = (f"{name}: {n} images, {USUAL[name]} are usual" for name, n in counts.items() if n != USUAL[name])
+    return "; ".join(said)
 
 
 def images(place: Path) -> list[Path]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Pixel = NDArray[np.uint8]
 
 _THREADS = 8  # PIL lets go of the interpreter while it decodes
+_COMPARED_PX = 192  # at most, of each side of a given low resolution
+_LEVELS = 4  # by how many of 255 its pixels may differ from ours on average
 SSIM_WINDOW_PX = 11
 
 
@@ -42,6 +44,7 @@ class Pairs:
 
     Attributes:
         digest: sha256 of the decoded high-resolution images and of given low-resolution ones, in their order.
+        files: by the sha256 of each decoded high-resolution image, where it lies.
 
     """
 
@@ -49,6 +52,7 @@ class Pairs:
     lr: Pixels
     groups: tuple[str, ...]
     digest: str
+    files: dict[str, Path]
 
 
 def read(files: Sequence[File], scale: int, least_px: int) -> Pairs:
@@ -59,9 +63,11 @@ def read(files: Sequence[File], scale: int, least_px: int) -> Pairs:
     _basicsr.basicsr()  # imported before the threads, which would import it side by side
     with ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(lambda file: _pair(file, scale, least_px), files))
+        each = pool.map(content_digest, [[high] for high, _ in parts])
     given = [part for file, pair in zip(files, parts, strict=True) for part in (pair if file.lr else pair[:1])]
+    paths = {digest: file.hr for digest, file in zip(each, files, strict=True)}
     hr, lr = (Pixels.of(images) for images in zip(*parts, strict=True))
-    return Pairs(hr, lr, tuple(file.group for file in files), content_digest(given))
+    return Pairs(hr, lr, tuple(file.group for file in files), content_digest(given), paths)
 
 
 def content_digest(images: Iterable[Pixel]) -> str:
@@ -115,7 +121,20 @@ def _pair(file: File, scale: int, least_px: int) -> tuple[Pixel, Pixel]:
     low = decode(file.lr, grey=bool(file.group)) if file.lr else _shrunk(high, scale)
     if tuple(side * scale for side in low.shape[:2]) != high.shape[:2]:
         raise UserError(f"{file.lr} is not {file.hr} at 1/{scale} of its size: fetch both again.")
+    if file.lr and (off := _difference(high, low, scale)) > _LEVELS:
+        raise UserError(
+            f"{file.lr} is not {file.hr} made smaller (their pixels differ by {off:.0f} of 255 on average): "
+            "fetch both again."
+        )
     return high, low
+
+
+def _difference(high: Pixel, low: Pixel, scale: int) -> float:
+    """Mean absolute difference of a low resolution from ours, over its middle: all of a large image takes long."""
+    top, left = (max(0, side - _COMPARED_PX) // 2 for side in low.shape[:2])
+    bottom, right = top + _COMPARED_PX, left + _COMPARED_PX
+    ours = _shrunk(high[top * scale : bottom * scale, left * scale : right * scale], scale)
+    return float(np.abs(ours.astype(float) - low[top:bottom, left:right]).mean())
 
 
 def _shrunk(image: Pixel, scale: int) -> Pixel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,19 +40,23 @@ class Layout:
 
 @dataclass(frozen=True)
 class Source:
-    """Data that a task reads: mmsegmentation's class for them, where they may lie, and where they are to be had."""
+    """Data that a task reads: mmsegmentation's class for them, where they may lie, and where they are to be had.
+
+    ``images``: how many there are officially; None: as many as the listing names.
+    """
 
     task: str
     kind: str
     layouts: Sequence[Layout]
     class_names: Sequence[str]
     where: str
+    images: int | None = None
 
 
 def dataset(source: Source, root: Path | None) -> Any:
     """The dataset over the first layout whose folders are there.
 
-    Raises: MissingDataError where none is; UserError where it is empty or a file is missing.
+    Raises: MissingDataError where none is; UserError where it is empty, or a file is missing or too many.
     """
     task, layout = source.task, _present(source, root)
     assert root is not None
@@ -80,6 +85,13 @@ def dataset(source: Source, root: Path | None) -> Any:
     for path in (path for pair in paths(made) for path in pair):
         if not path.is_file():
             raise UserError(f"The data file {path} of {task} is missing: fetch the data again.")
+    if not layout.listing:
+        alone = set((base / layout.labels).rglob(f"*{layout.label_suffix}")) - {label for _, label in paths(made)}
+        if alone:
+            raise UserError(f"The label map {min(alone)} of {task} has no image: fetch the data again.")
+    if source.images is not None and len(made) != source.images:
+        folder = base / layout.images
+        raise UserError(f"{folder} holds {len(made):,} images of {task}, not {source.images:,}: fetch the data again.")
     return made
 
 
@@ -103,14 +115,20 @@ def paths(made: Any) -> list[tuple[Path, Path]]:
     return [(Path(info["img_path"]), Path(info["seg_map_path"])) for info in infos]
 
 
+def apart(splits: Mapping[str, Any]) -> None:
+    """Raises: UserError where two splits hold an image of one name."""
+    for (one, these), (other, those) in itertools.combinations(splits.items(), 2):
+        both = {image.stem for image, _ in paths(these)} & {image.stem for image, _ in paths(those)}
+        if both:
+            raise UserError(f"The image {min(both)} is in both {one} and {other}: take it out of the former.")
+
+
 def part(split: str, made: Any, test: Any, held: int) -> list[int]:
     """Which samples of the official training list are train and which, ``held`` of them, val.
 
     Raises: UserError where the list shares an image with ``test``, or is too short.
     """
-    both = {image.stem for image, _ in paths(made)} & {image.stem for image, _ in paths(test)}
-    if both:
-        raise UserError(f"The image {min(both)} is in the lists of both train and test: take it out of the former.")
+    apart({"train": made, "test": test})
     if len(made) <= held:
         raise UserError(f"The training list has {len(made)} images: give more than the {held} that validate.")
     rest, kept = split_off(len(made), held)

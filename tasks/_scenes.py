@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Generator, Tensor, nn
 
 from slimbench.core import Batch, Outputs, Scores, UserError, pack
@@ -91,6 +92,10 @@ def _refuse(image: NDArray[Any], label: NDArray[Any], info: dict[str, Any], n_cl
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype}, {'x'.join(map(str, image.shape))}"
         raise UserError(f"{info['img_path']} is not an 8-bit colour image ({found}): convert it to 8-bit RGB.")
+    with Image.open(info["seg_map_path"]) as opened:
+        mode = opened.mode
+    if mode not in {"L", "P", "1"}:  # mmsegmentation cuts more bits off: 259 would become 3
+        raise UserError(f"{info['seg_map_path']} is not an 8-bit label map ({mode}): save its labels as 8-bit grey.")
     if image.shape[:2] != label.shape:
         sizes = f"{image.shape[0]} x {image.shape[1]} and {' x '.join(map(str, label.shape))} pixels"
         raise UserError(

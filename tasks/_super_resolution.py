@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from slimbench.tasks._pairs import Pairs
 
 SCALES = (2, 3, 4)
+LEAST_PX = {"rlfn": 15}  # side of the smallest image that a network takes
 RECIPE = Recipe(epochs=20, batch_size=16, optimizer="adam", lr=1e-3, fine_tune_lr=2e-4, weight_decay=0.0)
 
 
@@ -44,11 +45,14 @@ class SuperResolution:
     size_px: ClassVar[int] = 48  # side of the example, which MACs are counted on; the same whatever the patch
 
     def __post_init__(self) -> None:
-        """Refuse scales that no network here has, and patches of nothing."""
+        """Refuse scales that no network here has, and patches of nothing or smaller than the network takes."""
         if self.scale not in SCALES:
             raise UserError(f"scale={self.scale} is impossible: use 2, 3 or 4.")
         if self.patch < 1:
             raise UserError(f"patch={self.patch} is impossible: give the side of a patch in low-resolution pixels.")
+        least = LEAST_PX.get(self.network, 1)
+        if self.patch < least:
+            raise UserError(f"patch={self.patch} is too small for {self.network}: give at least {least} pixels.")
 
     @property
     def sets(self) -> tuple[str, ...]:

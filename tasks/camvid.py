@@ -36,6 +36,7 @@ class CamVid(Segmentation):
     size_px: ClassVar[tuple[int, int]] = (360, 480)
     crop: ClassVar[tuple[int, int]] = (288, 384)
     jitter: ClassVar[tuple[float, float]] = (0.75, 2.0)
+    images: ClassVar[dict[str, int]] = {"train": 367, "val": 101, "test": 233}
 
     def load(self, split: Split) -> Scenes:
         """Images and label maps of a split."""
@@ -54,14 +55,23 @@ class CamVid(Segmentation):
 def _load(root: Path | None, split: Split) -> Scenes:
     from slimbench.tasks import _scenes
 
-    return _scenes.read(_dataset(root, split), len(CamVid.class_names), ignored=_UNLABELLED)
+    return _scenes.read(_datasets(root)[split], len(CamVid.class_names), ignored=_UNLABELLED)
 
 
 @functools.cache
 def _checksum(root: Path | None) -> str:
     from slimbench.tasks import _scene_files
 
-    return _scene_files.digest({split: _dataset(root, split) for split in ("train", "val", "test")})
+    return _scene_files.digest(_datasets(root))
+
+
+def _datasets(root: Path | None) -> dict[str, Any]:
+    """Every split. Raises: UserError where two hold an image of one name."""
+    from slimbench.tasks import _scene_files
+
+    every: dict[str, Any] = {split: _dataset(root, split) for split in ("train", "val", "test")}
+    _scene_files.apart(every)
+    return every
 
 
 def _dataset(root: Path | None, split: Split) -> Any:
@@ -72,5 +82,5 @@ def _dataset(root: Path | None, split: Split) -> Any:
         _scene_files.Layout("CamVid", split, f"{split}annot", ".png"),
         _scene_files.Layout("segmentation/camvid", split, split, ".webp"),
     )
-    classes = CamVid.class_names
-    return _scene_files.dataset(_scene_files.Source("camvid", "BaseSegDataset", layouts, classes, _WHERE), root)
+    classes, count = CamVid.class_names, CamVid.images[split]
+    return _scene_files.dataset(_scene_files.Source("camvid", "BaseSegDataset", layouts, classes, _WHERE, count), root)

@@ -39,6 +39,7 @@ class Cityscapes(Segmentation):
     )  # fmt: skip
     size_px: ClassVar[tuple[int, int]] = (512, 1024)
     crop: ClassVar[tuple[int, int]] = (512, 512)
+    images: ClassVar[dict[str, int]] = {"train": 2975, "val": 2975, "test": 500}  # in the split's folder
     feeding: ClassVar[dict[str, str]] = {"prepared": "every square of 2 x 2 pixels averaged into one"}
 
     def load(self, split: Split) -> Scenes:
@@ -79,5 +80,7 @@ def _dataset(root: Path | None, split: Split) -> Any:
     official = "val" if split == "test" else "train"
     suffixes = ("_leftImg8bit.png", "_gtFine_labelTrainIds.png")
     layouts = [_scene_files.Layout(b, f"leftImg8bit/{official}", f"gtFine/{official}", *suffixes) for b in _BASES]
-    classes = Cityscapes.class_names
-    return _scene_files.dataset(_scene_files.Source("cityscapes", "CityscapesDataset", layouts, classes, _WHERE), root)
+    source = _scene_files.Source(
+        "cityscapes", "CityscapesDataset", layouts, Cityscapes.class_names, _WHERE, Cityscapes.images[split]
+    )
+    return _scene_files.dataset(source, root)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slimbench.tasks._pairs import File, Pairs
 
 _HELD = 10
+_TWINS = {"t36", "t65"}  # one picture of T91, which its authors have twice: docs/tasks.md
 _URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/{}.zip"
 
 
@@ -46,6 +47,12 @@ class Folders(SuperResolution):
         """The split's images."""
         return _load(self, data_root(), split)
 
+    def unusual(self) -> str:
+        """Which known sets have more or fewer images than usual: means over them are not those of papers."""
+        from slimbench.tasks import _image_folders
+
+        return _image_folders.unusual({name: _image_folders.test_set(name, data_root()) for name in self.test_sets})
+
     def files(self, split: Split, root: Path | None) -> tuple[File, ...]:
         """The files of train or val."""
         raise TypeError(f"{type(self).__name__} must say where its images lie")
@@ -61,6 +68,7 @@ class DIV2K(Folders):
     name: ClassVar[str] = "div2k"
     version: ClassVar[int] = 1
     places: ClassVar[tuple[str, ...]] = ("DIV2K", "super_resolution/DIV2K", "")
+    images: ClassVar[dict[str, int]] = {"train": 800, "valid": 100}
 
     def files(self, split: Split, root: Path | None) -> tuple[File, ...]:
         """The files of train or val."""
@@ -72,9 +80,10 @@ class DIV2K(Folders):
             where = f"{root} has no DIV2K_{official}_HR" if root else "BENCH_DATA is not set"
             fetch = f"run `bench download {self.name} --data FOLDER`, or name the folder that holds them"
             raise MissingDataError(f"The data of {self.name} are missing ({where}): {fetch}.")
-        found = _image_folders.images(root / place / f"DIV2K_{official}_HR")
-        if not found:
-            raise UserError(f"{root / place / f'DIV2K_{official}_HR'} holds no images: fetch them again.")
+        folder, count = root / place / f"DIV2K_{official}_HR", self.images[official]
+        found = _image_folders.images(folder)
+        if len(found) != count:
+            raise UserError(f"{folder} holds {len(found)} images, not {count}: fetch them again.")
         small = root / place / f"DIV2K_{official}_LR_bicubic" / f"X{self.scale}"
         return _with_low(found if split == "train" else found[:_HELD], small, self.scale, "")
 
@@ -117,6 +126,13 @@ class T91(Folders):
         """Raises: UserError: nobody serves these images officially."""
         raise UserError(f"T91 and BSDS500 have no official archive: put T91/ and BSDS500/train/ into {root}.")
 
+    def unusual(self) -> str:
+        """Of the folders to learn from too."""
+        from slimbench.tasks import _image_folders
+
+        learnt = {name: _image_folders.folder(name, data_root(), self.name) for name in self.folders}
+        return "; ".join(filter(None, (super().unusual(), _image_folders.unusual(learnt))))
+
     def files(self, split: Split, root: Path | None) -> tuple[File, ...]:
         """The files of train or val."""
         from slimbench.tasks import _image_folders, _images
@@ -137,10 +153,23 @@ def _load(task: Folders, root: Path | None, split: Split) -> Pairs:
     tests = _test_files(task.test_sets, root, task.scale)
     if split == "test":
         return _read(tests, task.scale, 1, True)
-    files = task.files(split, root)
-    if both := {file.hr.resolve() for file in files} & {file.hr.resolve() for file in tests}:
-        raise UserError(f"{min(both)} would be learnt from and tested on: take its folder out of folders or test_sets.")
-    return _read(files, task.scale, task.patch, split == "val")
+    made = _read(task.files(split, root), task.scale, task.patch, split == "val")
+    _apart(made, _read(tests, task.scale, 1, True), "tested on")
+    if split == "train":
+        _apart(made, _load(task, root, "val"), "validated on")
+    return made
+
+
+def _apart(learnt: Pairs, others: Pairs, what: str) -> None:
+    """Raises: UserError where an image is in both, by its pixels: a copy may have another name and format."""
+    both = [(learnt.files[digest], others.files[digest]) for digest in learnt.files.keys() & others.files.keys()]
+    wrong = [pair for pair in both if {path.stem for path in pair} != _TWINS]
+    if wrong:
+        mine, theirs = min(wrong)
+        raise UserError(
+            f"{mine} would be learnt from and {what} ({theirs} has the same pixels): take one of them out, "
+            "or its folder."
+        )
 
 
 def _test_files(names: tuple[str, ...], root: Path | None, scale: int) -> tuple[File, ...]:

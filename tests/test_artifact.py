@@ -177,6 +177,22 @@ def test_folding_without_gain_and_with_a_bias():
     assert left == 0
 
 
+@pytest.mark.parametrize(
+    ("conv", "left"),
+    [
+        (nn.Conv2d(1, 4, 3, padding="same"), 0),
+        (nn.ConvTranspose2d(1, 4, 3, stride=2, output_padding=1, dilation=2, bias=False), 0),
+        (nn.ConvTranspose2d(2, 4, 3, groups=2), 1),
+    ],
+)
+def test_every_kind_of_convolution_folds(conv, left):
+    """Padded by name and transposed too; a transposed one in groups stays as it is."""
+    before = nn.Identity() if conv.in_channels == 1 else nn.Conv2d(1, conv.in_channels, 1)
+    difference, found = folded_gap(nn.Sequential(before, conv, nn.BatchNorm2d(4)))
+    assert difference <= EXACT
+    assert found == left
+
+
 def test_what_cannot_fold_stays():
     """A convolution with a second reader keeps its values; after an activation there is nothing to fold into."""
     difference, left = folded_gap(Shared())

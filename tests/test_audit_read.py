@@ -231,6 +231,7 @@ def _seed(s):
         ({"refused": "no"}, "refused is 'no', and by the records ''"),
         ({"fidelity": "control"}, """fidelity is 'control', and by the records "authors' code, extension\""""),
         ({"offline": "a day"}, "offline is a day, and by the records None"),
+        ({"threads": 8}, "threads is 8, and by the records 1"),
         ({"disturbed": "a neighbour"}, "disturbed is 'a neighbour', and by the records ''"),
     ],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -203,6 +206,50 @@ def test_energy_is_the_devices(nvml, monkeypatch):
     assert CUDA().joules() == 2.5
     monkeypatch.setattr(FakeNVML, "nvmlDeviceGetTotalEnergyConsumption", FakeNVML.nvmlDeviceGetPowerUsage)
     assert CUDA().joules() is None
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_a_network_lives_as_long_as_its_run(monkeypatch, mode):
+    """A captured graph reads weights and input where they lie, and holds neither."""
+    fakes = {
+        "Stream": lambda: SimpleNamespace(wait_stream=lambda other: None),
+        "current_stream": lambda: SimpleNamespace(wait_stream=lambda other: None),
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "stream": contextlib.nullcontext,
+        "graph": contextlib.nullcontext,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    network, inputs = torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)
+    held = weakref.ref(network.weight), weakref.ref(inputs)
+    run = CUDA(mode=mode)._run(network, inputs)
+    del network, inputs
+    gc.collect()
+    run()
+    assert all(ref() is not None for ref in held)
+
+
+def test_a_peak_is_what_a_network_adds(monkeypatch, tmp_path):
+    """To what was set up, and to what the first time had tried out."""
+    held = {"allocated": 0, "reserved": 0}
+    peaks = dict(held)
+
+    def load(self, file):
+        def run():  # the first time: 500 of a workspace that stays, 900 that are tried out
+            first = not held["allocated"]
+            held.update(allocated=500, reserved=2000)
+            peaks.update(allocated=500 + (900 if first else 40), reserved=2000 + (1000 if first else 64))
+
+        return run
+
+    monkeypatch.setattr(CUDA, "load", load)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peaks.update(held))
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    for name in ("allocated", "reserved"):
+        monkeypatch.setattr(torch.cuda, f"memory_{name}", lambda name=name: held[name])
+        monkeypatch.setattr(torch.cuda, f"max_memory_{name}", lambda name=name: peaks[name])
+    assert CUDA().peak(tmp_path) == {"peak_bytes": 40, "reserved_bytes": 64}
 
 
 def test_one_synchronisation_a_block(monkeypatch):

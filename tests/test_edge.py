@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from boards import ANSWER, MACHINE, REQUEST, failure, planted, session
-from slimbench import artifact, discover, export, measure
+from slimbench import discover, export, measure
 from slimbench.core import DoesNotFitError, Record, UserError
 from slimbench.hardware_profiles import _agent, _onnx, _timing, onnx_cpu
 from slimbench.hardware_profiles.edge_container import EdgeContainer
@@ -316,29 +316,17 @@ def test_levels_ask_for_the_protocol(stored, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "request.json").read_text())["sessions"] == full["sessions"]
 
 
-def test_the_dense_network_is_exported_once(stored, tmp_path, monkeypatch):
-    """And kept beside its artifact, whole or not at all."""
-    made = []
-
-    def exported(folder, target):
-        made.append(folder.name)
-        if len(made) == 2:
-            raise UserError("a planted error")
-        target.write_bytes(b"onnx")
-
-    monkeypatch.setattr(_onnx, "exported", exported)
+def test_both_networks_are_exported_for_each_measurement(stored, tmp_path, monkeypatch):
+    """By one exporter; what an earlier version left beside an artifact is not read, and nothing is left there."""
+    monkeypatch.setattr(_onnx, "exported", lambda folder, target: target.write_text(f"{folder.name}, exported now"))
     dense = shutil.copytree(stored["dense"], tmp_path / "dense")
-    (dense / "measured.onnx").unlink(missing_ok=True)
+    (dense / "measured.onnx").write_bytes(b"of another network, or cut off")
     before = {file.name for file in dense.iterdir()}
-    arguments = (stored["compressed"], dense, tmp_path, "quick")
-    with pytest.raises(UserError):
-        _onnx.package(*arguments, threads=1, batch=1)
-    assert {file.name for file in dense.iterdir()} == before
     for _ in range(2):
-        _onnx.package(*arguments, threads=1, batch=1)
-    assert made == ["compressed", "dense", "compressed", "dense", "compressed"]
-    assert {file.name for file in dense.iterdir()} == before | {"measured.onnx"}
-    assert artifact.verify(dense)
+        _onnx.package(stored["compressed"], dense, tmp_path, "quick", threads=1, batch=1)
+        for name in ("compressed", "dense"):
+            assert (tmp_path / f"{name}.onnx").read_text() == f"{name}, exported now"
+    assert {file.name for file in dense.iterdir()} == before
 
 
 # ------------------------------------------------------------------------------------------------- quick exporting
@@ -469,12 +457,13 @@ def test_a_network_that_does_not_fit_is_a_result(store, described):
 
 
 def test_a_record_says_which_machine_was_timed(store, described):
-    """The board's processor and libraries, our torch and commit; another board is another id."""
+    """The board's processor and libraries, our torch and commit, nothing else of ours; another board is another id."""
     done = measure.measure(*RECORDS, Elsewhere(), "quick", store)
     assert done.environment["cpu"] == "Board 3, Chip 7"
     assert done.environment["versions"]["onnxruntime"] == "1.20.0"
     assert done.environment["versions"]["torch"] == torch.__version__
-    assert "commit" in done.environment
+    assert done.environment["versions"].keys() == {"slimbench", "torch", *MACHINE["versions"]}
+    assert done.environment.keys() == {*MACHINE, "commit"}
     other = Elsewhere()
     other.machine = lambda: _onnx.fingerprint(MACHINE | {"cpu": "Board 4"})
     assert measure.measurement_id(*RECORDS, other, "quick") != done.id

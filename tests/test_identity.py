@@ -158,6 +158,24 @@ def test_two_machines_have_two_measurement_ids():
     assert len(ids) == 5
 
 
+def test_as_many_threads_as_there_are_is_a_number(monkeypatch):
+    """A process that may use one core of two makes another measurement; where the number was given it is the same."""
+    from slimbench.hardware_profiles import _host
+    from slimbench.hardware_profiles.cpu import CPU
+    from slimbench.hardware_profiles.openvino import OpenVINO
+
+    def ids(cores: int, *profiles: _host.Host) -> list[str]:
+        monkeypatch.setattr(_host, "physical_cores", lambda: cores)
+        return [identity.measurement_id("a", "b", profile, "full", {"cores": 2}) for profile in profiles]
+
+    for kind in (CPU, OpenVINO):
+        assert len({*ids(1, kind(threads="all")), *ids(2, kind(threads="all"))}) == 2
+        assert ids(1, kind(), kind(threads=2)) == ids(2, kind(), kind(threads=2))
+    known = {"artifact": "a", "reference": "b", "level": "full", "machine": {"cores": 2}}
+    of_two = identity.digest(known | {"profile": {"is": "cpu", "threads": 2, "version": CPU.version}})
+    assert ids(1, CPU(threads=2)) == [of_two], "ids of before stay"
+
+
 # -------------------------------------------------------------------------------------------------------- the lock
 
 

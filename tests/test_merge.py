@@ -68,6 +68,14 @@ def test_everything_is_carried_into_an_empty_store(one, tmp_path):
     assert not [*(target / "leases").iterdir(), *(target / "runners").iterdir()]
 
 
+def test_what_lies_beside_a_network_stays_behind(one, tmp_path):
+    """It has no checksum."""
+    (one.artifact("dd") / "measured.onnx").write_text("an earlier version's")
+    merge(one, into=tmp_path / "all")
+    network = Store(tmp_path / "all").artifact("dd")
+    assert sorted(file.name for file in network.iterdir()) == ["manifest.json", "program.pt2", "weights.safetensors"]
+
+
 def test_stores_of_two_machines_are_joined(made, tmp_path):
     """Each has cells that the other lacks; what both have is no conflict, whatever time it took there."""
     one, two = made("one"), made("two")

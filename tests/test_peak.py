@@ -77,16 +77,20 @@ def test_a_notebook_may_measure_twice_on_several_threads(stored):
         assert CPU(threads=2, batch=4).measure(stored["compressed"], stored["dense"], "quick").threads == 2
 
 
-@pytest.mark.parametrize(("written", "version", "told"), [(1, 2, None), (2, 3, None), (2, 4, 40), (3, 4, 40)])
-def test_peaks_that_had_more_than_the_network_in_them_are_told_no_more(tmp_path, written, version, told):
+@pytest.mark.parametrize(
+    ("written", "profile", "version", "told"),
+    [(1, "cpu", 2, None), (2, "cpu", 3, None), (2, "cpu", 4, 40), (3, "cpu", 4, 40), (3, "cuda", 1, None)],
+)
+def test_peaks_that_had_more_than_the_network_in_them_are_told_no_more(tmp_path, written, profile, version, told):
     """Of records that were written before; times stay."""
     store = Store(tmp_path / "reports")
-    one = measured(record(DCSS(), budget=Budget(0.5, epochs=8)), peak_bytes=40, dense_peak_bytes=50)
-    store.put(one := replace(one, profile={**one.profile, "version": version}))
+    one = measured(record(DCSS(), budget=Budget(0.5, epochs=8)), peak_bytes=40, dense_peak_bytes=50, reserved_bytes=40)
+    store.put(one := replace(one, profile={**one.profile, "is": profile, "version": version}))
     (file,) = store.root.glob("measurements/*.json")
     body = json.loads(file.read_text())["body"]
     file.write_text(json.dumps({"schema": written, "body": body, "checksum": digest(body)}))
     (read,) = Store(store.root).measurements()
     assert read.measurement.peak_bytes == told
     assert (read.measurement.dense_peak_bytes is None) == (told is None)
+    assert read.measurement.reserved_bytes == told
     assert read.measurement.p50_ms == one.measurement.p50_ms

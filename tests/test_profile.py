@@ -21,21 +21,32 @@ from zoo import relative
 
 
 @pytest.mark.parametrize(
-    ("busy", "threads", "clocks", "why"),
+    ("busy", "spare", "clocks", "why"),
     [
         (0.0, 1, (None, None), None),
         (1.29, 1, (2000.0, 2199.0), None),
         (1.31, 1, (None, None), "other work kept 1.3 of 2 cores busy"),
-        (0.31, 2, (None, None), "other work kept 0.3 of 2 cores busy"),
+        (0.31, 0, (None, None), "other work kept 0.3 of 2 cores busy"),
         (0.0, 1, (2000.0, 2201.0), "the clock went from 2000 to 2201 MHz"),
         (0.0, 1, (2000.0, 1799.0), "the clock went from 2000 to 1799 MHz"),
         (0.0, 1, (2000.0, None), None),
     ],
 )
-def test_what_disturbs(monkeypatch, busy, threads, clocks, why):
+def test_what_disturbs(busy, spare, clocks, why):
     """Foreign load first, then a drifting clock; the limits themselves do not."""
-    monkeypatch.setattr(_host, "physical_cores", lambda: 2)
-    assert _host.disturbed(busy, threads, clocks) == why
+    assert _host.disturbed(busy, spare, 2, clocks) == why
+
+
+@pytest.mark.parametrize(("left", "why"), [(8, None), (1, "other work kept 0.9 of 8 cores busy")])
+def test_what_is_pinned_shares_no_core(monkeypatch, left, why):
+    """In level full a process keeps to its own cores, and all others have to be quiet; it tells how many there are."""
+    monkeypatch.setattr(_host, "busy_cores", lambda: 0.9)
+    monkeypatch.setattr(_host, "physical_cores", lambda: 8)
+    monkeypatch.setattr(_host, "clock_mhz", lambda: None)
+    watch = CPU().watch()
+    monkeypatch.setattr(_host, "physical_cores", lambda: left)
+    watch.begin()
+    assert watch.end().disturbed == why
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,14 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from slimbench import artifact, export, profiling
+from boards import MACHINE
+from slimbench import artifact, export, measure, profiling
 from slimbench.cli import main
 from slimbench.core import Measurement, UserError
+from slimbench.environment import environment
+from slimbench.hardware_profiles import edge_remote
 from slimbench.hardware_profiles.cpu import CPU
+from slimbench.hardware_profiles.edge_remote import EdgeRemote
 from slimbench.hardware_profiles.openvino import OpenVINO
 
 MODULE = """
@@ -229,6 +233,20 @@ def test_alone_it_has_no_speed_up(given, monkeypatch):
     assert body["profile"] == {"is": "cpu", "batch": 32, "samples": 200, "threads": 1, "version": CPU.version}
 
 
+def test_json_tells_of_the_machine_that_was_timed(given, monkeypatch):
+    """A board's processor and versions, as its record would; ours alone where ours was timed."""
+    monkeypatch.setattr(profiling, "apart", lambda *a, **k: TAKEN)
+    monkeypatch.setattr(edge_remote, "told", lambda board, python: MACHINE)
+    profile = "edge_remote(host='board')"
+    board, here = (
+        json.loads(bench(given, monkeypatch, "stored", "--json", *more).stdout)["environment"]
+        for more in (("--profile", profile), ())
+    )
+    assert here == environment()
+    assert board == measure.environment_of(EdgeRemote(host="board"))
+    assert (board["cpu"], board["versions"]["onnxruntime"]) == ("Board 3, Chip 7", "1.20.0")
+
+
 def test_a_refused_full_measurement_is_exit_status_1(given, monkeypatch):
     """Its reason stands in the table."""
     monkeypatch.setattr(profiling, "apart", lambda *a, **k: measured(level="full", disturbed="a planted load"))
@@ -272,7 +290,6 @@ def test_an_onnx_file_is_measured_by_onnx_runtime(given, monkeypatch):
     assert (body["profile"]["is"], body["against"]) == ("onnx_cpu", "stored")
     assert body["measurement"]["artifact_bytes"] == (given / "net.onnx").stat().st_size
     assert bench(given, monkeypatch, "stored", "--against", "net.onnx", "--json").exit_code == 0
-    (given / "stored/measured.onnx").unlink(missing_ok=True)
 
 
 @pytest.mark.filterwarnings("ignore")

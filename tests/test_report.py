@@ -96,6 +96,15 @@ def test_two_machines_never_share_a_column():
     assert "another processor" in text
 
 
+def test_two_versions_of_slimbench_share_a_column():
+    """What timed is the machine and its runtimes."""
+    here = environment()
+    newer = here | {"versions": here["versions"] | {"slimbench": "99.0"}, "commit": "tomorrow"}
+    text = markdown(PAIR, [measured(PAIR[0]), measured(PAIR[1], env=newer)])
+    head = next(line for line in text.splitlines() if line.startswith("| method"))
+    assert head.count("measured") == 1
+
+
 def test_a_disturbed_timing_is_marked():
     """With its cause in a footnote."""
     text = markdown(PAIR, [measured(PAIR[1], disturbed="other work kept 1.9 of 2 cores busy right before")])

@@ -119,6 +119,22 @@ def test_networks_without_batch_norm_have_sites():
     assert found["body.0.conv2"].branch == ("body.0.conv1",)
 
 
+@pytest.mark.parametrize("network", ["preresnet20", "resnet20-b"])
+def test_what_projects_a_shortcut_stays(network):
+    """Without it and its branch a block would hand nothing on: whatever goes, the input is still seen."""
+    model = _networks.build(network, 3, 10, 32).eval()
+    sites = _fusible_sites.sites(model)
+    assert not any("project" in site.conv for site in sites)
+    layers = _fusible.install(model, sites, closing=0.0)
+    with torch.no_grad():
+        for site in sites:
+            if site.closes_branch:
+                layers[site.conv].alpha.zero_()
+            _fusible.drop(model, site)
+        one, two = model(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert not torch.allclose(one, two)
+
+
 # ----------------------------------------------------------------------------------------------------- what goes
 
 

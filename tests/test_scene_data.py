@@ -33,7 +33,9 @@ def put(folder: Path, name: str, array: np.ndarray[Any, Any]) -> None:
     Image.fromarray(array).save(folder / name, **({"lossless": True} if "webp" in name else {}))
 
 
-def made_camvid(root: Path) -> None:
+def made_camvid(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six images, and their number declared accordingly."""
+    monkeypatch.setattr(CamVid, "images", {"train": 3, "val": 1, "test": 2})
     rng = np.random.RandomState(0)
     for split, number in (("train", 3), ("val", 1), ("test", 2)):
         for index in range(number):
@@ -41,9 +43,9 @@ def made_camvid(root: Path) -> None:
             put(root / f"CamVid/{split}annot", f"{split}{index}.png", rng.randint(0, 12, (6, 8)).astype(np.uint8))
 
 
-def test_camvid_in_both_layouts(root):
+def test_camvid_in_both_layouts(root, monkeypatch):
     """SegNet's folders, and one folder with both; 11 is "unlabelled"; colours stay red, green, blue."""
-    made_camvid(root)
+    made_camvid(root, monkeypatch)
     task = CamVid()
     assert [task.size(split) for split in ("train", "val", "test")] == [3, 1, 2]
     source = task.load("train")
@@ -84,6 +86,15 @@ def _out_of_range(root: Path) -> None:
     put(root / "CamVid/trainannot", "train1.png", np.full((6, 8), 12, np.uint8))
 
 
+def _deep_label(root: Path) -> None:
+    """Modulo 256 it is class 3."""
+    put(root / "CamVid/trainannot", "train1.png", np.full((6, 8), 259, np.uint16))
+
+
+def _coloured_label(root: Path) -> None:
+    put(root / "CamVid/trainannot", "train1.png", np.zeros((6, 8, 3), np.uint8))
+
+
 def _grey(root: Path) -> None:
     put(root / "CamVid/train", "train1.png", np.zeros((6, 8), np.uint8))
 
@@ -104,6 +115,25 @@ def _without_label(root: Path) -> None:
     (root / "CamVid/trainannot/train1.png").unlink()
 
 
+def _without_image(root: Path) -> None:
+    (root / "CamVid/test/test1.png").unlink()
+
+
+def _one_fewer(root: Path) -> None:
+    for folder in ("test", "testannot"):
+        (root / f"CamVid/{folder}/test1.png").unlink()
+
+
+def _one_more(root: Path) -> None:
+    put(root / "CamVid/val", "val1.png", np.zeros((6, 8, 3), np.uint8))
+    put(root / "CamVid/valannot", "val1.png", np.zeros((6, 8), np.uint8))
+
+
+def _in_two_splits(root: Path) -> None:
+    for folder in ("", "annot"):
+        (root / f"CamVid/val{folder}/val0.png").rename(root / f"CamVid/val{folder}/train2.png")
+
+
 def _empty(root: Path) -> None:
     for path in (root / "CamVid/train").iterdir():
         path.unlink()
@@ -114,17 +144,23 @@ def _empty(root: Path) -> None:
     [
         (_smaller, r"train1.png and its label map .*train1.png differ in size \(6 x 8 and 6 x 7 pixels\)"),
         (_out_of_range, r"trainannot/train1.png holds label 12, and the classes are 0 to 10"),
+        (_deep_label, r"trainannot/train1.png is not an 8-bit label map \(I;16\)"),
+        (_coloured_label, r"trainannot/train1.png is not an 8-bit label map \(RGB\)"),
         (_grey, r"train/train1.png is not an 8-bit colour image"),
         (_sixteen_bits, r"train/train1.png is not an 8-bit colour image"),
         (_with_alpha, r"train/train1.png is not an 8-bit colour image"),
         (_unreadable, r"train/train1.png or its label map .* cannot be read"),
         (_without_label, r"trainannot/train1.png of camvid is missing"),
+        (_without_image, r"label map .*testannot/test1.png of camvid has no image"),
+        (_one_fewer, r"CamVid/test holds 1 images of camvid, not 2: fetch"),
+        (_one_more, r"CamVid/val holds 2 images of camvid, not 1: fetch"),
+        (_in_two_splits, r"The image train2 is in both train and val"),
         (_empty, r"CamVid/train holds no image"),
     ],
 )
-def test_bad_files_are_named_in_one_sentence(root, spoil, said):
+def test_bad_files_are_named_in_one_sentence(root, monkeypatch, spoil, said):
     """And no task is made of them."""
-    made_camvid(root)
+    made_camvid(root, monkeypatch)
     spoil(root)
     with pytest.raises(UserError, match=said) as caught:
         CamVid().check()
@@ -179,7 +215,7 @@ def test_lists_that_overlap_or_are_short_are_refused(root):
     listing = root / "VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt"
     listing.write_text(listing.read_text() + "val1\n")
     put(root / "VOCdevkit/VOC2012/SegmentationClassAug", "val1.png", np.zeros((6, 8), np.uint8))
-    with pytest.raises(UserError, match="val1 is in the lists of both train and test"):
+    with pytest.raises(UserError, match="val1 is in both train and test"):
         VOC2012().load("train")
     listing.unlink()
     with pytest.raises(UserError, match="has 100 images: give more than the 100"):
@@ -194,8 +230,21 @@ def test_a_missing_listing_is_named(root):
         VOC2012().check()
 
 
-def test_cityscapes_is_seen_at_half_size_and_scored_at_full(root):
-    """Images are averaged over 2 x 2 pixels; label maps keep their size."""
+@pytest.mark.parametrize("mode", ["P", "1"])
+def test_palettes_and_two_levels_are_label_maps(root, monkeypatch, mode):
+    """Their numbers are the labels."""
+    made_camvid(root, monkeypatch)
+    label = np.arange(48).reshape(6, 8) % 2
+    made = Image.fromarray(label.astype(np.uint8))
+    made.putpalette([9, 9, 9, 200, 0, 0])
+    (made if mode == "P" else Image.fromarray(label.astype(bool))).save(root / "CamVid/trainannot/train1.png")
+    assert np.array_equal(CamVid().load("train").labels.image(1)[0].numpy(), label)
+
+
+def test_cityscapes_is_seen_at_half_size_and_scored_at_full(root, monkeypatch):
+    """Images are averaged over 2 x 2 pixels; label maps keep their size; one image fewer is refused."""
+    assert Cityscapes.images == {"train": 2975, "val": 2975, "test": 500}
+    monkeypatch.setattr(Cityscapes, "images", {"train": 102, "val": 102, "test": 2})
     raw, rng = {}, np.random.RandomState(0)
     for split, number in (("train", 102), ("val", 2)):
         for index in range(number):
@@ -215,6 +264,10 @@ def test_cityscapes_is_seen_at_half_size_and_scored_at_full(root):
     assert inputs.shape == (2, 3, 512, 512)
     assert labels.shape == (2, 512, 512)
     task.data_checksum()
+    monkeypatch.setattr(Cityscapes, "images", {"train": 102, "val": 102, "test": 500})
+    cityscapes._load.cache_clear()
+    with pytest.raises(UserError, match="leftImg8bit/val holds 2 images of cityscapes, not 500"):
+        task.load("test")
 
 
 # ------------------------------------------------------------------------------------------------------ texture digits

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from images import fill, noise
-from slimbench import environment
+from slimbench import checking, environment
 from slimbench.core import MissingDataError, UserError
 from slimbench.tasks import _image_folders, _images, _pairs, div2k, photos
 from slimbench.tasks._super_resolution import SuperResolution
@@ -53,18 +53,25 @@ def test_known_test_sets_are_found(root, below, name, place):
     [("HR", "LR_bicubic_x2", "{}.png"), ("HR", "LR_bicubic/X2", "{}x2.png"), ("GTmod12", "LRbicx2", "{}.png")],
 )
 def test_given_low_resolution_is_used(root, task, hr, low, name):
-    """And decides the checksum; a file of it that is missing, or of another size, is named."""
+    """And decides the checksum; a file of it that is missing, of another size or another image, is named."""
     made = task.data_checksum()
     given = root / "Set5" / low
     given.mkdir(parents=True)
     (root / "Set5" / "HR").rename(root / "Set5" / hr)
-    for seed, path in enumerate(_image_folders.images(root / "Set5" / hr)):
-        Image.fromarray(noise(20, 19, seed)).save(given / name.format(path.stem))
+    for path in _image_folders.images(root / "Set5" / hr):
+        Image.fromarray(shrunk(path) ^ 1).save(given / name.format(path.stem))
     div2k._load.cache_clear()
     source = task.load("test")
     first = given / name.format("00")
     assert torch.equal(source.lr.image(0), torch.from_numpy(_pairs.decode(first)).permute(2, 0, 1))
     assert task.data_checksum() != made
+    right = _pairs.decode(first)
+    for wrong in (255 - right, _pairs.decode(given / name.format("01"))):
+        Image.fromarray(wrong).save(first)
+        div2k._load.cache_clear()
+        div2k._read.cache_clear()
+        with pytest.raises(UserError, match=f"{first} is not .*00.png made smaller .their pixels differ by"):
+            task.load("test")
     Image.fromarray(noise(20, 20)).save(first)
     div2k._load.cache_clear()
     div2k._read.cache_clear()
@@ -74,6 +81,20 @@ def test_given_low_resolution_is_used(root, task, hr, low, name):
     div2k._load.cache_clear()
     with pytest.raises(UserError, match=rf"{given} has no 00.png or 00x2.png"):
         task.load("test")
+
+
+def shrunk(path: Path) -> np.ndarray:
+    return _pairs._shrunk(_pairs.crop(_pairs.decode(path), 2), 2)
+
+
+def test_the_middle_of_large_images_is_compared(tmp_path, monkeypatch):
+    """With that of the given low resolution: where it is right, nothing differs but the cut edges."""
+    path = fill(tmp_path / "one", 1, 90, 110) / "00.png"
+    high, low = _pairs.decode(path), shrunk(path)
+    assert _pairs._difference(high, low, 2) == 0
+    monkeypatch.setattr(_pairs, "_COMPARED_PX", 30)
+    assert 0 < _pairs._difference(high, low, 2) < 4
+    assert _pairs._difference(high, np.roll(low, 1, 0), 2) > 20
 
 
 def test_the_checksum_is_of_the_content(root, task):
@@ -96,16 +117,18 @@ def test_the_checksum_is_of_the_content(root, task):
 
 @pytest.mark.parametrize("below", ["DIV2K", "super_resolution/DIV2K", ""])
 @pytest.mark.parametrize("low", [True, False])
-def test_div2k(root, below, low):
+def test_div2k(root, monkeypatch, below, low):
     """All of the official training set, the first ten of the validation set, with official low resolution if there."""
-    for official, count in (("train", 2), ("valid", 12)):
-        folder = fill(root / below / f"DIV2K_{official}_HR", count, 40, 40)
+    assert DIV2K.images == {"train": 800, "valid": 100}
+    monkeypatch.setattr(DIV2K, "images", {"train": 2, "valid": 12})
+    for official, count, width in (("train", 2, 40), ("valid", 12, 42)):
+        folder = fill(root / below / f"DIV2K_{official}_HR", count, 40, width)
         small = root / below / f"DIV2K_{official}_LR_bicubic" / "X2"
         if low:
             small.mkdir(parents=True)
             for path in _image_folders.images(folder):
-                Image.fromarray(np.full((20, 20, 3), 9, np.uint8)).save(small / f"{path.stem}x2.png")
-    fill(root / "Set5", 1, 40, 40)
+                Image.fromarray(shrunk(path) ^ 1).save(small / f"{path.stem}x2.png")
+    fill(root / "Set5", 1, 40, 44)
     task = DIV2K(test_sets=("set5",), patch=10)
     task.check()
     assert {split: len(task.load(split).groups) for split in ("train", "val", "test")} == {
@@ -113,8 +136,13 @@ def test_div2k(root, below, low):
         "val": 10,
         "test": 1,
     }
-    assert bool((task.load("val").lr.values == 9).all()) is low
+    first = shrunk(root / below / "DIV2K_valid_HR/00.png") ^ low
+    assert np.array_equal(task.load("val").lr.image(0).permute(1, 2, 0).numpy(), first)
     assert (task.size("train"), task.size("val")) == (8, 40)
+    (root / below / "DIV2K_valid_HR/11.png").unlink()
+    div2k._load.cache_clear()
+    with pytest.raises(UserError, match="DIV2K_valid_HR holds 11 images, not 12"):
+        task.load("val")
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
@@ -125,6 +153,7 @@ def test_div2k(root, below, low):
     [
         (lambda: Photos(scale=5), "scale=5 is impossible: use 2, 3 or 4"),
         (lambda: Photos(patch=0), "patch=0 is impossible"),
+        (lambda: T91(network="rlfn", patch=14), "patch=14 is too small for rlfn: give at least 15"),
         (lambda: T91(test_sets=()), "test_sets=.* is impossible: name at least one"),
         (lambda: T91(test_sets=("set5", "set5")), "none twice"),
         (lambda: T91(folders=()), "folders=.* is impossible"),
@@ -212,6 +241,36 @@ def test_what_is_learnt_from_is_not_tested_on(task):
         replace(task, test_sets=("T91",)).load("train")
 
 
+def copied(path: Path, to: Path) -> None:
+    """The same pixels in another format."""
+    to.parent.mkdir(exist_ok=True)
+    with Image.open(path) as image:
+        image.save(to, **({"lossless": True} if to.suffix == ".webp" else {}))
+
+
+def test_copies_are_not_tested_on(root, task):
+    """Whatever they are called: of a training image in a test set, of a test image among those of T91."""
+    (path, _) = task.files("train", root)
+    copied(path.hr, root / "copies" / "photo.webp")
+    with pytest.raises(UserError, match=rf"{path.hr} would be learnt from and tested on .*photo\.webp has the same"):
+        replace(task, test_sets=("set5", "copies")).load("train")
+    copied(root / "Set5/HR/01.png", root / "T91" / "99.webp")
+    with pytest.raises(UserError, match=r"99\.webp would be learnt from and tested on .*Set5/HR/01\.png has the same"):
+        task.check()
+
+
+def test_copies_do_not_validate(root, task, monkeypatch):
+    """Of a training image; the picture that T91 has twice is known."""
+    (path, _) = task.files("train", root)
+    (held, *_) = task.files("val", root)
+    held.hr.unlink()
+    copied(path.hr, held.hr)
+    with pytest.raises(UserError, match=rf"{path.hr} would be learnt from and validated on .*{held.hr} has the same"):
+        task.load("train")
+    monkeypatch.setattr(div2k, "_TWINS", {path.hr.stem, held.hr.stem})
+    task.load("train")
+
+
 def test_one_folder_by_two_names_is_refused(root, task):
     """Else an image could be in train and in val, or in test."""
     with pytest.raises(UserError, match="names one folder twice"):
@@ -232,7 +291,7 @@ def test_missing_data_are_named(root, task, monkeypatch):
     with pytest.raises(MissingDataError, match=f"{root} has no DIV2K_train_HR.*bench download div2k"):
         DIV2K(test_sets=("set5",)).check()
     fill(root / "DIV2K_train_HR", 0)
-    with pytest.raises(UserError, match="DIV2K_train_HR holds no images"):
+    with pytest.raises(UserError, match="DIV2K_train_HR holds 0 images, not 800"):
         DIV2K(test_sets=("set5",)).check()
     fill(root / "few", 10)
     with pytest.raises(UserError, match="hold 10 images: give more than the 10"):
@@ -241,6 +300,16 @@ def test_missing_data_are_named(root, task, monkeypatch):
     for missing in (task, DIV2K(test_sets=(str(root / "few"),)), replace(task, test_sets=(str(root / "few"),))):
         with pytest.raises(MissingDataError, match="BENCH_DATA is not set"):
             missing.check()
+
+
+def test_unusual_numbers_of_images_are_told(root, task):
+    """Of sets that are known by name; a whole one is not told of."""
+    assert task.unusual() == "set5: 3 images, 5 are usual; T91: 12 images, 91 are usual"
+    fill(root / "Set14", 14)
+    assert replace(task, folders=("Set5/HR",), test_sets=("set14",)).unusual() == ""
+    (finding,) = checking._data((task,))
+    assert finding.is_good
+    assert finding.text == f"verified; {task.unusual()}"
 
 
 def test_t91_has_no_download(tmp_path):
@@ -276,6 +345,7 @@ def test_a_task_says_where_its_images_come_from():
 def test_the_real_splits(real_data):
     """171 images to learn from, ten to validate, 5 + 13 + 100 to test."""
     task = T91()
+    assert task.unusual() == "set14: 13 images, 14 are usual; BSDS500/train: 90 images, 200 are usual"
     assert [len(task.load(split).groups) for split in ("train", "val", "test")] == [171, 10, 118]
     assert T91(scale=4).load("train").lr.heights.min() >= T91().patch
 

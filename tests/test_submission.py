@@ -178,6 +178,14 @@ def test_networks_are_counted_again(store, network, tmp_path):
     assert ["not the one that the record names" in finding for finding in findings] == [True]
 
 
+def test_what_lies_beside_a_network_is_not_sent(store, network, tmp_path):
+    """It has no checksum."""
+    (store.artifact(network.id) / "measured.onnx").write_text("an earlier version's")
+    with zipfile.ZipFile(packed(store, tmp_path, with_networks=True)) as archive:
+        sent = [name.rpartition("/")[2] for name in archive.namelist() if name.startswith("artifacts")]
+    assert sent == ["manifest.json", "program.pt2", "weights.safetensors"]
+
+
 def test_what_is_not_ours_stays_here(store, network, tmp_path):
     """Networks that started from published weights, or of other data, are not packed."""
     assert submission.may_be_passed_on(network)

@@ -137,6 +137,15 @@ def test_a_recipe_is_refined_where_it_is_typed():
     assert typed == CIFAR10(recipe=replace(CIFAR10.recipe, epochs=30))
 
 
+@pytest.mark.parametrize("name", ["dcss-edsr", "dcss-edsr-x4", "dcss-super-resolution", "dcss-super-resolution-x4"])
+def test_a_pass_has_fewer_patches_at_a_larger_scale(name):
+    """120 epochs of 128,000 patches, as the authors have, of 800 images of DIV2K's usual size."""
+    (task,) = discover.suite(name).tasks
+    side = task.patch  # of the small image
+    patches = 800 * (2040 // task.scale // side) * (1356 // task.scale // side)
+    assert task.recipe.epochs * patches / 128_000 == pytest.approx(120, rel=0.03)
+
+
 def test_suite_files_say_what_they_are():
     """A docstring each."""
     for path in (ROOT / "benchmarks").glob("[a-z]*.py"):

@@ -19,7 +19,10 @@ import pytest
 from rich.console import Console
 
 from made import measured, record
-from slimbench.core import Recipe
+from slimbench import measure
+from slimbench.core import Recipe, Scores, pack
+from slimbench.hardware_profiles import _host
+from slimbench.hardware_profiles.cpu import CPU
 from slimbench.methods.dcss import DCSS
 from slimbench.methods.dense import Dense
 from slimbench.methods.etpf import ETPF
@@ -146,6 +149,17 @@ def test_seeds_of_one_network_share_one_timing():
     assert [line["measured_seeds"] for line in main.facts if line["method"] == "dcss"] == [1]
 
 
+def test_how_many_images_a_test_set_has_is_told():
+    """Papers' means are over all of Set14; whatever else is scored has no such set."""
+    scores = {
+        name: Scores(30.0, 30.0 * n, n, pack([30.0] * n)) for name, n in (("psnr_y set5", 5), ("psnr_y set14", 13))
+    }
+    (_, beside) = table.tables([replace(r, quality=scores) for r in dense(1)], [])
+    assert "Images: 5 of set5, 13 of set14." in beside.captions
+    (_, beside) = table.tables([replace(r, quality=r.quality | {"top 5": scores["psnr_y set5"]}) for r in dense(1)], [])
+    assert beside.captions == ()
+
+
 def test_one_network_of_several_seeds_is_no_sample():
     """Its mean has neither spread nor seeds beside it; differences stay paired by seed; the auditor counts so too."""
     alike = [replace(r, artifact="d") for r in dense(3)]
@@ -245,6 +259,26 @@ def test_recipes_of_a_task_are_told_apart_where_they_share_a_table():
             names = {row[0].text for row in one.body}
             assert len(names) == many
             assert ("digits/resnet20" in names) == (many == 1)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "as earlier versions did"])
+def test_as_many_threads_as_there_were_are_told_apart(monkeypatch, told):
+    """One core of two and both: two columns of different heads, which the auditor reads; labels say how many."""
+    small = record(DCSS(), 0.5, macs=500)
+    made, taken = [RECIPES[0], small], []
+    for threads, of in enumerate(made, 1):
+        monkeypatch.setattr(_host, "physical_cores", lambda threads=threads: threads)
+        empty = measure.empty_record(of, made[0], CPU(threads="all"), "quick")
+        assert empty.profile["label"] == f"cpu(threads=all: {threads})"
+        profile = empty.profile if told else empty.profile | {"label": "cpu(threads=all)"}
+        taken.append(replace(measured(of, threads=threads), id=empty.id, profile=profile))
+    tables = table.tables(made, taken)
+    one, two = sorted(head for head in tables[0].heads if head.startswith("measured speed-up"))
+    assert ("all: 1" in one, "all: 2" in two) == (told, told)
+    assert one != two
+    assert told or (one.endswith(", 1 thread(s))") and two.endswith(", 2 thread(s))"))
+    assert len(across.by_column(made, taken)) == len({t.title for t in across.by_column(made, taken).values()}) == 2
+    assert audit.tables(tables, made, taken) == []
 
 
 def test_timings_of_two_inputs_are_two_tables_with_titles_of_their_own():

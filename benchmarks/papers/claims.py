@@ -21,7 +21,8 @@ def _widths(task: str, networks: tuple[str, ...], epochs: tuple[float, float]) -
     return Claim(
         f"pruning results as good as any on {task}",
         DCSS_V1,
-        "better than uniform width at equal MACs with the same training (ours: the paper's tables are not at hand)",
+        "better than uniform width at equal MACs with as much training, search included (ours, and strict: a tie is "
+        "not enough; the paper's tables are not at hand)",
         Select("dcss", SEARCHED, tasks=(task,)),
         SCRATCH_B,
         place=Select(tasks=(task,), networks=networks),
@@ -227,7 +228,8 @@ RESCONV = Paper(
         Claim(
             "at low rates no retraining is needed",
             RESCONV_ABSTRACT,
-            "without fine-tuning at most 0.5 points below with it, down to 0.7 of the MACs (the threshold is ours)",
+            "without fine-tuning at most 0.5 points below with it, down to 0.7 of the MACs (the threshold is ours; "
+            "dense is not compared)",
             Select("resconv", {"sparse_share": 1.0}, keep=(0.7, 0.95)),
             Select("resconv", {"sparse_share": 0.5}),
             least=-0.5,

@@ -92,6 +92,7 @@ class DASS:
             "with an auxiliary head (auxiliary=) training is without the task's distillation",
             "segmentation: cells as encoder from half size on, one convolution and bilinear enlargement as decoder",
             "super resolution: no reduction cells, no batch norm; a pixel shuffle, and the bicubic image beside",
+            "super resolution: held-out patches are of the images trained on, mostly the same pixels",
             "the budget is of the found network's own weights: MACs, size and speed stand beside the task's network",
         ),
     )

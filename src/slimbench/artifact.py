@@ -147,6 +147,12 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def files(folder: Path) -> list[Path]:
+    """Those that a network consists of, as far as they are there: what else lies in its folder is none of it."""
+    names = ("manifest.json", ONNX, *_FILES)
+    return [file for name in sorted(names) if (file := folder / name).is_file()]
+
+
 def refuse_pickles(path: Path) -> None:
     """Refuse an archive that holds anything but raw tensors and JSON: unpickling executes code. Raises: UserError."""
     with zipfile.ZipFile(path) as archive:

@@ -197,8 +197,7 @@ def of(records: Sequence[Record], because: str) -> Baseline:
 
 def machine_of(record: Record) -> Mapping[str, Any]:
     """Where a record was made, without which SlimBench made it: ``environment.machine`` said it."""
-    versions = {name: version for name, version in record.environment["versions"].items() if name != "slimbench"}
-    return {k: v for k, v in record.environment.items() if k != "commit"} | {"versions": versions}
+    return environment.machine_in(record.environment)
 
 
 def settings_of(record: Record) -> Mapping[str, Any]:

@@ -68,7 +68,8 @@ def _data(tasks: tuple[Task, ...]) -> list[Finding]:
         except Exception as error:  # noqa: BLE001  a user's task may raise anything
             findings.append(Finding(f"data of {task.name}", f"cannot be loaded ({first_line(error)})", is_good=False))
         else:
-            findings.append(Finding(f"data of {task.name}", "verified"))
+            said = task.unusual() if hasattr(task, "unusual") else ""
+            findings.append(Finding(f"data of {task.name}", f"verified; {said}" if said else "verified"))
     return findings
 
 

@@ -180,7 +180,8 @@ class Published:
 class Task(Protocol):
     """Data, network, loss, metric and recipe of one task. Implementations are frozen dataclasses.
 
-    How its networks are fed it may say in ``feeding``, where ``slimbench.feeding`` does not know it.
+    How its networks are fed it may say in ``feeding``, where ``slimbench.feeding`` does not know it; what is unusual
+    about data that are all right, in ``unusual()``, which `bench check` shows.
     """
 
     name: ClassVar[str]
@@ -315,7 +316,10 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """What hooks are told about one step of the training loop."""
+    """What hooks are told about one step of the training loop.
+
+    For super resolution what is held out is other patches of the images that are trained on: mostly the same pixels.
+    """
 
     index: int
     total: int  # steps of this fit

@@ -186,6 +186,12 @@ def machine() -> dict[str, Any]:
     } | ({"gpus": found} if (found := gpus()) else {})
 
 
+def machine_in(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record's environment tells of the machine: the same, whichever SlimBench wrote it down."""
+    versions = {k: v for k, v in environment["versions"].items() if k != "slimbench"}
+    return {k: v for k, v in environment.items() if k != "commit"} | {"versions": versions}
+
+
 def gpus() -> list[str]:
     """Names of NVIDIA's; none where no driver answers."""
     try:

@@ -258,6 +258,11 @@ def _lower_is_better(task: Task) -> dict[str, list[str]]:
     return {"lower_is_better": names} if names else {}
 
 
+def threads_of_all(profile: HardwareProfile) -> int | None:
+    """What ``threads=all`` comes to where this process runs: it may not use all of a machine; None for a number."""
+    return getattr(profile, "threads_used", None) if getattr(profile, "threads", None) == "all" else None
+
+
 def measurement_id(
     artifact: str, reference: str, profile: HardwareProfile, level: str, machine: Mapping[str, Any]
 ) -> str:
@@ -270,4 +275,5 @@ def measurement_id(
             "level": level,
             "machine": machine,
         }
+        | ({"threads_used": threads} if (threads := threads_of_all(profile)) else {})
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimbench import devices, identity
 from slimbench.core import DoesNotFitError, HardwareProfile, Level, Measurement, MeasurementRecord, Record
-from slimbench.environment import environment, machine
+from slimbench.environment import commit, machine, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,13 +95,22 @@ def empty_record(record: Record, reference: Record, profile: HardwareProfile, le
         id=measurement_id(record, reference, profile, level),
         cell_id=record.id,
         reference_id=reference.id,
-        profile=identity.describe(profile) | {"version": profile.version, "label": identity.label(profile)},
+        profile=identity.describe(profile) | {"version": profile.version, "label": label_of(profile)},
         status="ok",
         environment=environment_of(profile),
     )
 
 
+def label_of(profile: HardwareProfile) -> str:
+    """As it would be typed, with what "all" threads came to: times of one and of eight are not of one kind."""
+    label, threads = identity.label(profile), identity.threads_of_all(profile)
+    return label.replace("threads=all", f"threads=all: {threads}") if threads else label
+
+
 def environment_of(profile: HardwareProfile) -> dict[str, Any]:
-    """Everything a record says of where it was made: ``environment``'s, and the profile's own machine."""
-    here, there = environment(), machine_of(profile)
-    return {**here, **there, "versions": {"slimbench": here["versions"]["slimbench"], **there["versions"]}}
+    """Everything a record says of where it was made: the machine that was timed, and the SlimBench that timed it.
+
+    What another machine does not tell is not known: it is not this one's.
+    """
+    told = machine_of(profile)
+    return {**told, "versions": {"slimbench": versions()["slimbench"], **told["versions"]}, "commit": commit()}

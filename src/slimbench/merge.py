@@ -130,7 +130,8 @@ class _Merge:
                 f"its network is missing in {self.source.root}: not taken (records alone: --records-only)"
             )
         with whole_folder(self.into.artifact(record.id)) as part:
-            shutil.copytree(folder, part, dirs_exist_ok=True)
+            for file in artifact.files(folder):
+                shutil.copyfile(file, part / file.name)
             artifact.verify(part)
             if artifact.sha256(part / "manifest.json") != record.artifact:
                 raise _ConflictError(

@@ -13,7 +13,6 @@ from tabulate import tabulate
 
 from slimbench import artifact, discover, identity, measure
 from slimbench.core import UserError
-from slimbench.environment import environment
 from slimbench.fresh import apart
 from slimbench.store import Store
 
@@ -203,7 +202,7 @@ def as_json(taken: Taken) -> str:
             "profile": described,
             "refused": measure.refusal(m),
             "measurement": body,
-            "environment": environment(),
+            "environment": measure.environment_of(taken.profile),
         }
     )
 

@@ -15,24 +15,25 @@ Kind = Literal["records", "measurements"]
 Body = dict[str, Any]
 Migration = Callable[[Kind, Body], Body]  # never changes the body that it is given
 
-SCHEMA = 3
+SCHEMA = 4
 _OWN_PEAK = {  # since which version a peak is the network's alone
-    "cpu": 4, "executorch_cpu": 3, "openvino": 3, "onnx_cpu": 2, "edge_container": 2, "edge_remote": 2
+    "cpu": 4, "executorch_cpu": 3, "cuda": 2, "openvino": 3, "onnx_cpu": 2, "edge_container": 2, "edge_remote": 2
 }  # fmt: skip
+_PEAKS = ("peak_bytes", "dense_peak_bytes", "reserved_bytes", "dense_reserved_bytes")
 
 
 def _without_peaks(kind: Kind, body: Body) -> Body:
-    """Those had in them what Python or a runtime sets up for any network, 17 to 110 MB, or blocks that lay between what
-    was freed, up to as much again: they are told no more.
+    """Those had in them what Python or a runtime sets up or tries out for any network, 17 to 110 MB, or blocks that lay
+    between what was freed, up to as much again: they are told no more.
     """
     taken = body.get("measurement")
     if kind != "measurements" or not taken or body["profile"]["version"] >= _OWN_PEAK.get(body["profile"]["is"], 0):
         return body
-    return {**body, "measurement": {**taken, "peak_bytes": None, "dense_peak_bytes": None}}
+    return {**body, "measurement": {**taken, **dict.fromkeys(_PEAKS)}}
 
 
 # by the version that a body comes from: to the next one
-MIGRATIONS: dict[int, Migration] = {1: _without_peaks, 2: _without_peaks}
+MIGRATIONS: dict[int, Migration] = dict.fromkeys((1, 2, 3), _without_peaks)
 
 
 def current(kind: Kind, version: int, body: Body, name: str) -> Body:

@@ -79,8 +79,9 @@ def embedded() -> frozenset[str]:
 
 
 def _networks(store: Store, record: Record) -> list[str]:
-    folder = store.artifact(record.id)
-    return [f"artifacts/{record.id}/{file.name}" for file in sorted(folder.glob("*")) if file.is_file()]
+    from slimbench import artifact
+
+    return [f"artifacts/{record.id}/{file.name}" for file in artifact.files(store.artifact(record.id))]
 
 
 def _environments(found: list[Any]) -> list[Any]:
