@@ -238,7 +238,7 @@ def test_texture_bins_are_terciles_of_train(task):
     bins = task.classes(targets, (8, 8))
     assert (bins.dtype, bins.shape) == (torch.int64, (12, 8, 8))
     assert torch.bincount(bins.flatten()).tolist() == pytest.approx([256] * 3, abs=2)
-    assert _restoration.bounds(task) == _restoration.bounds(replace(task, network="rlfn"))
+    assert _restoration.bounds(task) == _restoration.bounds(replace(task, network="vdsr"))
 
 
 # ------------------------------------------------------------------------------------------------- what is to be beaten
