@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TRANSPOSED = torch.ops.aten.conv_transpose2d.input
+_GROUPS = 6  # its argument
 _CONVS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding, _TRANSPOSED)
 _NORM = torch.ops.aten.batch_norm.default
 
@@ -31,7 +32,7 @@ def fold(module: fx.GraphModule) -> fx.GraphModule:
         if not isinstance(conv, fx.Node) or conv.target not in _CONVS or len(conv.users) != 1:
             continue
         is_transposed = conv.target is _TRANSPOSED
-        if is_transposed and (*conv.args, 1)[6:7] not in ((), (1,)):
+        if is_transposed and len(conv.args) > _GROUPS and conv.args[_GROUPS] != 1:
             continue  # a group's channels share their place in the weights
         weight, bias = (_tensor(module, arg) for arg in (*conv.args, None)[1:3])
         gamma, beta, mean, var = (_tensor(module, arg) for arg in node.args[1:5])

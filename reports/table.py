@@ -255,9 +255,9 @@ def _beside(found: Sequence[Line]) -> list[Table]:
         for line in found
     ]
     sets = _scores.images(record for line in found for record in line.row.records)
-    many = [f"Images: {', '.join(f'{count} of {name}' for name, count in sets.items())}."] if sets else []
+    many = (f"Images: {', '.join(f'{count} of {name}' for name, count in sets.items())}.",) if sets else ()
     heads = ("method", "keep asked", *metrics, "status")
-    return [Table("Beside the headline, mean ± sd (n)", heads, tuple(body), tuple(many), level=4)]
+    return [Table("Beside the headline, mean ± sd (n)", heads, tuple(body), many, level=4)]
 
 
 def _taken(found: Sequence[Line], ways: Sequence[Column]) -> list[Table]:

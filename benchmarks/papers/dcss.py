@@ -7,8 +7,8 @@ and for segmentation and super resolution widths searched on the task itself aga
 epochs; ``-x4`` is that scale, where a pass has a quarter of the patches. ``-reduced`` is for two cores: fewer epochs,
 and other data where theirs are large; warm-up, search and training stay 1 : 1 : 4. ``-distilled`` has the dense network
 as a teacher, for the controls as well; the authors' loss, CE + 4 KL, is halved there, as if it had half the learning
-rate and twice the weight decay. Tasks whose data are not at
-hand are left out by naming the others: ``bench run dcss-cifar --task "cifar10(...)"``.
+rate and twice the weight decay. Tasks whose data are not at hand are left out by naming the others:
+``bench run dcss-cifar --task "cifar10(...)"``.
 """
 
 from dataclasses import replace
@@ -68,13 +68,12 @@ def carried(method: DCSS, source: Task) -> tuple[DCSS, DCSS]:
     return method, replace(method, source=source)
 
 
-def edsr(name: str, title: str, methods: tuple[DCSS, ...]) -> tuple[Suite, Suite]:
+def edsr(name: str, title: str, methods: tuple[DCSS, ...]) -> tuple[Suite, ...]:
     """EDSR-baseline on DIV2K, a suite a scale: each has its own number of passes."""
-    first, second = (
+    return tuple(
         suite(name + end, title.format(scale), (DIV2K("edsr-baseline", scale, EDSR[scale]),), methods, *CONTROLS)
         for scale, end in ((2, ""), (4, "-x4"))
     )
-    return first, second
 
 
 REDUCED = replace(CIFAR10.recipe, epochs=12)
