@@ -250,9 +250,13 @@ def test_a_record_without_its_network_is_not_held_to_be_published(url, tmp_path)
     opened("one")
     assert opened("two").statuses() == {cell.id: "failed"}
     one.artifact(cell.id).mkdir()
-    (one.artifact(cell.id) / "manifest.json").write_text("{}")
+    for name in ("manifest.json", "mine.txt"):
+        (one.artifact(cell.id) / name).write_text("{}")
     opened("one")
     assert opened("two").statuses() == {cell.id: "ok"}
+    shown = opened("two")
+    shown.bring(cell.id)
+    assert [path.name for path in shown.artifact(cell.id).iterdir()] == ["manifest.json"], "what else lies there stays"
 
 
 def test_what_an_older_version_knew_is_taken_anew(url, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from slimbench.cli_options import options, prepare
+from slimbench.cli_report import write
 from slimbench.cli_run import ends_in_order
 from slimbench.core import UserError
 
@@ -40,10 +41,10 @@ def compared(store: str, file: str, summary: str | None, junit: str | None) -> i
     text = verdict.markdown(findings, about)
     click.echo(text)
     status = regression.exit_status(findings)
-    for path, body in ((summary, text), (junit, verdict.junit(findings))):
+    for option, path, body in (("--summary", summary, text), ("--junit", junit, verdict.junit(findings))):
         try:
             if path:
-                _write(Path(path), body)
+                write(body, path, option)
         except UserError as error:
             _aside(f"bench: {error}")
             status = status or 2  # it hides no regression
@@ -53,15 +54,6 @@ def compared(store: str, file: str, summary: str | None, junit: str | None) -> i
 def _aside(text: str) -> None:
     """Progress, which is no part of the verdict."""
     click.echo(text, err=True)
-
-
-def _write(path: Path, text: str) -> None:
-    from slimbench.files import write_whole
-
-    try:
-        write_whole(path.absolute(), text)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): name another.") from error
 
 
 @click.command()

@@ -137,11 +137,11 @@ def draw(folder: str, records: list[Record], measurements: list[MeasurementRecor
     click.echo(f"{len(drawn)} pictures drawn in {folder}", err=True)
 
 
-def write(text: str, out: str) -> None:
-    """Write a file whole. Raises: UserError."""
+def write(text: str, out: str, option: str = "--out") -> None:
+    """Write a file whole, which ``option`` named. Raises: UserError."""
     from slimbench.files import writable, write_whole
 
-    with writable(out, "--out"):
+    with writable(out, option):
         write_whole(Path(out).absolute(), text)
 
 

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from slimbench import artifact
 from slimbench.core import MeasurementRecord, Record, UserError
 from slimbench.files import whole_folder, write_whole
 from slimbench.leases import BEAT_S, PATIENCE_S, Leases
@@ -121,9 +122,8 @@ class RemoteStore(Store):
             self._others[name] = _sha256(text)
 
     def _publish_network(self, record: Record) -> None:
-        folder = self.artifact(record.id)
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self.objects.write(f"artifacts/{record.id}/{record.artifact}/{file.relative_to(folder)}", file.read_bytes())
+        for file in artifact.files(self.artifact(record.id)):
+            self.objects.write(f"artifacts/{record.id}/{record.artifact}/{file.name}", file.read_bytes())
 
     def _publish_log(self, name: str) -> None:
         if self.log(name).is_file():
