@@ -9,7 +9,7 @@ bench: env
 	$(BIN)/bench run --all
 
 test: env lint types
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --durations=20
 
 lint: env
 	$(BIN)/ruff format --check .
