@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 AREA = (
     "Area under the curve: quality against the share of MACs kept, trapezoids from the least operating point to the "
     "dense network divided by the width: a mean quality. 95 % Student-t interval over the seeds (n) that every "
-    "point has. Three points at least, the dense network is one. Areas over other ranges cannot be compared."
+    "point has. It needs three points, the dense network among them. Areas over different ranges cannot be compared."
 )
 
 

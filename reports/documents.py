@@ -97,7 +97,7 @@ def _claims(source: _Source) -> str:
     if problems := audit.tables([claims, evidence], records, measurements):
         raise UserError(f"What papers claim fails its audit: {'; '.join(map(str, problems[:5]))}.")
     made = f"{papers.NEEDS}. Criteria and sources: `bench report papers --store {source.name}`."
-    folded = summary.folded("What each record says of them", render.grid(evidence))
+    folded = summary.folded("What the records say of each claim", render.grid(evidence))
     return f"{render.grid(claims)}\n\n{made}\n\n{folded}"
 
 

@@ -236,7 +236,7 @@ def shortfall(claim: Claim, row: Row) -> str:
     other = wanted.tasks and task["is"] not in wanted.tasks
     elsewhere = other or (wanted.networks and task["network"] not in wanted.networks)
     names = ", ".join((*wanted.tasks, *wanted.networks))
-    return ", ".join([*([f"{task['label']} for {names}"] if elsewhere else []), *spent])
+    return ", ".join([*([f"{task['label']} instead of {names}"] if elsewhere else []), *spent])
 
 
 def decided(found: Sequence[Finding]) -> Verdict:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     Groups = Mapping[str, Sequence[Row]]
 
 NEEDS = (
-    "A verdict needs the whole interval on one side of the criterion, and three seeds, whose 95 % Student-t interval "
-    "it is; one is enough for a speed, whose interval is its measurement's, and for a count, where it is the range"
+    "A verdict needs the whole interval on one side of the criterion: the 95 % Student-t interval over three seeds or "
+    "more. A speed's is that of its full measurement, a count's the range over seeds (one seed is enough for both), "
+    "memory's the range over three or more"
 )
 _UNITS = {
     "macs removed": "%",
@@ -134,7 +135,7 @@ def _verdicts(paper: Paper, found: Sequence[tuple[Claim, Sequence[Finding]]], fi
     ]
     captions = (
         f"{NEEDS}; below six: indicative.",
-        "It is of our runs: where fidelity says re-derived, a gap says nothing about the authors' numbers.",
+        "A verdict is on our runs: where fidelity says re-derived, a gap says nothing about the authors' numbers.",
     )
     compact = ("claim", "verdict", "claimed", "passes when", "source", "fidelity")
     title = f"{paper.title}: claimed against reproduced"
@@ -245,7 +246,7 @@ def _captions(told: Sequence[Finding]) -> tuple[str, ...]:
         "macs removed": "removed: share of the dense network's that is gone",
         "params removed": "removed: share of the dense network's that is gone",
         "speed": "speed: their latency / ours, each against the dense network of its own session",
-        "memory": "memory: their peak / ours, likewise; its interval holds how far the sessions' dense peaks differ",
+        "memory": "memory: their peak / ours, likewise; its interval is widened by how far the dense peaks differ",
         "training memory": "training memory: theirs / ours, of the most that a cell took beyond its loaded data",
     }
     return tuple(dict.fromkeys(f"{kinds[finding.claim.figure]}." for finding in told))

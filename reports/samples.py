@@ -41,7 +41,7 @@ def draw(record: Record, networks: Mapping[str, Path], file: Path) -> None:
     from slimbench import described, submission
 
     if not submission.may_be_passed_on(record):
-        raise UserError("samples are shown of embedded data and of networks that were made of them alone")
+        raise UserError("samples are shown only of embedded data, for networks made from nothing else")
     sums = {record.id: record.artifact, record.reference: record.reference_artifact}
     dense, ours = (_network(networks.get(name), sums[name]) for name in (record.reference, record.id))
     task = described.spec(record.cell["task"])

@@ -182,8 +182,8 @@ def _rates(one: Summary) -> str:
     if not counts:
         return ""
     words = [f"{n} row{'s' * (n > 1)} at {rate:g}" for rate, n in sorted(counts.items())]
-    words += [f"{either} equal at each"] if either else []
-    left = f"; {one.left_out} not tried at each, left out" if one.left_out else ""
+    words += [f"{either} the same at every rate"] if either else []
+    left = f"; left out: {one.left_out} not tried at every rate" if one.left_out else ""
     return f"Validation chose each row's rate of repair: {', '.join(words)}{left}."
 
 

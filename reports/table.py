@@ -113,10 +113,10 @@ def _compact(shows: Sequence[_Show], measured: Sequence[str]) -> tuple[str, ...]
 
 THEORETICAL = "theoretical speed-up"
 _CHOSEN = (
-    "Repair rate: the learning rate at which what was cut or inherited trains on; the one of best mean on validation, "
-    "over the n seeds that ended well at every rate where the row did; then all seeds of that rate count. Every row "
-    "was tried at the same rates, and spent its compression epochs at each. Either: validation gives the same at all, "
-    "as where nothing is repaired. Δ at other rates: how much more the row has on test there, paired by seed."
+    "Repair rate: the learning rate at which cut or inherited weights train on. Every row was tried at the same rates, "
+    "and spent its compression epochs at each; the rate with the best mean on validation counts, over the n seeds that "
+    "ended well at every rate where the row did. The row shows all seeds of that rate. Either: validation is the same "
+    "at every rate, as where nothing is repaired. Δ at other rates: test score there minus that here, paired by seed."
 )
 _MEASURED = 7
 
@@ -187,7 +187,7 @@ def _captions(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
     yield " ".join(_words(found, ways))
     if missed := [line.facts for line in found if _misses(line)]:
         kept = "; ".join(f"{facts['method']} {_text.asked(facts)}, {facts['kept']:.4f}" for facts in missed)
-        yield f"Whole layers may miss a budget by half of the largest layer; what was kept: {kept}."
+        yield f"Methods that remove whole layers may miss a budget by half of the largest layer; kept: {kept}."
     if any(line.facts.get("repair_tries") for line in found):
         yield _CHOSEN
     if any(line.facts["tier"] for line in found):
@@ -210,8 +210,8 @@ def _words(found: Sequence[Line], ways: Sequence[Column]) -> Iterable[str]:
     )
     if ways:
         yield (
-            "Measured: dense latency / latency, on the first seed's networks unless it says otherwise; of several the "
-            "interval holds those of all; within the A/A noise there is no difference."
+            "Measured: dense latency / latency, of the first seed's network unless a number of seeds is given (the "
+            "interval then spans all of theirs). No difference: within the A/A noise."
         )
     if any(line.facts["difference_n"] for line in found):
         yield "Δ: paired by seed, 95 % Student-t interval."
@@ -274,7 +274,7 @@ def _taken(found: Sequence[Line], ways: Sequence[Column]) -> list[Table]:
         for line in found
     ]
     heads = ("method", "keep asked", "weights", *(f"latency and memory, {title(c, ways)}" for c in ways))
-    caption = "What they take; memory is what loading and one batch add to a process that has done so before"
+    caption = "Weights, latency and memory (what loading and one batch add to a process that did both before)"
     return [Table(caption, heads, tuple(body), level=4)]
 
 

@@ -241,7 +241,8 @@ def test_a_reduced_recipe_is_marked_and_yields_to_a_full_one():
     reduced = pair(90.0, 88.0, task=CIFAR10("resnet32", recipe), budget=budget)
     found = judged(claim, reduced)
     assert (
-        found[0].reduced == "cifar10/resnet32 for cifar10, resnet20, 6 of 200 dense epochs, 3 of 40 compression epochs"
+        found[0].reduced
+        == "cifar10/resnet32 instead of cifar10, resnet20, 6 of 200 dense epochs, 3 of 40 compression epochs"
     )
     assert judging.in_words("supported", found) == "supported (reduced recipe; indicative: 3 seeds)"
     full = pair(88.0, 90.0, task=CIFAR10("resnet20", Recipe(epochs=200)), budget=Budget(0.5, epochs=40))

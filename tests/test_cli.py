@@ -321,7 +321,7 @@ def test_plan_before_a_run(inside):
     planned = json.loads(inside("plan", *HALF, "--json").stdout)
     assert [row["status"] for row in planned["cells"]] == ["to do"] * 2
     assert planned["left"] == {"seconds": 0.0, "disk_bytes": 0.0, "unknown": 2}
-    assert "2 cells, 0 done, 2 to do; 2 are like none in the store" in inside("plan", *HALF).stdout
+    assert "2 cells, 0 done, 2 to do; no estimate for 2, unlike any in the store" in inside("plan", *HALF).stdout
     assert not list(Path().iterdir())
 
 

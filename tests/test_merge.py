@@ -55,7 +55,7 @@ def test_everything_is_carried_into_an_empty_store(one, tmp_path):
     target = tmp_path / "all"
     assert (
         merge(one, into=target).stdout
-        == f"{one.root}: 2 records, 1 measurements taken, 0 were there, 1 files of evolutions\n"
+        == f"{one.root}: 2 records, 1 measurements taken, 0 already there, 1 files of evolutions\n"
     )
     into = Store(target)
     assert into.records() == one.records()
@@ -64,7 +64,7 @@ def test_everything_is_carried_into_an_empty_store(one, tmp_path):
         artifact.verify(into.artifact(cell))
     assert into.log("cc").read_text() == "a line\n"
     assert (target / "evolutions" / "e.json").read_text() == "{}"
-    assert merge(one, into=target).stdout == f"{one.root}: 0 records, 0 measurements taken, 3 were there\n"
+    assert merge(one, into=target).stdout == f"{one.root}: 0 records, 0 measurements taken, 3 already there\n"
     assert not [*(target / "leases").iterdir(), *(target / "runners").iterdir()]
 
 
@@ -125,7 +125,7 @@ def test_two_results_of_one_cell_are_a_conflict_in_words(made, tmp_path):
         in result.stdout
     )
     assert "(c2): it started from another dense network than the one in" in result.stdout
-    assert f"{two.root}: 0 records, 0 measurements taken, 2 were there, 2 in conflict\n" in result.stdout
+    assert f"{two.root}: 0 records, 0 measurements taken, 2 already there, 2 in conflict\n" in result.stdout
     into = Store(tmp_path / "all")
     assert into.record("dd") == one.record("dd")
     assert into.record("c2") is None
@@ -177,7 +177,7 @@ def test_a_network_that_the_target_lost_comes_back(one, tmp_path):
     merge(one, into=tmp_path / "all")
     into = Store(tmp_path / "all")
     shutil.rmtree(into.artifact("cc"))
-    assert "1 records, 0 measurements taken, 2 were there" in merge(one, into=into.root).stdout
+    assert "1 records, 0 measurements taken, 2 already there" in merge(one, into=into.root).stdout
     artifact.verify(into.artifact("cc"))
 
 
@@ -186,7 +186,7 @@ def test_records_alone_make_a_store_to_publish(one, made, tmp_path):
     shutil.rmtree(one.artifact("cc"))
     into = Store(tmp_path / "all")
     only = ("--records-only",)
-    told = f"{one.root}: 2 records, 1 measurements taken, 0 were there\n"
+    told = f"{one.root}: 2 records, 1 measurements taken, 0 already there\n"
     assert merge(one, into=into.root, more=only).stdout == told
     assert into.records() == one.records()
     assert into.measurements() == one.measurements()

@@ -47,7 +47,7 @@ MISFITS = {
     "fidelity": (
         '"control"',
         '"faithful"',
-        "Plain in bad.py has the fidelity 'faithful', which there is not: say authors'",
+        "Plain in bad.py has the fidelity 'faithful', which is unknown: say authors'",
     ),
     "a name of words": ('"plain"', '"my method!"', "has the name 'my method!', which nobody can type: use letters,"),
     "no card": ("Card(title=", "dict(title=", "has a card that is no slimbench.Card"),
@@ -58,8 +58,8 @@ MISFITS = {
         "suite = dict(a=3) or Suite(",
         "bad.py has a suite that is a dict: write suite = Suite(",
     ),
-    "no tuple": ("(Digits(),)", "(Digits())", "The suite 'plain-suite' in bad.py cannot be planned: tasks, arms,"),
-    "no arm": ("(Arm(", "((", "The suite 'plain-suite' in bad.py cannot be planned: tasks, arms,"),
+    "no tuple": ("(Digits(),)", "(Digits())", "The suite 'plain-suite' in bad.py cannot be planned: make its tasks, arms,"),
+    "no arm": ("(Arm(", "((", "The suite 'plain-suite' in bad.py cannot be planned: make its tasks, arms,"),
 }
 
 

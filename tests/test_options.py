@@ -149,8 +149,8 @@ def test_what_to_bisect_arrives(typed, base, monkeypatch, tmp_path):
         (("dcss 0.5 macs by cpu", "--any-change"), "abc", "--any-change is of scores: say it without ' by cpu'"),
         (("dcss",), "", "made at no commit: name a good one with --good"),
         (("dcss",), "abc-dirty", "made at abc-dirty: name a good one with --good"),
-        (("digits",), "abc", "2 proxies of baselines/nightly.json are called 'digits'; digits/resnet14 dcss 0.5 macs"),
-        (("gpp",), "abc", "No proxies of baselines/nightly.json are called 'gpp'."),
+        (("digits",), "abc", "of baselines/nightly.json, and 'digits' matches 2; digits/resnet14 dcss 0.5 macs"),
+        (("gpp",), "abc", "PROXY must match one of baselines/nightly.json, and 'gpp' matches none."),
     ],
 )
 def test_what_cannot_be_bisected_is_refused(base, words, commit, why):

@@ -33,7 +33,7 @@ def as_csv(records, taken) -> str:
 
 def row_of(text: str, name: str) -> list[str]:
     """The cells of the row whose method is ``name``, in the first of a section's tables."""
-    text = text.partition("What they take")[0]
+    text = text.partition("Weights, latency and memory")[0]
     lines = [line for line in text.splitlines() if line.startswith(f"| {name} ")]
     assert len(lines) == 1, text
     return [cell.strip() for cell in lines[0].strip("|").split("|")]
@@ -239,10 +239,10 @@ def test_weights_latency_and_memory_stand_in_a_table_of_their_own():
         measured(second[1], p50_ms=3.0, p90_ms=4.0, peak_bytes=60_000_000, dense_peak_bytes=50_000_000),
     ]
     taken[0] = replace(taken[0], measurement=replace(taken[0].measurement, peak_bytes=None))
-    text = markdown([*PAIR, *second], taken).partition("What they take")[2]
+    text = markdown([*PAIR, *second], taken).partition("Weights, latency and memory")[2]
     assert "| 0.0004 MB | 2 ms (p90 3), 50 MB" in text
     assert "1 ms (p90 1.1) " in text
-    assert "What they take" not in markdown(PAIR, [])
+    assert "Weights, latency and memory" not in markdown(PAIR, [])
 
 
 def test_a_second_aim_shows_beside_the_first():

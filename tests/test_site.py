@@ -200,7 +200,7 @@ def test_two_methods_compared():
         paired(*({s: v + 0.01 * s for s in range(6)} for v in (2, 1))),
     )
     assert "indicative" in compare.says(few)
-    assert compare.says(paired({0: 2.0}, {0: 1.0})) == "one seed: nothing"
+    assert compare.says(paired({0: 2.0}, {0: 1.0})) == "one seed decides nothing"
     assert compare.says(many) == "first is better"
     noisy = paired({s: (-1.0) ** s for s in range(6)}, dict.fromkeys(range(6), 0.0))
     assert compare.says(noisy) == "cannot be told apart"
@@ -234,7 +234,7 @@ def test_one_pair_at_six_seeds_is_not_compared():
     cells = [dict(zip(made.heads, map(made.shown, row), strict=True)) for row in made.body]
     assert len(cells) == 3
     assert {(c["says"], c["first - second"], c["p"], c["detectable"]) for c in cells} == {
-        ("one seed: nothing", "+0.00 (1)", "", "")
+        ("one seed decides nothing", "+0.00 (1)", "", "")
     }
 
 
@@ -392,7 +392,7 @@ def test_pictures_of_a_method(store, tmp_path):
     assert name in (site / "methods" / "l1_channels.html").read_text()
     assert name in (site / "cells" / f"{noted.id}.html").read_text()
     text = (site / "cells" / f"{super_resolution.id}.html").read_text()
-    assert "No samples: samples are shown of embedded data" in text, "nothing says which network it is"
+    assert "No samples: samples are shown only of embedded data" in text, "nothing says which network it is"
 
 
 def test_files_of_an_artifact(store, tmp_path):

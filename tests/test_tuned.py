@@ -259,8 +259,8 @@ def test_documents_show_both_suites_as_one():
     (one,) = summary.summaries(SUITES, records(), [])
     text = summary.markdown(["low", "full"], one, "x.svg")
     assert (
-        "Validation chose each row's rate of repair: 1 row at 0.05, 1 equal at each; 1 not tried at each, left out."
-        in text
+        "Validation chose each row's rate of repair: 1 row at 0.05, 1 the same at every rate; "
+        "left out: 1 not tried at every rate." in text
     )
     assert "Suites `low` and `full`, digits/resnet20" in text
     assert "`bench report tuned --store reports`" in text

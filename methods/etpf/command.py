@@ -23,10 +23,10 @@ from slimbench.store import Store
     "'vgg16-bn-fc')\".",
 )
 @click.option("--population", default=14, show_default=True, help="Functions in a generation.")
-@click.option("--generations", default=10, show_default=True, help="After the first, which is the seeds.")
-@click.option("--survivors", default=6, show_default=True, help="That keep their fitness and have the children.")
+@click.option("--generations", default=10, show_default=True, help="Generations after the first, the seeds.")
+@click.option("--survivors", default=6, show_default=True, help="Functions that survive and have the children.")
 @click.option(
-    "--selection", type=click.Choice(["best", "tournament"]), default="best", show_default=True, help="Of them."
+    "--selection", type=click.Choice(["best", "tournament"]), default="best", show_default=True, help="Of survivors."
 )
 @click.option("--crossover", default=0.75, show_default=True, help="Probability that two children swap subtrees.")
 @click.option("--mutation", default=0.75, show_default=True, help="Probability that a child gets a random subtree.")

@@ -30,7 +30,7 @@ def table(headings: Mapping[str, Sequence[Line]]) -> Table:
     """Two rows of one heading and budget a line, and every row beside its dense network."""
     captions = (
         "Differences are of the headline metric, paired by seed, with a 95 % Student-t interval.",
-        "p is of the paired t-test, not corrected for the many comparisons of this page: tiers of tasks' tables are.",
+        "p: paired t-test, not corrected for the many comparisons of this page (the tiers in tasks' tables are).",
         "Detectable: the smallest true difference that so many pairs show in four of five tries.",
         "Rows that missed their budget, and pairs without a common seed, are left out.",
     )
@@ -82,7 +82,7 @@ def _p(taken: Difference) -> str:
 def says(taken: Difference, sign: int = 1) -> str:
     """What a paired difference says; below six seeds nothing is decided. ``sign``: see ``Row``."""
     if taken.n == 1:
-        return "one seed: nothing"
+        return "one seed decides nothing"
     if taken.is_indicative:
         return f"indicative: {taken.n} seeds decide nothing"
     if taken.p >= ALPHA:

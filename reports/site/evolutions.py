@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _CAPTIONS = (
     "Fitness: the geometric mean of what pruned networks score on validation, 0 where a trial failed.",
-    "Parents are numbers of this table; what has none was there at first.",
+    "Parents are named by their number in this table; a function without any was there from the start.",
 )
 
 

@@ -71,7 +71,7 @@ def first_bad(repository: Path, good: str, bad: str, command: list[str]) -> tupl
             _git(repository, "worktree", "add", "--detach", str(tree), last)
             _must_exit(1, tree, bad, command, "is not worse than the baseline: there is no commit to look for")
             _git(tree, "checkout", "--detach", first)
-            _must_exit(0, tree, good, command, "is not right here today: packages or the machine are others")
+            _must_exit(0, tree, good, command, "does not give the baseline's results here: packages or machine differ")
             _git(tree, "bisect", "start", last, first, "--")
             told = _git(tree, "bisect", "run", *command)
             return _git(tree, "rev-parse", "refs/bisect/bad").strip(), told

@@ -23,7 +23,7 @@ from slimbench.store import Store
     type=click.Path(file_okay=False),
     help="Folder for pictures of its notes: histograms, courses of pushes, cells that were found.",
 )
-@click.option("--layers", is_flag=True, help="Its layers instead: counts, times here, beside the dense network's.")
+@click.option("--layers", is_flag=True, help="Show layers instead: counts, and times on this machine, beside dense.")
 def show(
     id: str,  # noqa: A002  it is one
     store: str,
@@ -110,8 +110,8 @@ def export(id: str, store: str, plugin: Any, kind: Any, out: str | None) -> None
 @click.option(
     "--profile",
     multiple=True,
-    help='Where, e.g. openvino or "cpu(batch=1)" (else cpu, for a file.onnx onnx_cpu); openvino and those of ONNX '
-    "Runtime take ONNX files, all take the rest.",
+    help='Hardware profiles, e.g. openvino or "cpu(batch=1)" (else cpu, or onnx_cpu for a file.onnx). Only openvino '
+    "and those of ONNX Runtime take ONNX files; all take the other forms.",
 )
 @click.option("--against", default=None, help="Another network, in any of these forms, to be compared with.")
 @click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
@@ -121,7 +121,7 @@ def export(id: str, store: str, plugin: Any, kind: Any, out: str | None) -> None
     type=click.IntRange(1),
     default=None,
     metavar="N",
-    help="For module:function that takes (channels, classes): it gets C of --input and this.",
+    help="For a module:function that takes (channels, classes): it is called with C of --input and N.",
 )
 def profile(
     *,

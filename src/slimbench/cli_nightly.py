@@ -66,7 +66,7 @@ def _aside(text: str) -> None:
     type=click.IntRange(0),
     default=30,
     show_default=True,
-    help="A/A looks a profile, at equal networks: how far timings are apart by chance. 0: no latencies.",
+    help="Times per profile that a network is timed against itself, to see what chance does. 0: no latencies.",
 )
 def baseline(*, store: str, plugin: Any, out: str, because: str, profile: tuple[str, ...], looks: int) -> None:
     """Make or roll the baseline that `bench check --baseline` compares with, from the records of a store.
@@ -118,12 +118,12 @@ def _rolled(old: Any, new: Any, file: Path) -> str:
 @click.command()
 @click.argument("proxy")
 @options("data", "plugin")
-@click.option("--baseline", "file", default=_BASELINE, show_default=True, help="What it got worse than.")
-@click.option("--suite", default="nightly", show_default=True, help="That makes the proxy.")
-@click.option("--task", multiple=True, help="Your own tasks, where it is one of theirs.")
-@click.option("--method", multiple=True, help="Your own methods, where it is one of them.")
-@click.option("--good", default=None, metavar="COMMIT", help="Where it was right (else the baseline's commit).")
-@click.option("--bad", default="HEAD", show_default=True, metavar="COMMIT", help="Where it is not.")
+@click.option("--baseline", "file", default=_BASELINE, show_default=True, help="The baseline to compare with.")
+@click.option("--suite", default="nightly", show_default=True, help="The suite that makes the proxy.")
+@click.option("--task", multiple=True, help="Your own tasks, where the proxy is on one of them.")
+@click.option("--method", multiple=True, help="Your own methods, where the proxy is of one of them.")
+@click.option("--good", default=None, metavar="COMMIT", help="Where the proxy was right (else the baseline's commit).")
+@click.option("--bad", default="HEAD", show_default=True, metavar="COMMIT", help="Where it is not right.")
 @click.option("--any-change", is_flag=True, help="Look for the commit that changed any sample's score.")
 def bisect(
     *,
@@ -174,6 +174,8 @@ def _named(asked: str, base: Any, file: str) -> tuple[str, str]:
     exact = [name for name in names if name == part] or names
     if len(exact) != 1:
         raise UserError(
-            f"{len(exact) or 'No'} proxies of {file} are called {part!r}" + "".join(f"; {n}" for n in exact[:5]) + "."
+            f"PROXY must match one of {file}, and {part!r} matches {len(exact) or 'none'}"
+            + "".join(f"; {n}" for n in exact[:5])
+            + "."
         )
     return exact[0], profile

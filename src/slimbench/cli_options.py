@@ -42,7 +42,7 @@ def options(*names: str) -> Callable[[Any], Any]:
         "jobs": click.option(
             "--jobs", default=None, type=click.IntRange(1), help="Cells at once (else one a GPU, or cores / threads)."
         ),
-        "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for machines."),
+        "json": click.option("--json", "as_json", is_flag=True, help="JSON, for machines."),
     }
 
     def decorate(function: Any) -> Any:

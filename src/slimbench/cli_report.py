@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from slimbench.reports.table import Table
 
 WHAT = {
-    "tasks": "A table a task: methods at their operating points. This is what no word at all gives.",
-    "profiles": "A table a hardware profile, level and machine.",
-    "tuned": "A table a task that ran at several rates of repair: each row at the one that validation chose.",
+    "tasks": "One table per task: methods at their operating points (the default).",
+    "profiles": "One table per hardware profile, level and machine.",
+    "tuned": "One table per task that ran at several rates of repair, each row at the rate that validation chose.",
     "overall": "One table: methods x tasks.",
     "papers": "Claimed against reproduced, and each paper's results.",
 }
@@ -59,10 +59,10 @@ class _Report(click.Group):
 def _options(function: Any) -> Any:
     """What all tables take."""
     kinds = click.Choice(["md", "latex", "html", "csv", "json"])
-    how = "Else a compact table in colours in a terminal, and Markdown elsewhere."
+    how = "Of the tables (else compact and coloured in a terminal, Markdown elsewhere)."
     for option in (
         click.option("--pictures", type=click.Path(file_okay=False), default=None, help="Folder for pictures as well."),
-        click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write, not the terminal."),
+        click.option("--out", type=click.Path(dir_okay=False), default=None, help="File to write (else the terminal)."),
         click.option("--format", "kind", type=kinds, default=None, help=how),
         options("store", "plugin"),
     ):

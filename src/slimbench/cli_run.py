@@ -29,7 +29,7 @@ def _terminate(*received: object) -> None:
     raise TerminatedError
 
 
-_PROFILE = click.option("--profile", multiple=True, help="Only these hardware profiles.")
+_PROFILE = click.option("--profile", multiple=True, help="Time by these hardware profiles, not the suite's.")
 
 
 def _select(function: Any) -> Any:
@@ -38,32 +38,32 @@ def _select(function: Any) -> Any:
         (
             click.argument("suite", required=False),
             click.option(
-                "--all", "everything", is_flag=True, help="All of the suite; alone: the embedded quick suite."
+                "--all", "everything", is_flag=True, help="All of SUITE; without SUITE: of the embedded quick one."
             ),
             click.option(
                 "--method",
                 multiple=True,
-                help='Only these, e.g. l1_channels or "l1_channels(round_to=8)"; a name without fields: its defaults, '
-                "or where the suite has it with other fields only, those.",
+                help='Only these, e.g. l1_channels or "l1_channels(round_to=8)"; a bare name means its defaults, or, '
+                "where the suite has it with other fields only, those.",
             ),
             click.option(
                 "--task",
                 multiple=True,
-                help="Only these, e.g. \"cifar10(network='resnet56')\"; names without fields as for --method.",
+                help="Only these, e.g. \"cifar10(network='resnet56')\"; bare names as for --method.",
             ),
             click.option(
                 "--keep",
                 multiple=True,
                 type=float,
-                help="Only these shares, in (0, 1]. One that the suite has for some methods is for those; a method "
-                "that was named and has none of them takes all.",
+                help="Only these shares, in (0, 1]. A share that the suite gives to some methods runs for those "
+                "alone; a method named by --method that has none of them runs at all of them.",
             ),
-            click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2 or a number of them with n=3."),
+            click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2, or n=3 for these three."),
             click.option(
                 "--epochs",
                 type=float,
                 default=None,
-                help="Training that each method may spend (else the suite's); the dense network's is its task's.",
+                help="Epochs that each method may train (else the suite's); dense networks train for their task's.",
             ),
             _PROFILE,
         )
@@ -180,7 +180,13 @@ def _refuse_networks(suite: Suite) -> None:
 @_select
 @options("data", "store", "plugin", "device", "precision", "threads", "jobs", "json")
 @click.option("--limit", type=click.IntRange(1), default=None, help="At most so many cells this time.")
-@click.option("--level", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="Of measuring.")
+@click.option(
+    "--level",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="How thoroughly to time; quick: the first seed only.",
+)
 @click.option(
     "--time-limit",
     type=click.FloatRange(0, min_open=True),
@@ -194,16 +200,16 @@ def _refuse_networks(suite: Suite) -> None:
     type=click.Choice(["local", "slurm", "ray"]),
     default="local",
     show_default=True,
-    help="Where cells are compressed: here, as job arrays, as tasks of a Ray cluster.",
+    help="Where cells are compressed: here, as Slurm job arrays, or as tasks of a Ray cluster.",
 )
-@click.option("--address", default="auto", show_default=True, help="Of the Ray cluster.")
-@click.option("--slurm", multiple=True, metavar="NAME=VALUE", help="An option of sbatch, or minutes of an allocation.")
+@click.option("--address", default="auto", show_default=True, help="Address of the Ray cluster.")
+@click.option("--slurm", multiple=True, metavar="NAME=VALUE", help="An option of sbatch, or minutes=N per allocation.")
 @click.option(
     "--memory",
     type=click.FloatRange(0, min_open=True),
     default=None,
     metavar="GIB",
-    help="Of one cell: its limit here, what it asks a cluster for.",
+    help="Memory of one cell: its limit here, its request on a cluster.",
 )
 def run(
     *,
@@ -295,10 +301,10 @@ def _run(suite: Suite, settings: Settings, options: Any, store_path: str, *, as_
     help="What the share is of.",
 )
 @click.option(
-    "--epochs", type=float, default=None, help="The method's training (else a quarter of the dense schedule)."
+    "--epochs", type=float, default=None, help="Epochs that the method may train (else a quarter of the dense ones)."
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, data order and the method."
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of weights, data order and the method."
 )
 @_PROFILE
 def compress(
@@ -334,10 +340,8 @@ def compress(
 @options("data", "store", "plugin", "device", "precision", "threads", "json")
 @click.argument("task")
 @click.option("--network", default=None, help="The task's network (else its default).")
-@click.option("--epochs", type=float, default=None, help="Else the recipe's.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, data order and the method."
-)
+@click.option("--epochs", type=float, default=None, help="Epochs to train (else the recipe's).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of weights and data order.")
 def train(
     *,
     data: str | None,

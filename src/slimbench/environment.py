@@ -104,7 +104,7 @@ def resolve(precision: str = "auto", device: str = "cpu", threads: int = 1, *, e
     if threads < 1:
         raise UserError(f"threads={threads} is impossible: give one or more.")
     if threads > physical_cores() and not elsewhere:
-        raise UserError(f"threads={threads}, but this machine has {physical_cores()} cores: they would wait in turn.")
+        raise UserError(f"threads={threads}, but this machine has {physical_cores()} cores: give at most as many.")
     if device == "cuda" and not elsewhere:
         import torch
 

@@ -173,7 +173,7 @@ class _Contest:
         try:
             sessions(self._profile, base, base)
         except UserError as others:
-            return self.finding(pair, f"nor can the baseline's network be timed: {others}", is_bad=None)
+            return self.finding(pair, f"the baseline's network cannot be timed either: {others}", is_bad=None)
         try:
             self._look(pair)
         except UserError as again:

@@ -104,7 +104,7 @@ def planned(suite: Suite, settings: Settings, store: Store | None, *, as_json: b
     if len(todo) > left.unknown:
         line += f": about {duration(left.seconds)} of one process and {left.disk_bytes / 1e6:.0f} MB, by earlier cells"
     if left.unknown:
-        line += f"; {left.unknown} are like none in the store"
+        line += f"; no estimate for {left.unknown}, unlike any in the store"
     lines = "\n".join([line, *(f"not at hand: {why}" for why in absent.values())])
     return tabulate([list(row.values()) for row in rows], ["id", "cell", "status"]) + f"\n\n{lines}"
 

@@ -190,7 +190,7 @@ class _Pool:
             self.tries[job.id] = tries + 1
             self.again[job.id] = (time.monotonic() + wait_s, job)
             one.log.write("again", reason=str(value), wait_s=wait_s)
-            yield Event("progress", job, {"stage": f"ran out of memory: again in {wait_s:g} s, alone"})
+            yield Event("progress", job, {"stage": f"ran out of memory: tried again in {wait_s:g} s, alone"})
             return
         event = Event("failed" if kind == "memory" else kind, job, value)  # type: ignore[arg-type]
         one.log.write(event.kind, **({} if kind == "done" else {"reason": str(value)}))

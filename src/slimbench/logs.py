@@ -58,7 +58,7 @@ def find(store: Store, prefix: str) -> Path:
     found = sorted(path for path in (store.root / "logs").glob("*.log") if path.stem.startswith(prefix))
     if not found:
         raise UserError(
-            f"No log has an id that starts with {prefix!r}: `bench status` lists what runs, `bench plan SUITE` all ids."
+            f"No log has an id that starts with {prefix!r}: `bench status` lists what runs, `bench plan SUITE` cells."
         )
     if len(found) > 1:
         labels = some([path.stem for path in found], lambda name: label(store.log(name)))

@@ -74,7 +74,7 @@ class _Merge:
                 taken[kind] += is_new
                 there += not is_new
         carried = 0 if self.records_only else self._carry_files("evolutions")
-        text = ", ".join(f"{count} {kind}" for kind, count in taken.items()) + f" taken, {there} were there"
+        text = ", ".join(f"{count} {kind}" for kind, count in taken.items()) + f" taken, {there} already there"
         conflicts = f", {len(found)} in conflict" if found else ""
         files = f", {carried} files of evolutions" if carried else ""
         return [*found, Finding("", f"{self.source.root}: {text}{conflicts}{files}")]

@@ -75,7 +75,7 @@ def _of_card(card: object) -> str:
         return "has a card that is no slimbench.Card: write card = Card(title=...)"
     known = get_args(Fidelity)
     wrong = [word for word in card.fidelity.values() if word not in known]
-    return f"has the fidelity {wrong[0]!r}, which there is not: say {', '.join(known)}" if wrong else ""
+    return f"has the fidelity {wrong[0]!r}, which is unknown: say {', '.join(known)}" if wrong else ""
 
 
 def suites_of(module: types.ModuleType, is_plugin: Callable[[type, str], bool]) -> list[Suite]:
@@ -91,8 +91,8 @@ def suites_of(module: types.ModuleType, is_plugin: Callable[[type, str], bool]) 
             raise UserError(f"The suite {suite.name!r} in {where} cannot be typed: name it with letters, digits and -.")
         if not _can_be_planned(suite, is_plugin):
             raise UserError(
-                f"The suite {suite.name!r} in {where} cannot be planned: tasks, arms, their methods and budgets, "
-                "seeds and profiles are tuples of these, and only profiles may be empty."
+                f"The suite {suite.name!r} in {where} cannot be planned: make its tasks, arms, seeds and profiles, and "
+                "each arm's methods and budgets, tuples of the right kind; only profiles may be empty."
             )
     return found
 

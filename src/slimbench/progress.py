@@ -52,7 +52,8 @@ def outcome(event: Event) -> str:
         return f"{result.status}, {reached}" + (f" ({result.reason})" if result.reason else "")
     if getattr(result, "measurement", None):
         m = result.measurement
-        return f"{m.p50_ms:.3g} ms, {m.ratio:.2f}x dense" + (f" (disturbed: {m.disturbed})" if m.disturbed else "")
+        said = f"{m.p50_ms:.3g} ms, {m.ratio:.2f}x as fast as dense"
+        return said + (f" (disturbed: {m.disturbed})" if m.disturbed else "")
     status = getattr(result, "status", "ok")
     return f"{status}: {result.reason}" if getattr(result, "reason", "") else status
 

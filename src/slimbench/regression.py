@@ -90,7 +90,7 @@ def _runs(base: Sequence[Kept], head: Sequence[Kept], commit: str) -> list[Findi
     """
     labels, known = {cell.label for cell in head}, {cell.label for cell in base}
     if known and not labels & known:
-        text = f"none of the baseline's {len(known)} cells was made: the run broke off, or it was another's"
+        text = f"none of the baseline's {len(known)} cells was made: the run broke off, or was of another suite"
         return [Finding("run", "cells", "regression", text)]
     found = [
         Finding("run", cell.label, "cannot tell", "there is no record of it: run its suite, or roll the baseline")
@@ -138,7 +138,7 @@ def _differs(base: Kept, head: Kept) -> str:
     if head.status != base.status:
         parts.append(f"{base.status} became {head.status}" + (f": {head.reason}" if head.reason else ""))
     if base.id != head.id:
-        parts.append(f"its id {base.id} became {head.id}: its version, data or settings are others")
+        parts.append(f"its id {base.id} became {head.id}: its version, data or settings differ")
     if base.is_done and head.is_done:
         for name in ("macs", "params"):
             was, now = getattr(base, name), getattr(head, name)
@@ -233,7 +233,7 @@ def _score(proxy: Proxy, p: float | None, proxies: int) -> Finding:
     assert difference
     text = f"{proxy.metric} {mean:.2f} became {statistics.fmean(proxy.head.values()):.2f} ({difference.mean:+.2f}"
     if p is None:
-        text += f"); {proxy.changed} of {seeds} seeds changed, and a test needs {ENOUGH_SEEDS} of them"
+        text += f"); {proxy.changed} of {seeds} seeds changed, and a test needs {ENOUGH_SEEDS} seeds"
         return Finding("scores", proxy.name, "cannot tell", text)
     text += (
         f" [{difference.low:+.2f}, {difference.high:+.2f}], p {p:.2g}){seen}; {proxy.changed} of {seeds} seeds changed"
