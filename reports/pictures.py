@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 import textwrap
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ _FAINT = {"alpha": 0.3}  # a timing that other work disturbed
 SAID = "faint: disturbed"
 LATENCY = "latency / dense latency"  # of one session: another session's milliseconds are not comparable
 _PANELS = 3  # side by side
+_FEW = 8  # means: the quartiles of fewer say little
 _LETTERS = 16  # of a legend, that fit into an inch
 _DENSE = {"color": "k", "marker": "*", "markersize": 11}
 
@@ -103,17 +105,36 @@ def quality(heading: str, found: Sequence[Line]) -> Figure:
         _scatter(axes, f"{LATENCY}\n{title(c, ways)}", [(line, latency(line, c)) for line in timed], looks, doubted)
     for axes in panels[::across]:
         axes.set_ylabel(f"{found[0].facts['metric']}, mean and 95 % interval over seeds")
-    panels[0].set_ylim(*_around([line.facts["mean"] for line in found]))
+    frame(panels[0], found, room=0.2)
     name = textwrap.fill(heading, int(14 * drawn.get_figwidth()))
     drawn.suptitle(f"{name}\nfewer than 6 seeds: indicative", fontsize=9)
     _legend(drawn, panels[0])
     return drawn
 
 
-def _around(means: Sequence[float]) -> tuple[float, float]:
-    """A range with some room: the interval of two seeds may reach far beyond it."""
-    room = 0.2 * (max(means) - min(means)) or 1.0
-    return min(means) - room, max(means) + room
+def frame(axes: Axes, found: Sequence[Line], *, room: float) -> None:
+    """Limits around the means, whatever intervals reach beyond: ``room`` is a share of their range.
+
+    A mean that is far out would press all others together: it stays outside, named in the corner with its value.
+    """
+    means = [line.facts["mean"] for line in found]
+    low, high = _fences(means)
+    inside = [line.facts["mean"] for line in found if line.facts["is_dense"] or low <= line.facts["mean"] <= high]
+    some = room * (max(inside) - min(inside)) or 1.0
+    bottom, top = min(inside) - some, max(inside) + some
+    axes.set_ylim(bottom, top)
+    if out := [line for line in found if not bottom <= line.facts["mean"] <= top]:
+        names = [f"{_label(line)}: {line.facts['mean']:.2f}" for line in out]
+        axes.text(0.02, 0.02, "\n".join(["outside the frame:", *names]), transform=axes.transAxes, fontsize=6.5)
+
+
+def _fences(means: Sequence[float]) -> tuple[float, float]:
+    """Beyond them a mean is far out (Tukey, 1977: three times the range of the middle half); of few, none is."""
+    if len(means) < _FEW:
+        return -math.inf, math.inf
+    first, _, third = statistics.quantiles(means, n=4, method="inclusive")
+    reach = 3 * (third - first) or math.inf
+    return first - reach, third + reach
 
 
 def latency(line: Line, c: Column) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from slimbench import discover
 from slimbench.identity import digest
 from slimbench.reports import _text
-from slimbench.reports.pictures import SAID, by_trust, handles, is_disturbed
+from slimbench.reports.pictures import SAID, by_trust, frame, handles, is_disturbed
 from slimbench.reports.rows import newest
 from slimbench.reports.summary import LEFT, reached
 from slimbench.reports.table import title
@@ -193,11 +193,10 @@ def _half(line: Line) -> float:
 
 
 def _dense(axes: Axes, one: Summary, beside: Sequence[Line]) -> None:
-    """The dense network's line, and a frame for all means: an interval of two seeds may leave it."""
+    """The dense network's line, and a frame for the means: an interval of two seeds may leave it."""
     axes.grid(visible=True, alpha=0.3)
-    means = [line.facts["mean"] for line in (one.dense, *beside) if line and line.facts["mean"] is not None]
+    scored = [line for line in (one.dense, *beside) if line and line.facts["mean"] is not None]
     if one.dense and one.dense.facts["mean"] is not None:
         axes.axhline(one.dense.facts["mean"], color="k", linestyle="--", linewidth=1, label="dense")
-    if len(set(means)) > 1:
-        room = 0.08 * (max(means) - min(means))
-        axes.set_ylim(min(means) - room, max(means) + room)
+    if len({line.facts["mean"] for line in scored}) > 1:
+        frame(axes, scored, room=0.08)

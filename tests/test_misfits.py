@@ -58,7 +58,11 @@ MISFITS = {
         "suite = dict(a=3) or Suite(",
         "bad.py has a suite that is a dict: write suite = Suite(",
     ),
-    "no tuple": ("(Digits(),)", "(Digits())", "The suite 'plain-suite' in bad.py cannot be planned: make its tasks, arms,"),
+    "no tuple": (
+        "(Digits(),)",
+        "(Digits())",
+        "The suite 'plain-suite' in bad.py cannot be planned: make its tasks, arms,",
+    ),
     "no arm": ("(Arm(", "((", "The suite 'plain-suite' in bad.py cannot be planned: make its tasks, arms,"),
 }
 

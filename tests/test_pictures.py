@@ -144,6 +144,27 @@ def test_many_rows_leave_panels_their_room():
     assert drawn.axes[0].get_ylim()[0] > 70
 
 
+def test_a_mean_far_from_the_others_is_named_outside_the_frame():
+    """It would press them together. Of few means none is far out, and the dense network is always inside."""
+
+    def panel(*found):
+        ((heading, group),) = rows([*RECORDS[:2], *found], []).items()
+        axes = pictures.quality(heading, lines(heading, group)).axes[0]
+        return *axes.get_ylim(), [text.get_text() for text in axes.texts]
+
+    near = [record(L1Channels(), k / 20, 0, 80.0 + k, 50 * k) for k in range(8, 18)]
+    far = record(DCSS(), 0.5, 0, 10.0, 500)
+    bottom, top, said = panel(*near, far)
+    assert 80 < bottom < 88
+    assert 97 < top < 105
+    assert said == ["outside the frame:\ndcss 0.5 macs: 10.00"]
+    bottom, _, said = panel(*near[:4], far)
+    assert (bottom < 10, said) == (True, [])
+    collapsed = [record(L1Channels(), k / 20, 0, 10.0 + k / 10, 50 * k) for k in range(8, 18)]
+    bottom, top, said = panel(*collapsed)
+    assert (bottom < 11, top > 92.5, said) == (True, True, [])
+
+
 def test_recipes_of_a_task_are_curves_of_their_own():
     """And two inputs' timings, on one machine, are files of their own, whose names tell them apart."""
     long = Digits(recipe=Recipe(epochs=40))
