@@ -125,7 +125,8 @@ def frame(axes: Axes, found: Sequence[Line], *, room: float) -> None:
     axes.set_ylim(bottom, top)
     if out := [line for line in found if not bottom <= line.facts["mean"] <= top]:
         names = [f"{_label(line)}: {line.facts['mean']:.2f}" for line in out]
-        axes.text(0.02, 0.02, "\n".join(["outside the frame:", *names]), transform=axes.transAxes, fontsize=6.5)
+        how: dict[str, Any] = {"fontsize": 6.5, "bbox": {"facecolor": "w", "alpha": 0.7, "linewidth": 0, "pad": 1}}
+        axes.text(0.02, 0.02, "\n".join(["outside the frame:", *names]), transform=axes.transAxes, **how)
 
 
 def _fences(means: Sequence[float]) -> tuple[float, float]:
