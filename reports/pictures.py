@@ -36,6 +36,7 @@ SAID = "faint: disturbed"
 LATENCY = "latency / dense latency"  # of one session: another session's milliseconds are not comparable
 _PANELS = 3  # side by side
 _FEW = 8  # means: the quartiles of fewer say little
+_ACROSS = 60  # letters below a panel
 _LETTERS = 16  # of a legend, that fit into an inch
 _DENSE = {"color": "k", "marker": "*", "markersize": 11}
 
@@ -115,7 +116,7 @@ def quality(heading: str, found: Sequence[Line]) -> Figure:
 def frame(axes: Axes, found: Sequence[Line], *, room: float) -> None:
     """Limits around the means, whatever intervals reach beyond: ``room`` is a share of their range.
 
-    A mean that is far out would press all others together: it stays outside, named in the corner with its value.
+    A mean that is far out would press all others together: it stays outside, named below with its value.
     """
     means = [line.facts["mean"] for line in found]
     low, high = _fences(means)
@@ -124,9 +125,8 @@ def frame(axes: Axes, found: Sequence[Line], *, room: float) -> None:
     bottom, top = min(inside) - some, max(inside) + some
     axes.set_ylim(bottom, top)
     if out := [line for line in found if not bottom <= line.facts["mean"] <= top]:
-        names = [f"{_label(line)}: {line.facts['mean']:.2f}" for line in out]
-        how: dict[str, Any] = {"fontsize": 6.5, "bbox": {"facecolor": "w", "alpha": 0.7, "linewidth": 0, "pad": 1}}
-        axes.text(0.02, 0.02, "\n".join(["outside the frame:", *names]), transform=axes.transAxes, **how)
+        names = ", ".join(f"{_label(line)}: {line.facts['mean']:.2f}" for line in out)
+        axes.set_xlabel(f"{axes.get_xlabel()}\n{textwrap.fill(f'outside the frame: {names}', _ACROSS)}")
 
 
 def _fences(means: Sequence[float]) -> tuple[float, float]:

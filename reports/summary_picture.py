@@ -139,13 +139,13 @@ def _kept(axes: Axes, one: Summary, resource: str, looks: Looks) -> None:
     for method, look in looks.items():
         mine = [line for line in _of(one, method) if line.facts["resource"] == resource]
         _draw(axes, mine, [100 * line.facts["kept"] for line in mine], method, look)
-    _dense(axes, one, here)
     asked = sorted({100 * line.facts["keep_asked"] for line in here})
     axes.set_xscale("log")
     axes.set_xlim(1.15 * asked[-1], asked[0] / 1.15)
     axes.set_xticks(asked, [f"{share:g}" for share in asked])
     axes.minorticks_off()
     axes.set_xlabel(f"% of {LEFT[resource]} left")
+    _dense(axes, one, here)
 
 
 def _beside(axes: Axes, one: Summary, name: str, looks: Looks) -> None:
@@ -155,10 +155,10 @@ def _beside(axes: Axes, one: Summary, name: str, looks: Looks) -> None:
     shown = [method for method in looks if mine[method]]
     for place, method in enumerate(shown):
         _draw(axes, mine[method], [place] * len(mine[method]), method, looks[method])
-    _dense(axes, one, [line for method in shown for line in mine[method]])
     axes.set_xlim(-1, len(shown))
     axes.set_xticks([])
     axes.set_xlabel(f"{name} asked, methods side by side")
+    _dense(axes, one, [line for method in shown for line in mine[method]])
 
 
 def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:
@@ -168,10 +168,10 @@ def _timed(axes: Axes, one: Summary, way: Column, looks: Looks) -> None:
         for some, how in by_trust(mine, way, look):
             _draw(axes, some, [line.measured[way]["measured_speedup"] for line in some], method, how)
     timed = [line for line in one.compressed if way in line.measured]
-    _dense(axes, one, timed)
     axes.axvline(1, color="0.6", linestyle=":", linewidth=1)
     said = f"; {SAID}" if any(is_disturbed(line, way) for line in timed) else ""
     axes.set_xlabel(f"measured speed-up, {title(way, [way])}\nright of 1 is faster{said}")
+    _dense(axes, one, timed)
 
 
 def _of(one: Summary, method: str) -> list[Line]:
