@@ -84,7 +84,10 @@ def test_commits_that_cannot_be_tested_are_skipped(repository):
 def test_where_the_good_one_is_bad_too_nobody_is_blamed(repository):
     """Other packages, or another machine, made it worse: git would blame the first commit after it."""
     where, commits = repository
-    for otherwise, words in (("1", "does not give the"), ("125 if n == 0 else 1", "cannot be judged")):
+    for otherwise, words in (
+        ("1", "does not give the baseline's results here"),
+        ("125 if n == 0 else 1", "cannot be judged"),
+    ):
         with pytest.raises(UserError, match=f"{commits[0]} {words}"):
             bisecting.first_bad(where, commits[0], commits[-1], exits(otherwise))
 

@@ -149,7 +149,11 @@ def test_what_to_bisect_arrives(typed, base, monkeypatch, tmp_path):
         (("dcss 0.5 macs by cpu", "--any-change"), "abc", "--any-change is of scores: say it without ' by cpu'"),
         (("dcss",), "", "made at no commit: name a good one with --good"),
         (("dcss",), "abc-dirty", "made at abc-dirty: name a good one with --good"),
-        (("digits",), "abc", "of baselines/nightly.json, and 'digits' matches 2; digits/resnet14 dcss 0.5 macs"),
+        (
+            ("digits",),
+            "abc",
+            "PROXY must match one of baselines/nightly.json, and 'digits' matches 2; digits/resnet14 dcss 0.5 macs",
+        ),
         (("gpp",), "abc", "PROXY must match one of baselines/nightly.json, and 'gpp' matches none."),
     ],
 )
