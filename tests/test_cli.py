@@ -76,7 +76,7 @@ BAD = {
     "keep -1": (["run", "smoke", "--keep", "-1"], "keep=-1 is impossible"),
     "keep 1.5": (["run", "smoke", "--keep", "1.5"], "keep=1.5 is impossible"),
     "keep nan": (["run", "smoke", "--keep", "nan"], "keep=nan is impossible"),
-    "keep half": (["run", "smoke", "--keep", "half"], "'half' is not a valid float"),
+    "keep half": (["run", "smoke", "--keep", "0.5,half"], "Cannot read --keep '0.5,half': write 0.5, or 0.5,0.25"),
     "device": (["run", "smoke", "--device", "gpu"], "Unknown device 'gpu': use cpu or cuda"),
     "precision": (["run", "smoke", "--precision", "fp8"], "Unknown precision 'fp8': use auto, fp32 or bf16"),
     "threads": (["run", "smoke", "--threads", "0"], "threads=0 is impossible: give one or more"),
@@ -544,6 +544,16 @@ def test_your_own_method_joins_the_suite(tmp_path):
     assert not any("l1_channels" in row["cell"] for row in fifth)
     only = json.loads(bench(*plan, "--method", "disturbs(how='waits')", cwd=tmp_path).stdout)["cells"]
     assert [row["cell"].split()[1] for row in only] == ["dense", "disturbs(how=waits)"]
+
+
+def test_shares_by_comma_are_shares_by_repetition(inside):
+    plan = ["plan", "quick", "--task", "digits", "--method", "l1_channels", "--seeds", "0", "--json"]
+    by_comma, repeated = (
+        json.loads(inside(*plan, *keeps).stdout)["cells"]
+        for keeps in (("--keep", "0.5,0.25"), ("--keep", "0.5", "--keep", "0.25"))
+    )
+    assert by_comma == repeated
+    assert [row["cell"].split(maxsplit=2)[2] for row in by_comma[1:]] == ["0.5 macs seed 0", "0.25 macs seed 0"]
 
 
 def test_train(inside):

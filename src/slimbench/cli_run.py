@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from slimbench import discover, environment
 from slimbench.cli_options import options, prepare, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.remote import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -54,9 +57,8 @@ def _select(function: Any) -> Any:
             click.option(
                 "--keep",
                 multiple=True,
-                type=float,
-                help="Only these shares, in (0, 1]. A share that the suite gives to some methods runs for those "
-                "alone; a method named by --method that has none of them runs at all of them.",
+                help="Only these shares, in (0, 1], e.g. 0.5,0.25. A share that the suite gives to some methods runs "
+                "for those alone; a method named by --method that has none of them runs at all of them.",
             ),
             click.option("--seeds", default=None, help="Seeds, e.g. 0,1,2, or n=3 for these three."),
             click.option(
@@ -94,7 +96,7 @@ def suite_of(
     own = tuple(one for arm in chosen.arms for one in arm.methods)
     methods = tuple(one for text in method for one in named("methods", text, own))
     tasks = tuple(one for text in task for one in named("tasks", text, chosen.tasks))
-    part = Filter(tasks, methods, tuple(keep), seeds_of(seeds), epochs)
+    part = Filter(tasks, methods, keeps_of(keep), seeds_of(seeds), epochs)
     chosen = _timed_by(chosen, profile)
     found = part.of(chosen)
     has = {type(one) for one in own}
@@ -124,6 +126,14 @@ def named(kind: str, text: str, own: tuple[Any, ...]) -> tuple[Any, ...]:
     made = discover.make(kind, text)
     alike = tuple(dict.fromkeys(one for one in own if type(one) is type(made)))
     return alike if alike and made not in alike and "(" not in text else (made,)
+
+
+def keeps_of(texts: Sequence[str]) -> tuple[float, ...]:
+    """Shares as typed, several in one text or one in each."""
+    try:
+        return tuple(dict.fromkeys(float(part) for text in texts for part in text.split(",")))
+    except ValueError:
+        raise UserError(f"Cannot read --keep {','.join(texts)!r}: write 0.5, or 0.5,0.25 for both.") from None
 
 
 def seeds_of(text: str | None) -> tuple[int, ...]:
