@@ -142,10 +142,14 @@ class Known:
             self._seen[ids] = [record for record in made if record.status == "ok"] or made
         return self._seen[ids]
 
+    def timed(self, of: Iterable[Record], profile: str, machine: str) -> list[tuple[Record, Measurement]]:
+        """Those with the last of each by one profile, at its level, on one machine; one that several share once."""
+        found = [(record, m) for record in of if (m := self._timed.get((record.id, profile, machine)))]
+        return list({id(m): (record, m) for record, m in reversed(found)}.values())[::-1]
+
     def timings(self, of: Iterable[Record], profile: str, machine: str) -> list[Measurement]:
-        """The last of each record by one profile, at its level, on one machine; one that several share counts once."""
-        found = [m for record in of if (m := self._timed.get((record.id, profile, machine)))]
-        return list({id(m): m for m in found}.values())
+        """The timings alone."""
+        return [m for _, m in self.timed(of, profile, machine)]
 
     def unsaid(self, line: Facts) -> dict[str, Any]:
         """What tables print of a row and no fact says: bytes, the shares that were kept, networks of each metric."""
@@ -247,7 +251,7 @@ def _line(line: Facts, known: Known) -> Iterator[str]:
     if "area" in line:
         yield from _area(line, by_id)
     if line.get("measured_speedup") is not None:
-        yield from _speed(line, known.timings(counted, line["profile"], line["machine"]))
+        yield from _speed(line, known.timed(counted, line["profile"], line["machine"]))
 
 
 def _ends(line: Facts, found: Sequence[Record], known: Known) -> Iterator[str]:
@@ -386,17 +390,20 @@ def _close(line: Facts, name: str, right: float | None) -> Iterator[str]:
         yield f"{name} is {said}, and by the records {right}"
 
 
-def _speed(line: Facts, taken: Sequence[Measurement]) -> Iterator[str]:
+def _speed(line: Facts, timed: Sequence[tuple[Record, Measurement]]) -> Iterator[str]:
     """What one way of timing says of a row's networks: means of all, the widest interval, the worst noise."""
-    if not taken:
+    if not timed:
         yield f"measured speed-up {line['measured_speedup']:g} is of no record"
         return
+    taken = [m for _, m in timed]
+    shares = [max(1, r.cost.macs) / r.dense_cost.macs for r, _ in timed if r.cost and r.dense_cost]
     peaks = [float(m.peak_bytes) for m in taken if m.peak_bytes]
     right = {
         "measured_speedup": _mean([m.ratio for m in taken]),
         "measured_low": min(m.ratio_low for m in taken),
         "measured_high": max(m.ratio_high for m in taken),
         "measured_seeds": len(taken),
+        "timed_theoretical_speedup": _mean([1 / share for share in shares]),
         **{f: _mean([getattr(m, f) for m in taken]) for f in ("p50_ms", "p90_ms", "dense_p50_ms")},
         "noise": max(m.noise for m in taken),
         "threads": taken[0].threads,

@@ -143,8 +143,7 @@ def _speed(f: Facts) -> Wanted:
 
 
 def _realised(f: Facts) -> Wanted:
-    counted = f["theoretical_speedup"]
-    return [] if f["is_dense"] or not counted else [f["measured_speedup"] / counted]
+    return [] if f["is_dense"] else [f["measured_speedup"] / f["timed_theoretical_speedup"]]
 
 
 def _mega(count: float | None) -> float | None:

@@ -16,7 +16,6 @@ from slimbench.statistics import ENOUGH_SEEDS, detectable, tiers
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from slimbench.core import Measurement
     from slimbench.reports.area import Area
     from slimbench.reports.rows import Column, Row
     from slimbench.statistics import Difference
@@ -49,7 +48,7 @@ def lines(name: str, group: Sequence[Row]) -> list[Line]:
             row,
             _facts(name, row, None if row.is_dense else best[row.point], *tier.get(id(row), ("", False)))
             | _area(under.get(curve_of(row)) if row.is_met and not row.is_dense else None),
-            {c: _measured(c, row.measured[c]) for c in sorted(row.measured, key=lambda c: c.place)},
+            {c: _measured(c, row) for c in sorted(row.measured, key=lambda c: c.place)},
         )
         for row in group
     ]
@@ -212,8 +211,10 @@ def _status(row: Row) -> str:
     return ", ".join(f"{status} {n}/{len(row.records)}" for status, n in sorted(counts.items()))
 
 
-def _measured(c: Column, taken: Sequence[Measurement]) -> dict[str, Any]:
+def _measured(c: Column, row: Row) -> dict[str, Any]:
     """Of several seeds' networks: mean ratio and the interval that holds all of theirs; means of times and peaks."""
+    taken = list(row.measured[c].values())
+    counted = [r.dense_cost.macs / max(1, r.cost.macs) for r in row.counted if r.id in row.measured[c]]  # type: ignore[union-attr]
     peaks = [m.peak_bytes for m in taken if m.peak_bytes]
     return {
         "profile": f"{c.profile} {c.level}",
@@ -227,6 +228,7 @@ def _measured(c: Column, taken: Sequence[Measurement]) -> dict[str, Any]:
         "measured_low": min(m.ratio_low for m in taken),
         "measured_high": max(m.ratio_high for m in taken),
         "measured_seeds": len(taken),
+        "timed_theoretical_speedup": statistics.fmean(counted),
         "noise": max(m.noise for m in taken),
         "peak_bytes": statistics.fmean(peaks) if peaks else None,
         "disturbed": "; ".join(m.disturbed for m in taken if m.disturbed),

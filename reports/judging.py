@@ -184,12 +184,13 @@ def _timed(claim: Claim, row: Row, rivals: Sequence[Row]) -> Iterator[tuple[Colu
 def _is_asked_for(claim: Claim, row: Row, c: Column) -> bool:
     """Whether a claim is of this profile and its batch."""
     name = c.profile.partition(" ")[0].partition("(")[0]
-    return (not claim.profiles or name in claim.profiles) and claim.batch in {None, row.measured[c][0].batch}
+    batches = {m.batch for m in row.measured[c].values()}  # one: a column is of one shape
+    return (not claim.profiles or name in claim.profiles) and (claim.batch is None or claim.batch in batches)
 
 
 def _interval(figure: Figure, row: Row, c: Column) -> Difference | None:
     """Dense / row: of latency with the interval of the measurements, of peak memory with the range over seeds."""
-    taken = row.measured[c]
+    taken = row.measured[c].values()
     if figure == "speed":
         low, high = min(m.ratio_low for m in taken), max(m.ratio_high for m in taken)
         return Difference(statistics.fmean(m.ratio for m in taken), low, high, len(taken))
@@ -203,7 +204,8 @@ def _interval(figure: Figure, row: Row, c: Column) -> Difference | None:
 def _between_sessions(row: Row, rival: Row, c: Column) -> float:
     """How far apart the dense network's own peaks were when both rows were measured, relative."""
     ours, theirs = (
-        statistics.fmean(m.dense_peak_bytes for m in other.measured[c] if m.dense_peak_bytes) for other in (row, rival)
+        statistics.fmean(m.dense_peak_bytes for m in other.measured[c].values() if m.dense_peak_bytes)
+        for other in (row, rival)
     )
     return abs(ours / theirs - 1)
 

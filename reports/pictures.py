@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from slimbench.reports.figures import Line
     from slimbench.reports.rows import Column, Row
 
+COUNTED = "timed_theoretical_speedup"
 _COUNTED = {"macs_kept": "MACs kept", "params_kept": "params kept"}
 _FAINT = {"alpha": 0.3}  # a timing that other work disturbed
 SAID = "faint: disturbed"
@@ -225,15 +226,13 @@ def speed(c: Column, found: Sequence[Line]) -> Figure:
     drawn = Figure(figsize=(7, 7), layout="constrained")
     axes = drawn.add_subplot()
     curves: dict[str, list[Line]] = defaultdict(list)
-    for line in sorted(found, key=lambda line: line.facts["theoretical_speedup"]):
+    for line in sorted(found, key=lambda line: line.measured[c][COUNTED]):
         curves[curve_name(line, found)].append(line)
     for i, (name, part) in enumerate(curves.items()):
         look = {"marker": "os^vD<>Ph"[i // 10 % 9], "color": f"C{i % 10}", "linewidth": 1, "label": name}
         for some, how in by_trust(part, c, look):
             _speeds(axes, c, some, how)
-    ends = [line.facts["theoretical_speedup"] for line in found] + [
-        line.measured[c]["measured_speedup"] for line in found
-    ]
+    ends = [line.measured[c][ratio] for line in found for ratio in (COUNTED, "measured_speedup")]
     low, high = min(1.0, *ends), max(1.0, *ends)
     axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=0)
     axes.axhline(1, color="0.6", linestyle=":", linewidth=1, zorder=0)
@@ -256,7 +255,7 @@ def _speeds(axes: Axes, c: Column, part: Sequence[Line], look: Mapping[str, Any]
     ratios = [m["measured_speedup"] for m in taken]
     below = [max(0.0, m["measured_speedup"] - m["measured_low"]) for m in taken]
     above = [max(0.0, m["measured_high"] - m["measured_speedup"]) for m in taken]
-    places = [line.facts["theoretical_speedup"] for line in part]
+    places = [m[COUNTED] for m in taken]
     if part:
         axes.errorbar(places, ratios, yerr=[below, above], capsize=3, **look)
 

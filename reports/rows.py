@@ -68,7 +68,7 @@ class Row:
 
     records: tuple[Record, ...]
     dense: Mapping[int, Record]
-    measured: Mapping[Column, tuple[Measurement, ...]]  # by seed
+    measured: Mapping[Column, Mapping[str, Measurement]]  # of its networks, by the id of a record
     refused: tuple[str, ...] = ()
     choice: Choice | None = None
     apart: str = ""  # what parts it from others of its label: a default that changed, another source of a user's file
@@ -358,12 +358,11 @@ def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, An
     dense = {r.cell["seed"]: of_it for r in part if (of_it := by_id.get(r.reference))}
     why = dict.fromkeys(reason for record in part for reason in refused.get(record.id, ()))
     row = Row(tuple(part), dense, {}, tuple(why))
-    measured: dict[Column, tuple[Measurement, ...]] = {}
+    measured: dict[Column, dict[str, Measurement]] = defaultdict(dict)
     for record in row.counted:
         for c, measurement in timed.get(record.id, {}).items():
-            known = measured.get(c, ())
-            if not any(measurement is one for one in known):  # seeds of one network share its only timing
-                measured[c] = (*known, measurement)
+            if not any(measurement is one for one in measured[c].values()):  # seeds of one network share its timing
+                measured[c][record.id] = measurement
     return replace(row, measured=measured)
 
 

@@ -170,7 +170,7 @@ def speed(line: Line, c: Column) -> Entry:
     facts = line.measured.get(c)
     if facts is None:
         return Entry()
-    disturbed = tuple(f"disturbed: {m.disturbed}" for m in line.row.measured[c] if m.disturbed)
+    disturbed = tuple(f"disturbed: {m.disturbed}" for m in line.row.measured[c].values() if m.disturbed)
     return Entry(_text.speed(facts, is_dense=line.facts["is_dense"]), disturbed)
 
 

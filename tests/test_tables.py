@@ -510,6 +510,21 @@ def test_one_table_a_profile():
     assert "slower than dense" in rows["texture_digits/fcn-resnet14", "dcss"]["measured speed-up"]
 
 
+def test_what_is_gained_is_of_the_networks_that_were_timed():
+    """A method that finds its own widths: seeds count differently, and one of them alone was timed."""
+    found = [*dense(2), *(record(DCSS(), 0.5, seed, macs=macs) for seed, macs in ((0, 500), (1, 250)))]
+    taken = [measured(found[2], 1.5)]
+    (one,) = across.by_profile(found, taken)
+    (row,) = one.body
+    ours = dict(zip(one.heads, map(one.shown, row), strict=True))
+    assert (ours["theoretical speed-up"], ours["measured / theoretical"]) == ("3.00x", "0.75")
+    assert audit.tables([one], found, taken) == []
+    (line,) = one.facts
+    assert "timed_theoretical_speedup is 3" in str(
+        audit.tables([replace(one, facts=({**line, "timed_theoretical_speedup": 3.0},))], found, taken)
+    )
+
+
 def test_one_table_over_all_tasks():
     """Differences to dense, not averaged over tasks; nothing where a method was not run."""
     found = every_kind()[0][-1]

@@ -33,13 +33,13 @@ def points(c: Column, name: str, found: Sequence[Line]) -> dict[str, Any]:
             {
                 "curve": pictures.curve_name(line, found),
                 "asked": _text.asked(line.facts),
-                "counted": line.facts["theoretical_speedup"],
+                "counted": line.measured[c][pictures.COUNTED],
                 "ratio": line.measured[c]["measured_speedup"],
                 "low": line.measured[c]["measured_low"],
                 "high": line.measured[c]["measured_high"],
                 "disturbed": line.measured[c]["disturbed"],
             }
-            for line in sorted(found, key=lambda line: line.facts["theoretical_speedup"])
+            for line in sorted(found, key=lambda line: line.measured[c][pictures.COUNTED])
         ],
     }
 
