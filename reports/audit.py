@@ -435,6 +435,8 @@ def _ranks(found: Sequence[Facts], known: Known) -> Iterator[tuple[Facts, str]]:
                 yield from ((line, what) for what in _against_control(line, scored, known))
             if line["is_best"] and (line is not scored[0] or line["n"] < ENOUGH_SEEDS):
                 yield line, "is marked best, and is not, or of fewer than six seeds"
+            if line["tier"] and line["n"] < ENOUGH_SEEDS:
+                yield line, f"stands in tier {line['tier']}, and is of fewer than six seeds"
         tiers = [f["tier"][0] for f in scored if f["tier"]]
         if tiers != sorted(tiers):
             yield scored[0], f"tiers {' '.join(tiers)} do not follow the means"

@@ -55,8 +55,9 @@ def lines(name: str, group: Sequence[Row]) -> list[Line]:
 
 
 def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
-    """Rows that met their budget, with their letters, and which is better than all others; none below six seeds."""
-    known = {i: row for i, row in enumerate(rows) if row.is_met and row.scores}
+    """Rows that met their budget in six networks, with their letters, and which is better than every other row."""
+    scored = [i for i, row in enumerate(rows) if row.is_met and row.scores]
+    known = {i: rows[i] for i in scored if len(rows[i].values) >= ENOUGH_SEEDS}
     sides = distinct_pairs(*(row.counted for row in known.values()))
     values = {
         i: {seed: row.sign * value for seed, value in headline(side.values()).items()}
@@ -64,7 +65,7 @@ def _tiers(rows: Sequence[Row]) -> list[tuple[Row, str, bool]]:
     }
     letters = tiers(values)
     first = [i for i, letter in letters.items() if letter.startswith("a")]
-    return [(rows[i], letter, first == [i] and len(rows[i].values) >= ENOUGH_SEEDS) for i, letter in letters.items()]
+    return [(rows[i], letter, first == [i] and list(known) == scored) for i, letter in letters.items()]
 
 
 def _best_control(rows: Sequence[Row]) -> Row | None:

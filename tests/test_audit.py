@@ -76,6 +76,7 @@ def test_a_true_table_passes():
         ("control", "nobody", "the control nobody has records of another method"),
         ("control_ids", RECORDS[3].id, "a control in the table is better than l1_channels"),
         ("is_best", True, "is marked best, and is not, or of fewer than six seeds"),
+        ("tier", "a", "stands in tier a, and is of fewer than six seeds"),
         ("ids", "0000", "no record 0000"),
     ],
 )

@@ -340,6 +340,19 @@ def test_below_six_seeds_no_tiers_and_nothing_bold():
     assert re.search(r"dcss 0\.5 macs \[-1\.\d\d, -0\.\d\d\]", told)
 
 
+def test_a_row_of_few_seeds_takes_no_tier_from_others():
+    """It has none itself, and nothing is bold: what is better than it cannot be told."""
+    few = [r for r in SIX if r.cell["method"]["is"] != "random_channels" or r.cell["seed"] < 3]
+    (found,) = table.tables(few, [])
+    assert {name: cells(found, name)["tier"] for name in ("dcss", "l1_channels", "random_channels")} == {
+        "dcss": "a",
+        "l1_channels": "b",
+        "random_channels": "",
+    }
+    assert not any(BOLD in e.text for row in found.body for e in row)
+    assert audit.tables([found], few, []) == []
+
+
 def test_a_row_that_missed_its_budget_is_no_control():
     """And gets no tier: it had more MACs to spend."""
     off = seeds(L1Channels(), 91.9, status="off_budget", reason="kept 0.9")

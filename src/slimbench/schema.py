@@ -24,7 +24,7 @@ _PEAKS = ("peak_bytes", "dense_peak_bytes", "reserved_bytes", "dense_reserved_by
 
 def _without_peaks(kind: Kind, body: Body) -> Body:
     """Those had in them what Python or a runtime sets up or tries out for any network, 17 to 110 MB, or blocks that lay
-    between what was freed, up to as much again: they are told no more.
+    between what was freed, up to half as much again: they are told no more.
     """
     taken = body.get("measurement")
     if kind != "measurements" or not taken or body["profile"]["version"] >= _OWN_PEAK.get(body["profile"]["is"], 0):
