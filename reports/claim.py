@@ -64,6 +64,19 @@ def _fits(value: Any, wanted: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Tasks and networks, none of them for any, and the least dense and compression epochs there."""
+
+    tasks: tuple[str, ...]
+    networks: tuple[str, ...] = ()
+    epochs: tuple[float, float] = (0.0, 0.0)
+
+    def holds(self, task: Mapping[str, Any]) -> bool:
+        """Whether a cell's task is of this place."""
+        return task["is"] in self.tasks and (not self.networks or task["network"] in self.networks)
+
+
+@dataclass(frozen=True)
 class Claim:
     """Something that a paper says, and what would count as seeing it again.
 
@@ -75,12 +88,12 @@ class Claim:
         within: what both have in common: the budget ("point"), task and network ("heading"), or task and recipe.
         figure: what is compared. quality: how much better, in the metric's unit, paired by seed; removed: per cent of
             the dense network's; speed, memory: theirs / ours, or dense / ours.
+        differs: the one field of a method by which theirs may differ from ours; "": any.
         each: field of a method: every value that ours and theirs name has to be among the rows.
         profiles, batch: what speed and memory were measured by; empty, None: any.
         slack_sd: so many deviations of the seeds are forgiven.
         claimed: the number of the paper, in the figure's unit; ``convention``: of what.
-        place, epochs: the paper's tasks and networks, and its dense and compression epochs (our full suite's, where
-            ``recipe`` says so): a run elsewhere or of fewer is reduced.
+        places: where a run is the paper's own (our full suite's, where ``recipe`` says so): any other is reduced.
 
     """
 
@@ -91,6 +104,7 @@ class Claim:
     theirs: Select | None = None
     within: Literal["point", "heading", "recipe"] = "point"
     figure: Figure = "quality"
+    differs: str = ""
     each: str = ""
     profiles: tuple[str, ...] = ()
     batch: int | None = None
@@ -98,8 +112,7 @@ class Claim:
     slack_sd: float = 0.0
     claimed: float | None = None
     convention: str = ""
-    place: Select = field(default_factory=Select)
-    epochs: tuple[float, float] = (0.0, 0.0)
+    places: tuple[Place, ...] = ()
     recipe: str = "paper"
 
 

@@ -182,7 +182,9 @@ def _claimed(row: Row) -> dict[str, Any]:
         said = [(known["claimed"], "published weights")] if known else []
     else:
         ours = [c for paper in PAPERS for c in paper.claims if c.claimed is not None and c.ours and c.ours.fits(row)]
-        said = [(c.claimed, c.convention) for c in ours if c.place.fits(row)]
+        said = [
+            (c.claimed, c.convention) for c in ours if any(place.holds(row.first.cell["task"]) for place in c.places)
+        ]
     if len(said) == 1:
         return dict(zip(("claimed", "claimed_note"), said[0], strict=True))
     return {"claimed": None, "claimed_note": "; ".join(f"{number:g} {note}" for number, note in said) or None}

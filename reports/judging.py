@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from slimbench.identity import digest
 from slimbench.reports.rows import distinct_pairs, headline, newest
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from slimbench.core import Record
-    from slimbench.reports.claim import Claim, Figure, Select
+    from slimbench.reports.claim import Claim, Figure, Place, Select
     from slimbench.reports.rows import Column, Row
 
 Verdict = Literal["supported", "not supported", "cannot tell", "not run"]
@@ -89,8 +89,15 @@ def _rivals(claim: Claim, row: Row, rows: Iterable[Row]) -> list[Row]:
         return []
     same = _common(claim, row)
     fitting = [o for o in rows if o is not row and claim.theirs.fits(o) and _common(claim, o) == same]
+    if claim.differs:
+        fitting = [other for other in fitting if _beside(claim.differs, other) == _beside(claim.differs, row)]
     last = newest(map(_version, fitting)).items()
     return [other for other in fitting if _version(other) in last]
+
+
+def _beside(name: str, row: Row) -> dict[str, Any]:
+    """A method's fields but one, and the version."""
+    return {field: value for field, value in row.first.cell["method"].items() if field not in {name, "label"}}
 
 
 def _version(row: Row) -> tuple[str, int]:
@@ -225,7 +232,11 @@ def shortfall(claim: Claim, row: Row) -> str:
     """How a row's recipe falls short of the paper's, in words; empty where it does not."""
     cell = row.first.cell
     task, budget = cell["task"], cell["budget"]
-    dense, compression = claim.epochs
+    here = next((place for place in claim.places if place.holds(task)), None)
+    if not claim.places:
+        return ""
+    elsewhere = [] if here else [f"{task['label']} instead of {'; '.join(map(_named, claim.places))}"]
+    dense, compression = (here or claim.places[0]).epochs
     spent = [
         f"{done:g} of {asked:g} {what} epochs"
         for what, done, asked in (
@@ -234,11 +245,11 @@ def shortfall(claim: Claim, row: Row) -> str:
         )
         if done < asked
     ]
-    wanted = claim.place
-    other = wanted.tasks and task["is"] not in wanted.tasks
-    elsewhere = other or (wanted.networks and task["network"] not in wanted.networks)
-    names = ", ".join((*wanted.tasks, *wanted.networks))
-    return ", ".join([*([f"{task['label']} instead of {names}"] if elsewhere else []), *spent])
+    return ", ".join([*elsewhere, *spent])
+
+
+def _named(place: Place) -> str:
+    return " on ".join(", ".join(names) for names in (place.networks, place.tasks) if names)
 
 
 def decided(found: Sequence[Finding]) -> Verdict:

@@ -8,8 +8,9 @@ import pytest
 
 from conftest import ROOT
 from made import DENSE_COST, measured, record
+from slimbench import discover, identity
 from slimbench.benchmarks.papers.claims import DASS, GPP, HEADLINE, PAPERS, RESCONV
-from slimbench.core import Budget, Recipe, Spent
+from slimbench.core import Arm, Budget, Recipe, Spent
 from slimbench.discover import found as plugins
 from slimbench.methods import dass, gpp
 from slimbench.methods.dense import Dense
@@ -17,7 +18,7 @@ from slimbench.methods.etpf import ETPF
 from slimbench.methods.l1_channels import L1Channels
 from slimbench.methods.resconv import ResConv, ResConvFromScratch
 from slimbench.reports import audit, judging, papers, render
-from slimbench.reports.claim import Claim, Paper, Select
+from slimbench.reports.claim import Claim, Paper, Place, Select
 from slimbench.reports.rows import rows
 from slimbench.statistics import Difference
 from slimbench.store import Store
@@ -139,6 +140,22 @@ def test_the_best_rival_counts():
     assert finding.verdict == "not supported"
 
 
+def test_a_rival_differs_in_what_is_claimed_alone():
+    """Where a claim is of one field, one network that is better for another reason decides nothing."""
+    pushed, alone = gpp.GPP(), gpp.GPP(push="none")
+    elsewise = gpp.GPP(push="none", streams=True)
+    claim = Claim(
+        "a push is better", "", "better", Select("gpp", {"push": "eigen-free"}), Select("gpp", {"push": "none"})
+    )
+    found = [record(Dense(), seed=s) for s in range(3)]
+    for s in range(3):
+        found += [record(pushed, 0.5, s, 90.0 + WOBBLE[s], 500), record(alone, 0.5, s, 88.0, 500)]
+    found.append(record(elsewise, 0.5, 0, 95.0, 500))
+    assert [finding.rival.method for finding in judged(claim, found)] == ["gpp(push=none, streams=True) v2"]
+    (finding,) = judged(replace(claim, differs="push"), found)
+    assert (finding.rival.method, finding.verdict) == ("gpp(push=none) v2", "supported")
+
+
 def test_a_number_is_judged_with_its_gap():
     """Claimed -0.13, ours -2: in points and in standard errors of ours."""
     claim = replace(BETTER, theirs=Select("dense"), within="heading", least=-0.13, slack_sd=1.0, claimed=-0.13)
@@ -235,14 +252,14 @@ def test_memory_of_training_is_without_what_the_process_holds():
 
 def test_a_reduced_recipe_is_marked_and_yields_to_a_full_one():
     """By epochs and by network, on the same line and in the verdict."""
-    claim = replace(BETTER, place=Select(tasks=("cifar10",), networks=("resnet20",)), epochs=(200, 40))
+    claim = replace(BETTER, places=(Place(("cifar10",), ("resnet20",), (200, 40)),))
     budget = Budget(0.5, epochs=3)
     recipe = Recipe(epochs=6)
     reduced = pair(90.0, 88.0, task=CIFAR10("resnet32", recipe), budget=budget)
     found = judged(claim, reduced)
     assert (
         found[0].reduced
-        == "cifar10/resnet32 instead of cifar10, resnet20, 6 of 200 dense epochs, 3 of 40 compression epochs"
+        == "cifar10/resnet32 instead of resnet20 on cifar10, 6 of 200 dense epochs, 3 of 40 compression epochs"
     )
     assert judging.in_words("supported", found) == "supported (reduced recipe; indicative: 3 seeds)"
     full = pair(88.0, 90.0, task=CIFAR10("resnet20", Recipe(epochs=200)), budget=Budget(0.5, epochs=40))
@@ -250,6 +267,35 @@ def test_a_reduced_recipe_is_marked_and_yields_to_a_full_one():
     assert {finding.verdict for finding in both} == {"supported", "not supported"}
     assert judging.decided(both) == "not supported"
     assert judging.in_words("not supported", both) == "not supported (indicative: 3 seeds)"
+
+
+def test_each_place_of_a_paper_has_its_own_epochs():
+    """What is full on small images is none of large ones, and the other way round."""
+    claim = replace(BETTER, places=(Place(("cifar10",), epochs=(200, 40)), Place(("digits",), epochs=(16, 0))))
+    (small,) = judged(claim, pair(90.0, 88.0))
+    assert small.reduced == ""
+    (short,) = judged(claim, pair(90.0, 88.0, task=CIFAR10("resnet20", Recipe(epochs=16)), budget=Budget(0.5)))
+    assert short.reduced == "16 of 200 dense epochs, 0 of 40 compression epochs"
+    (neither,) = judged(claim, pair(90.0, 88.0, task=Photos()))
+    assert neither.reduced.startswith("photos/edsr-tiny instead of cifar10; digits, ")
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
+def test_each_place_of_a_claim_has_a_suite_that_counts_as_full(paper):
+    """With its tasks, its networks and its epochs; but for the ladder, ours being elsewhere than the paper's."""
+    made = [
+        ({"is": task.name, "network": task.network}, task.recipe.epochs, budget.epochs)
+        for suite in discover.suites().values()
+        for arm in (*suite.arms, Arm((), (Budget(1.0),)))
+        for task in suite.tasks
+        for budget in arm.budgets
+    ]
+    for claim in paper.claims:
+        for place in claim.places:
+            if claim.ours.tasks == ("cifar10",) and place.tasks == ("imagenet",):
+                continue
+            full = [one for one in made if place.holds(one[0]) and one[1] >= place.epochs[0]]
+            assert any(compression >= place.epochs[1] for _, _, compression in full), (claim.says, place)
 
 
 def test_findings_that_disagree_leave_no_verdict():
@@ -366,9 +412,8 @@ def test_every_claim_has_source_and_criterion_and_names_what_exists():
         assert claim.criterion, claim.says
         assert (claim.claimed is None) == (not claim.convention), claim.says
         assert set(claim.profiles) <= set(plugins("hardware_profiles")), claim.says
-        for select in (claim.ours, claim.theirs, claim.place):
-            if select is None:
-                continue
+        assert {name for place in claim.places for name in place.tasks} <= set(plugins("tasks")), claim.says
+        for select in filter(None, (claim.ours, claim.theirs)):
             assert select.method in {"", *plugins("methods")}, claim.says
             assert set(select.tasks) <= set(plugins("tasks")), claim.says
             fields = plugins("methods")[select.method].__dataclass_fields__ if select.method else {}
@@ -386,8 +431,6 @@ def test_every_claim_has_source_and_criterion_and_names_what_exists():
 def test_a_claim_can_be_seen_by_some_suite():
     """Each claim that has rows of its own fits a cell of a paper's suite; none waits for a run that cannot be."""
     from types import SimpleNamespace
-
-    from slimbench import discover, identity
 
     cells = []
     for suite in discover.suites().values():

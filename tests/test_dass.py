@@ -337,9 +337,10 @@ def test_weights_never_train_alpha(monkeypatch):
     assert not found.alpha.requires_grad
 
 
-def test_alpha_learns_from_what_is_held_out_and_with_the_masks():
-    """In the first and the last phase; scores learn in between, while alpha rests."""
-    found = Search(SMALL, TASK, networks.shape_of(TASK))
+@pytest.mark.parametrize(("unrolled", "passes"), [(False, 2), (True, 5)])
+def test_alpha_learns_from_what_is_held_out_and_with_the_masks(unrolled, passes):
+    """In the first and the last phase; scores learn in between, while alpha rests. Every pass is booked."""
+    found = Search(replace(SMALL, unrolled=unrolled), TASK, networks.shape_of(TASK))
     seen = []
     turn = found.turn_alpha
 
@@ -355,7 +356,7 @@ def test_alpha_learns_from_what_is_held_out_and_with_the_masks():
     assert kept == {1.0, 0.3}
     assert not torch.equal(seen[0][1], found.alpha)
     assert set(loop.notes["share of each operation"]) == {"normal", "reduce"}
-    assert loop.spent.search_epochs == pytest.approx(0.5 * (2 * 1 + 1 + 2 * 2), abs=0.2)
+    assert loop.spent.search_epochs == pytest.approx(0.5 * (passes * 1 + 1 + passes * 2), abs=0.2)
 
 
 # ------------------------------------------------------------------------------------------------------- as a method

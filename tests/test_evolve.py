@@ -25,6 +25,14 @@ from slimbench.run import Options, left_to_do
 from slimbench.store import Store
 
 STRIPES = fakes.Stripes()
+WRONG = """
+from slimbench.core import Metric
+from slimbench.tasks.digits import Digits
+
+class Wrong(Digits):
+    name = "wrong_digits"
+    metrics = (Metric("error", "%", higher_is_better=False),)
+"""
 
 
 def by_size(generation, newcomers):
@@ -420,3 +428,12 @@ def test_evolve_refuses_bad_input_in_one_sentence(arguments, says, tmp_path, mon
     assert done.exit_code == 2
     assert says in done.output
     assert done.output.count("\n") == 1
+
+
+def test_evolve_refuses_a_task_of_which_less_is_better(tmp_path, monkeypatch):
+    """It would breed the worst functions."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.py").write_text(WRONG)
+    done = CliRunner().invoke(cli.main, ["evolve", "--plugin", "wrong.py", "--tasks", "wrong_digits"])
+    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+    assert "wrong_digits is scored by error, of which less is better" in done.output

@@ -6,7 +6,7 @@ its threshold open, the criterion is ours and says so.
 
 from __future__ import annotations
 
-from slimbench.reports.claim import SOME, Claim, Figure, Paper, Select
+from slimbench.reports.claim import SOME, Claim, Figure, Paper, Place, Select
 
 # ------------------------------------------------------------------------------------------------------------ DCSS
 
@@ -25,20 +25,19 @@ def _widths(task: str, networks: tuple[str, ...], epochs: tuple[float, float]) -
         "not enough; the paper's tables are not at hand)",
         Select("dcss", SEARCHED, tasks=(task,)),
         SCRATCH_B,
-        place=Select(tasks=(task,), networks=networks),
-        epochs=epochs,
+        places=(Place((task,), networks, epochs),),
     )
 
 
-def _own_search(family: str, place: Select, epochs: tuple[float, float], recipe: str) -> Claim:
+def _own_search(family: str, place: Place, recipe: str) -> Claim:
     return Claim(
         f"{family}: widths searched on the task itself beat widths carried over from classification",
         DCSS_V2 if family != "segmentation" else DCSS_V1,
         "better at equal MACs with the same training",
         Select("dcss", SEARCHED, family=family),
         Select("dcss", {"source": SOME}),
-        place=place,
-        epochs=epochs,
+        differs="source",
+        places=(place,),
         recipe=recipe,
     )
 
@@ -52,10 +51,8 @@ DCSS = Paper(
         _widths("cifar10", CIFAR_NETWORKS, (600, 405)),
         _widths("cifar100", CIFAR_NETWORKS, (600, 405)),
         _widths("imagenet", ("imagenet-preresnet18", "imagenet-preresnet50"), (120, 144)),
-        _own_search("segmentation", Select(tasks=("voc2012",), networks=("deeplabv3-resnet50",)), (80, 54), OURS),
-        _own_search(
-            "super resolution", Select(tasks=("div2k",), networks=("edsr-baseline",)), (64, 28.8), "authors' code"
-        ),
+        _own_search("segmentation", Place(("voc2012",), ("deeplabv3-resnet50",), (80, 54)), OURS),
+        _own_search("super resolution", Place(("div2k",), ("edsr-baseline",), (64, 28.8)), "authors' code"),
         Claim(
             "the search takes little enough memory for segmentation",
             DCSS_V1,
@@ -65,8 +62,7 @@ DCSS = Paper(
             within="heading",
             figure="training memory",
             least=1 / 1.5,
-            place=Select(tasks=("voc2012",)),
-            epochs=(80, 54),
+            places=(Place(("voc2012",), epochs=(80, 54)),),
             recipe=OURS,
         ),
     ),
@@ -76,6 +72,7 @@ DCSS = Paper(
 
 ETPF_ABSTRACT = "arXiv 2110.10876, abstract"
 ETPF_READ = "arXiv 2110.10876: its contribution, as we read it"
+COSINE = "authors' counts and epochs, rates by our schedule"
 FIRST = ("SymDiv", "AbsSNR", "FDR", "Tstats", "WL1", "WL2", "GeoMedian")
 EVOLVED = {"function": ("GA_Func1", "GA_Func2", "GA_Func3", "GA_Func4")}
 ELSEWHERE = ("resnet20", "resnet56", "resnet110", "imagenet-resnet50")
@@ -92,10 +89,13 @@ ETPF = Paper(
             "each of GA_Func1 to 4 better than the best of seven seeds, at equal widths and retraining",
             Select("etpf", EVOLVED, networks=("lenet5", "vgg16-bn-fc", "vgg16-relu-bn-fc")),
             BEST_SEED,
+            differs="function",
             each="function",
-            place=Select(tasks=("mnist", "cifar10"), networks=("lenet5", "vgg16-bn-fc", "vgg16-relu-bn-fc")),
-            epochs=(100, 200),
-            recipe="authors' code",
+            places=(
+                Place(("mnist",), ("lenet5",), (100, 300)),
+                Place(("cifar10",), ("vgg16-bn-fc", "vgg16-relu-bn-fc"), (200, 200)),
+            ),
+            recipe=COSINE,
         ),
         Claim(
             "evolved functions transfer to other networks and data as they are",
@@ -103,10 +103,13 @@ ETPF = Paper(
             "each of GA_Func1 to 4 better than the best of seven seeds, at equal widths and retraining",
             Select("etpf", EVOLVED, tasks=("cifar10", "cifar100", "imagenet"), networks=ELSEWHERE),
             BEST_SEED,
+            differs="function",
             each="function",
-            place=Select(tasks=("cifar10", "cifar100", "imagenet"), networks=("resnet56", "resnet110")),
-            epochs=(200, 200),
-            recipe="authors' code",
+            places=(
+                Place(("cifar10", "cifar100"), ("resnet56", "resnet110"), (200, 200)),
+                Place(("imagenet",), ("imagenet-resnet50",), (90, 30)),
+            ),
+            recipe=COSINE,
         ),
         Claim(
             "pruning results as good as any on ILSVRC-2012",
@@ -114,8 +117,8 @@ ETPF = Paper(
             "GA_Func2 better than the best of seven seeds at equal widths and retraining (ours: no table is at hand)",
             Select("etpf", {"function": "GA_Func2"}, tasks=("imagenet",)),
             BEST_SEED,
-            place=Select(tasks=("imagenet",)),
-            epochs=(90, 30),
+            differs="function",
+            places=(Place(("imagenet",), epochs=(90, 30)),),
             recipe=OURS,
         ),
         Claim(
@@ -137,7 +140,7 @@ HEADLINE = Select(
     keep=(0.3, 0.4),
     params_keep=(0.4, 0.5),
 )
-AT_RESNET110 = Select(tasks=("cifar10",), networks=("resnet110",))
+AT_RESNET110 = Place(("cifar10",), ("resnet110",), (200, 80))
 
 
 def _headline(claimed: float, convention: str, says: str, criterion: str, figure: Figure) -> Claim:
@@ -153,8 +156,7 @@ def _headline(claimed: float, convention: str, says: str, criterion: str, figure
         slack_sd=1.0 if figure == "quality" else 0.0,
         claimed=claimed,
         convention=convention,
-        place=AT_RESNET110,
-        epochs=(200, 80),
+        places=(AT_RESNET110,),
         recipe=OURS,
     )
 
@@ -168,8 +170,7 @@ def _against_channels(says: str, figure: Figure) -> Claim:
         Select("l1_channels"),
         figure=figure,
         least=1.0,
-        place=Select(tasks=("cifar10",), networks=("resnet110", "resnet56")),
-        epochs=(200, 80),
+        places=(Place(("cifar10",), ("resnet110", "resnet56"), (200, 80)),),
         recipe=OURS,
     )
 
@@ -182,8 +183,7 @@ def _trained(says: str, networks: tuple[str, ...]) -> Claim:
         Select("resconv_scratch", {"variant": "R2"}, networks=networks, keep=(1.0, 1.0)),
         Select("dense"),
         within="heading",
-        place=Select(tasks=("cifar10",)),
-        epochs=(200, 0),
+        places=(Place(("cifar10",), epochs=(200, 0)),),
         recipe=OURS,
     )
 
@@ -232,9 +232,9 @@ RESCONV = Paper(
             "dense is not compared)",
             Select("resconv", {"sparse_share": 1.0}, keep=(0.7, 0.95)),
             Select("resconv", {"sparse_share": 0.5}),
+            differs="sparse_share",
             least=-0.5,
-            place=Select(tasks=("cifar10",), networks=("resnet56", "resnet110", "vgg16-bn")),
-            epochs=(200, 40),
+            places=(Place(("cifar10",), ("resnet56", "resnet110", "vgg16-bn"), (200, 40)),),
             recipe=OURS,
         ),
         _against_channels("removing layers takes less inference time than removing filters at equal FLOPs", "speed"),
@@ -251,7 +251,7 @@ SPARSE_MOBILE = Select("sparse_scores", networks=("mobilenetv2", "mobilenetv2-ei
 # the nearest to MobileNetV2 in parameters, and that of the DARTS cells. 8 in 4 stand in for it where all is thinned.
 SMALL = {("channels", "cells"): ((36, 20), (8, 4))}
 FOUND = Select("dass", {"genotype": "dass-99", **SMALL}, networks=("mobilenetv2", "mobilenetv2-eighth"), keep=AT_99)
-AT_MOBILE = Select(tasks=("cifar10",), networks=("mobilenetv2",))
+AT_MOBILE = Place(("cifar10",), ("mobilenetv2",), (600, 220))
 PRUNED = "top-1; that 99 % are zero is read from the authors' scripts"
 
 DASS = Paper(
@@ -267,8 +267,7 @@ DASS = Paper(
             least=72.44,
             claimed=73.44,
             convention=PRUNED,
-            place=AT_MOBILE,
-            epochs=(600, 220),
+            places=(AT_MOBILE,),
         ),
         Claim(
             "a DASS network reaches 81.35 %",
@@ -278,8 +277,7 @@ DASS = Paper(
             least=80.35,
             claimed=81.35,
             convention=f"{PRUNED}; of which size is not said",
-            place=AT_MOBILE,
-            epochs=(600, 220),
+            places=(AT_MOBILE,),
         ),
         Claim(
             "which is 7.91 points more",
@@ -290,8 +288,7 @@ DASS = Paper(
             least=6.91,
             claimed=7.91,
             convention="points of top-1",
-            place=AT_MOBILE,
-            epochs=(600, 220),
+            places=(AT_MOBILE,),
         ),
         Claim(
             "and infers 3.87 times as fast",
@@ -305,8 +302,7 @@ DASS = Paper(
             least=3.87,
             claimed=3.87,
             convention="times; on a CPU by the authors' scripts",
-            place=AT_MOBILE,
-            epochs=(600, 220),
+            places=(AT_MOBILE,),
         ),
         Claim(
             "cells searched for sparse weights beat dense DARTS cells once pruned",
@@ -314,8 +310,8 @@ DASS = Paper(
             "the authors' cells at 99 % better than DARTS cells of the same size, small, pruned and trained alike",
             FOUND,
             Select("dass", {"genotype": "darts", **SMALL}),
-            place=AT_MOBILE,
-            epochs=(600, 220),
+            differs="genotype",
+            places=(AT_MOBILE,),
         ),
     ),
 )
@@ -335,8 +331,7 @@ def _rung(inception: str, residual: str) -> Claim:
         Select("dense", tasks=("cifar10",), networks=(inception,)),
         Select("dense", networks=(residual,)),
         within="recipe",
-        place=Select(tasks=("imagenet",)),
-        epochs=(200, 0),
+        places=(Place(("imagenet",), epochs=(200, 0)),),
         recipe=OURS,
     )
 
@@ -352,8 +347,12 @@ GPP = Paper(
             "better than cross-entropy alone (the companion's pruning) at equal MACs, with the same training",
             Select("gpp", {"push": "eigen-free", "pick": "traced"}, family="classification"),
             Select("gpp", {"push": "none", "pick": "traced"}),
-            place=Select(tasks=("mnist", "cifar10", "imagenet"), networks=("vgg16-bn", "inception9", "mlp", "lenet5")),
-            epochs=(200, 380),
+            differs="push",
+            places=(
+                Place(("cifar10", "cifar100"), ("vgg16-bn", "inception9"), (200, 380)),
+                Place(("imagenet",), epochs=(90, 90)),
+                Place(("mnist",), ("mlp", "lenet5"), (10, 6)),
+            ),
             recipe=OURS,
         ),
         *(_rung(*pair) for pair in RUNGS.items()),
@@ -363,8 +362,7 @@ GPP = Paper(
             "better than L1 channels at equal MACs (ours: compact networks of ILSVRC-2012 are no suite)",
             Select("gpp", PUSHED, tasks=("imagenet",), networks=("imagenet-inception28",)),
             Select("l1_channels"),
-            place=Select(tasks=("imagenet",)),
-            epochs=(90, 90),
+            places=(Place(("imagenet",), epochs=(90, 90)),),
             recipe=OURS,
         ),
     ),

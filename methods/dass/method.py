@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from slimbench.methods.dass.networks import CellNetwork
 
 
+SECOND_ORDER = 3  # passes over a batch, besides the one over what is held out, that a look-ahead of alpha takes
+
+
 @dataclass(frozen=True)
 class DASS:
     """Searches cells on the task with sparse weights, and trains, prunes and fine-tunes a network made of them.
@@ -80,7 +83,8 @@ class DASS:
         deviations=(
             "alpha learns on held-out samples alone; in the authors' code the weights' optimiser trains it as well",
             "alpha rests while scores are learned, as in what the authors' code runs by default",
-            "first order by default; the authors' second order by a field (unrolled)",
+            "first order by default; the authors' second order by a field (unrolled); its passes are counted",
+            "the step that the second order looks ahead is without momentum, unlike the weights' own",
             "what is frozen in a phase is not in its optimiser; in the authors' it decays",
             "momentum and weight decay are the recipe's in the search as well; the authors' search has no momentum",
             "every phase's rate falls by its own cosine; the authors' prune phase stops half-way on a longer one",
@@ -137,7 +141,8 @@ class DASS:
 
         shape = networks.shape_of(task)
         later = self.pretrain + (self.prune + self.finetune) * (budget.keep < 1)
-        searched = 2 * self.search_pretrain + self.search_prune + 2 * self.search_finetune  # alpha's passes are metered
+        turns = 2 + SECOND_ORDER * self.unrolled  # of an epoch in which alpha learns: its passes are metered
+        searched = turns * (self.search_pretrain + self.search_finetune) + self.search_prune
         unit = trainer.epochs_left / (later + searched * (1 - self.hold_out) * (not self.genotype))
         genotype = parse(self.genotype) if self.genotype else Search(self, task, shape).run(budget, trainer, unit)
         trainer.note("genotype", str(genotype))

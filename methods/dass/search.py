@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from slimbench.methods.dass import networks, pruning, sparse
 from slimbench.methods.dass.genotypes import NODES, OPERATIONS, Genotype
+from slimbench.methods.dass.method import SECOND_ORDER
 from slimbench.train import full_precision
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ class Search:
         """Before the weights' step: one step of alpha on held-out samples, with the masks as they are."""
         held = step.held_out()
         self.alpha.requires_grad_(True)
-        self.alpha.grad = self._unrolled(step, held) if self.method.unrolled else self._first_order(held)
+        if self.method.unrolled:
+            step.again(SECOND_ORDER)
+            self.alpha.grad = self._unrolled(step, held)
+        else:
+            self.alpha.grad = self._first_order(held)
         faster = min(max(1.0, _PAPER_STEPS / step.total), _FASTEST)
         for group in self.adam.param_groups:
             group["lr"] = self.method.alpha_lr * faster

@@ -85,6 +85,11 @@ def evolve(
         raise UserError("Trials need a seed: write --seeds 0.")
     for text in dict.fromkeys(task):
         chosen = discover.make("tasks", text)
+        if not chosen.metrics[0].higher_is_better:
+            raise UserError(
+                f"{chosen.name} is scored by {chosen.metrics[0].name}, of which less is better, and evolution seeks "
+                "the highest score: give the task a metric of which more is better first."
+            )
         method, budget = schedules.trial(chosen, keep, epochs, images)
         for seed in cli.seeds_of(seeds):
             reference = Cell(chosen, dense, Budget(1.0), seed, settings)

@@ -328,6 +328,7 @@ class Step:
     targets: Tensor
     outputs: Tensor | None  # None before the forward pass; of auxiliary heads nothing
     held_out: Callable[[], Batch]  # a random batch of the held-out part of train
+    again: Callable[[int], None] = lambda passes: None  # books so many more passes over this step's batch
 
     @property
     def progress(self) -> float:

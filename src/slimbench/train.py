@@ -18,6 +18,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -221,7 +222,8 @@ class Loop:
                     group["lr"] = base * rate
                 indices = order.batch(step)
                 inputs, targets = self._batch(indices, recipe, fit, "train", step)
-                told = Step(step, total, bases[0] * rate, inputs, targets, None, held_out)
+                again = partial(meter.again, len(indices))
+                told = Step(step, total, bases[0] * rate, inputs, targets, None, held_out, again)
                 if before_step:
                     with self.autocast():
                         before_step(told)
@@ -396,6 +398,10 @@ class _Meter:
             rate = self.examples / max(now - self.started, 1e-9)
             done = {"epoch": step / self.steps_an_epoch, "epochs": self.total / self.steps_an_epoch}
             loop.say({"fit": self.name, **done, "images_per_second": rate})
+
+    def again(self, examples: int, passes: int) -> None:
+        """Book more passes over some examples. Raises: OverspentError."""
+        self.add(passes * examples)
 
     def checkpoint_due(self) -> bool:
         """Whether the last checkpoint is old; when it is taken has no influence on results."""
