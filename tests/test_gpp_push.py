@@ -197,6 +197,30 @@ def test_values_are_averages_and_gradients_the_batchs():
     )
 
 
+@pytest.mark.parametrize(("classes", "batch"), [(10, 128), (100, 128), (1000, 256)])
+def test_many_classes_do_not_shrink_what_lies_within_them(classes, batch):
+    """Of a thousand, most have one sample in a batch, which says nothing of its class's scatter."""
+    rng = torch.Generator().manual_seed(0)
+    means = torch.randn(classes, 4, generator=rng)
+    labels = torch.arange(classes).repeat_interleave(4)
+    made = started(GPP(), means[labels] + torch.randn(len(labels), 4, generator=rng), labels)
+    for _ in range(100):
+        drawn = torch.randint(classes, (batch,), generator=rng)
+        made.update(means[drawn] + torch.randn(batch, 4, generator=rng), drawn)
+    assert float(made.averages.within.diagonal().mean()) == pytest.approx(1.0, abs=0.12)
+
+
+def test_a_batch_of_single_samples_leaves_the_scatter_within():
+    """And no gradient."""
+    made = started(GPP(shrinkage=0.0), *SAMPLES)
+    before = made.averages.within.clone()
+    x = torch.tensor([[0.0, 0.0], [4.0, 0.0]], requires_grad=True)
+    within, _ = made.update(x, torch.tensor([0, 1]))
+    torch.testing.assert_close(within, before)
+    (gradient,) = torch.autograd.grad(within.sum(), x)
+    assert not gradient.any()
+
+
 def test_a_class_that_comes_late_begins_as_it_is_in_its_batch():
     """A rare class of windows: neither an error, nor a mean that is nine tenths zero."""
     made = started(GPP(), SAMPLES[0], SAMPLES[1] * 2)  # classes 0 and 2

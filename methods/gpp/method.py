@@ -32,6 +32,7 @@ _CARD = Card(
     deviations=(
         "the abstract gives no loss: its three terms, their weights and the schedule are ours",
         "values of the push loss are moving averages', its gradients those of the batch, unscaled",
+        "batches of fewer than two samples a class give S_w by its degrees of freedom: of all samples it would vanish",
         "the push trains without the task's distillation; retraining has it",
         "push='none', the companion's pruning, trains before it prunes too: balanced batches, clipped gradients",
         "the order of channels is the companion's, u over a layer's deviation; eta is then what meets the budget",

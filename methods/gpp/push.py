@@ -161,14 +161,20 @@ class Push:
     def update(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """S_w, shrunk, (M, M), and Z with S_b = Z^T Z, (C, M), after one more batch; see ``Push`` for gradients.
 
-        The mean of a class that comes for the first time (a rare one, of windows) begins as the batch's.
+        The mean of a class that comes for the first time (a rare one, of windows) begins as the batch's. Where there are
+        fewer than two samples a class, what is left around the batch's own means is little or nothing: it is then divided,
+        and counts, by its degrees of freedom.
         """
         old, decay = self.averages.reaching(int(classes.max()) + 1, x.device), self.method.decay
         chosen = discriminants.one_hot(classes, len(old.shares), x)
         sizes = chosen.sum(0)
         batch_means = chosen.T @ x / sizes.clamp(min=1)[:, None]
         residuals = x - chosen @ batch_means
-        within = _blend(old.within, residuals.T @ residuals / len(x), decay)
+        free, present = len(x), int((sizes > 0).sum())
+        if len(x) < 2 * present:
+            free -= present
+        batch_within = residuals.T @ residuals / max(free, 1)
+        within = _blend(old.within, batch_within, decay ** (free / len(x)))
         old_means = torch.where(old.shares[:, None] > 0, old.means, batch_means.detach())
         means = torch.where(sizes[:, None] > 0, _blend(old_means, batch_means, decay), old_means)
         shares = decay * old.shares + (1 - decay) * sizes / len(x)
