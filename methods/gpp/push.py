@@ -161,9 +161,9 @@ class Push:
     def update(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """S_w, shrunk, (M, M), and Z with S_b = Z^T Z, (C, M), after one more batch; see ``Push`` for gradients.
 
-        The mean of a class that comes for the first time (a rare one, of windows) begins as the batch's. Where there are
-        fewer than two samples a class, what is left around the batch's own means is little or nothing: it is then divided,
-        and counts, by its degrees of freedom.
+        The mean of a class that comes for the first time (a rare one, of windows) begins as the batch's. Of fewer
+        than two samples a class, little or nothing lies around the batch's own means: it is then divided, and counts,
+        by its degrees of freedom.
         """
         old, decay = self.averages.reaching(int(classes.max()) + 1, x.device), self.method.decay
         chosen = discriminants.one_hot(classes, len(old.shares), x)
