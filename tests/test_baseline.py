@@ -184,6 +184,31 @@ def test_what_no_baseline_is_made_of(bench, records, words):
     assert not Path("base.json").exists()
 
 
+def test_the_record_says_which_way_is_better():
+    """Not a task of its name with other fields, which may not be at hand, or be made without any."""
+    made = nights.record(0)
+    (metric, *_) = made.quality
+    assert baseline.kept(made).higher_is_better
+    turned = {**made.cell, "task": {**made.cell["task"], "is": "nobody's", "lower_is_better": [metric]}}
+    assert not baseline.kept(replace(made, cell=turned)).higher_is_better
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--looks", "5"], "--looks 5 cannot tell anything: give at least 20, or 0"),
+        (["--looks", "0", "--out", "file/base.json"], "cannot be written"),
+    ],
+)
+def test_a_baseline_that_cannot_be_made_is_said_at_once(bench, more, words):
+    """Before hours of looks."""
+    store = put("store", nights.night())
+    Path("file").write_text("")
+    result = bench("baseline", "--store", store, "--out", "base.json", "--because", "a test", *more)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert words in result.stderr
+
+
 def test_networks_are_wanted_for_latencies_alone(bench):
     """A store of records is enough without; with them, the cell that has no network is named before any is timed."""
     for record in nights.night():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -218,6 +220,35 @@ def test_what_a_runner_has_is_left_to_it(one, tmp_path):
         result = merge(one, into=into.root, status=1)
     assert "a runner has it now: merge again when that has ended" in result.stdout
     assert into.record("dd") is None
+
+
+@pytest.mark.parametrize("part", ["logs", "artifacts", "evolutions"])
+def test_a_full_disk_stops_a_merge_and_leaves_nothing_half_copied(one, tmp_path, monkeypatch, part):
+    """With room, the same command takes the rest."""
+    copyfile = shutil.copyfile
+
+    def fills(source, target):
+        if f"/{part}/" not in str(target):
+            return copyfile(source, target)
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = tmp_path / "all"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", fills)
+        assert "free some space" in merge(one, into=target, status=2).stderr
+    assert not [path for path in target.rglob("*") if path.is_file() and path.read_bytes() == b"half"]
+    merge(one, into=target)
+    assert (target / "logs/cc.log").read_text() == "a line\n"
+    assert len(Store(target).records()) == 2
+
+
+def test_a_corrupt_record_of_the_target_is_named_too(one, made, tmp_path):
+    """It is set aside, and the source's taken."""
+    into = made("two")
+    (into.root / "records/cc.json").write_text("{")
+    assert "two: The record cc.json is corrupt" in merge(one, into=into.root, status=1).stderr
+    assert len(Store(into.root).records()) == 2
 
 
 def test_a_store_is_not_merged_into_itself(one):

@@ -19,9 +19,10 @@ import torch
 
 from conftest import fakes
 from runs import SUITE, TASK, alive, go, hanging, more_fakes, of, suite_of, timeless
-from slimbench import artifact, identity, process, worker
+from slimbench import artifact, checking, identity, process, worker
 from slimbench.compress import compress
-from slimbench.core import Budget, Cell, Cost, Published, Record
+from slimbench.core import Budget, Cell, Cost, Published, Record, UserError
+from slimbench.ending import EndedError, Ending
 from slimbench.methods.dense import Dense
 from slimbench.run import StoppedError
 from slimbench.store import Store
@@ -299,6 +300,18 @@ def test_fail_fast_stops_at_the_first_failure(copied):
     assert sorted(set(copied.statuses().values())) == ["failed", "ok"]
 
 
+def test_fail_fast_makes_nothing_again(copied):
+    """Not what started from a dense network that is there no more, either."""
+    dense = next(record for record in copied.records() if not record.reference and record.cell["seed"] == 0)
+    heir = next(record for record in copied.records() if record.reference == dense.id)
+    copied.put(replace(heir, reference_artifact="0" * 64))
+    suite = suite_of(fakes.Misbehaves("raises"))
+    both = replace(suite, arms=(*suite.arms, *SUITE.arms))
+    (copied.root / "records" / f"{heir.id}.json").touch()
+    _, view = go(both, copied, fail_fast=True)
+    assert not any("made again" in text for text in view.said)
+
+
 def test_stopping_ends_what_runs_beside(copied):
     """No process is left of the cell that was under way."""
     before = set(psutil.Process().children(recursive=True))
@@ -357,6 +370,54 @@ def test_what_started_from_another_dense_network_is_made_again(copied):
     _, view = go(SUITE, copied)
     heirs = [record.label for record in copied.records() if record.reference == dense.id]
     assert [label for label in view.labels("started") if " on " not in label] == heirs
+
+
+def test_a_cell_that_dies_between_network_and_record_is_made_again(finished, copied, monkeypatch):
+    """A new network beside the old record would be taken for the one that it names."""
+    from slimbench import compress as compressing
+
+    dense = next(record for record in copied.records() if not record.reference and record.cell["seed"] == 0)
+    shutil.rmtree(copied.artifact(dense.id))
+
+    def dies(*known):
+        raise SystemExit("killed")
+
+    monkeypatch.setattr(compressing, "judge", dies)
+    with pytest.raises(SystemExit):
+        compress(Cell(TASK, Dense(), Budget(1.0), 0), copied)
+    assert copied.record(dense.id) is None
+    go(SUITE, copied)
+    assert timeless(copied) == timeless(finished[0])
+
+
+def test_a_dense_network_that_is_not_its_records_is_not_started_from(copied):
+    """Nor called sound by `bench check`."""
+    one, other = (record for record in copied.records() if not record.reference)
+    shutil.rmtree(copied.artifact(one.id))
+    shutil.copytree(copied.artifact(other.id), copied.artifact(one.id))
+    reference = Cell(TASK, Dense(), Budget(1.0), one.cell["seed"])
+    with pytest.raises(UserError, match="is not the network that its record names"):
+        compress(Cell(TASK, fakes.Fake(), Budget(0.5), one.cell["seed"], reference=reference), copied)
+    found = [one for one in checking.check((), str(copied.root)) if one.what.startswith("network")]
+    assert [("record names" in finding.text, finding.is_good) for finding in found] == [(True, False)]
+
+
+def test_what_was_trained_from_another_dense_network_is_not_gone_on_with(copied, tmp_path, monkeypatch):
+    """A checkpoint is of the network that its cell began from."""
+    dense = next(record for record in copied.records() if not record.reference and record.cell["seed"] == 0)
+    cell = Cell(TASK, more_fakes.Disturbs("trains_slowly"), Budget(0.5, epochs=1.0), 0)
+    cell = replace(cell, reference=Cell(TASK, Dense(), Budget(1.0), 0))
+    monkeypatch.setenv("BENCH_MARKS", str(tmp_path))
+    asked = Ending()
+    asked.asked = True
+    with pytest.raises(EndedError):
+        compress(cell, copied, ending=asked)
+    work = copied.work(identity.cell_id(cell))
+    assert [path.name for path in work.iterdir()] == [dense.artifact[:16]]
+    (work / dense.artifact[:16]).rename(work / ("0" * 16))
+    compress(cell, copied)
+    assert (tmp_path / "steps").read_text().split().count("0") == 2, "it began anew"
+    assert not work.exists()
 
 
 def test_a_measurement_that_crashes_leaves_a_record(copied, monkeypatch):

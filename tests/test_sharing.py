@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -136,6 +137,24 @@ def test_a_runner_that_lost_its_lease_ends_its_worker(dense, monkeypatch):
         (last,) = events
     assert (last.kind, last.value.label) == ("done", "the other's")
     assert logs.last(dense.log("job"))["event"] == "lost"
+
+
+def test_a_store_that_is_away_for_a_moment_ends_no_run(dense, monkeypatch):
+    """Whether a lease was lost is asked again later."""
+    monkeypatch.setattr(local, "_POLL_S", 0.05)
+    asked = []
+
+    def away(self):
+        asked.append(self)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Leases, "lost", away)
+    with Leases(dense.root, beat_s=0.1) as mine:
+        events = list(
+            Local().run([job_of(more_fakes.Disturbs("naps"), dense)], PLUGINS, Claims(mine, dense.record, {}))
+        )
+    assert (events[0].kind, events[-1].kind) == ("started", "done")
+    assert asked
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

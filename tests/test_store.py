@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from slimbench import schema
+from slimbench import cli, schema
 from slimbench.core import Cost, Measurement, MeasurementRecord, Record, Scores, Spent, UserError, pack
 from slimbench.files import StoreFullError, size_bytes, whole_folder, write_whole
 from slimbench.identity import digest
@@ -134,6 +135,7 @@ CORRUPT = {
     "empty": lambda text: "",
     "no_json": lambda text: "\x00\x01 not JSON",
     "another_json": lambda text: "[1, 2]",
+    "deep_json": lambda text: "[" * 100_000,
     "without_a_body": lambda text: '{"schema": 1}',
 }
 
@@ -298,6 +300,14 @@ def test_a_whole_folder_appears_when_it_is_complete(tmp_path):
     assert not parts(tmp_path)
 
 
+def test_a_whole_folder_is_as_open_as_other_folders(tmp_path):
+    """Others share the store: what ``tempfile`` makes is its owner's alone."""
+    (tmp_path / "plain").mkdir()
+    with whole_folder(tmp_path / "whole"):
+        pass
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
 def test_an_error_inside_keeps_the_older_folder(tmp_path, error):
     """Whatever goes wrong while it is filled, nothing half-written is left."""
@@ -327,6 +337,22 @@ def test_a_store_that_does_not_exist_is_not_made_for_reading(tmp_path):
     with pytest.raises(UserError, match="There is no store in"):
         Store(tmp_path / "absent", create=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_cannot_be_read_is_not_called_empty(store, monkeypatch):
+    """Who may not look inside is told so, by every command."""
+    scan = os.scandir
+
+    def refuses(folder):
+        if str(folder).endswith("records"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
+        Store(store.root, create=False)
+    result = CliRunner().invoke(cli.main, ["plan", "smoke", "--store", str(store.root)])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
 def test_find_takes_the_start_of_an_id(store):

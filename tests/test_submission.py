@@ -110,6 +110,14 @@ def test_what_is_no_archive(store, tmp_path):
     for file in (text, other):
         with pytest.raises(UserError, match="no archive"):
             verifying.verify(file)
+    encrypted = bytearray(packed(store, tmp_path).read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flag in both of a file's heads
+        start = -1
+        while (start := encrypted.find(mark, start + 1)) >= 0:
+            encrypted[start + place] |= 1
+    (tmp_path / "encrypted.zip").write_bytes(encrypted)
+    with pytest.raises(UserError, match="no archive"):
+        verifying.verify(tmp_path / "encrypted.zip")
     with pytest.raises(UserError, match="update first"):
         verifying.verify(rewritten(packed(store, tmp_path), lambda content: resealed(content, schema=99)))
     with pytest.raises(UserError, match="not both"):
@@ -176,6 +184,18 @@ def test_networks_are_counted_again(store, network, tmp_path):
     store.put(replace(network, artifact="0" * 64))
     _, findings = verifying.verify(packed(store, tmp_path, with_networks=True))
     assert ["not the one that the record names" in finding for finding in findings] == [True]
+
+
+def test_a_network_that_is_no_program_is_found(store, network, tmp_path):
+    """Its checksums agree: whoever made it made them too."""
+    folder = store.artifact(network.id)
+    (folder / "program.pt2").write_bytes(b"no program")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["program.pt2"] = artifact.sha256(folder / "program.pt2")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    store.put(replace(network, artifact=artifact.sha256(folder / "manifest.json")))
+    _, findings = verifying.verify(packed(store, tmp_path, with_networks=True))
+    assert ["its network cannot be loaded" in finding for finding in findings] == [True]
 
 
 def test_what_lies_beside_a_network_is_not_sent(store, network, tmp_path):

@@ -178,6 +178,24 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         loop(tmp_path).fit(network(), 1, name="dense")
 
 
+def test_two_that_save_one_checkpoint_do_not_meet(tmp_path, monkeypatch):
+    """For some seconds two runners may work on one cell: each file of either is written whole."""
+    from slimbench import files
+
+    names, part_of = [], files.part_of
+
+    def seen(path):
+        names.append(part_of(path))
+        return names[-1]
+
+    monkeypatch.setattr(train, "part_of", seen)
+    loop(tmp_path).fit(network(), 1, name="dense")
+    (tmp_path / "fit-0.pt").unlink()
+    loop(tmp_path).fit(network(), 1, name="dense")
+    assert len(set(names)) == len(names) >= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["fit-0.pt"]
+
+
 def test_overspending_is_stopped():
     """Held-out passes count too."""
     with pytest.raises(OverspentError):

@@ -126,6 +126,18 @@ def test_progress_is_thinned(store):
     assert len(list(logs.lines(store.log("bb")))) == 2
 
 
+def test_a_progress_bar_is_logged_as_a_terminal_shows_it(store):
+    """And hours of it take no longer than they must."""
+    log = Writer(store.log("bb"))
+    for i in range(5000):
+        log.printed(b"\r%d of 5000" % i)
+    log.printed(b"\ran end\r\nand ")
+    log.printed(b"more", last=True)
+    assert [fact["text"] for fact in logs.lines(store.log("bb"))] == ["an end", "and more"]
+    log.printed(b"x" * 100_000)
+    assert list(logs.lines(store.log("bb")))[-1]["text"] == "x" * 100_000
+
+
 def test_a_log_that_cannot_be_written_ends_nothing(tmp_path):
     """The work is worth more."""
     Writer(tmp_path / "absent" / "log").write("started")

@@ -64,7 +64,7 @@ def _of_suite(record: Record, suite: Suite, task: Task, method: Method) -> list[
         words += ["--task", identity.label(task)]
     words += ["--method", identity.label(method)]
     if not cell["reference"]:
-        words += ["--keep", f"{cell['budget']['keep']:g}"]
+        words += ["--keep", _number(cell["budget"]["keep"])]
     return [*words, "--seeds", str(cell["seed"])]
 
 
@@ -76,8 +76,13 @@ def _alone(record: Record, task: Task, method: Method) -> list[str]:
         return ["bench", "train", name, *seed] if method == Dense() else []
     if budget != Budget(budget.keep, budget.resource, epochs=budget.epochs):
         return []
-    words = ["bench", "compress", "--task", name, "--method", typed(method), "--keep", str(budget.keep)]
-    return [*words, "--resource", budget.resource, "--epochs", f"{budget.epochs:g}", *seed]
+    words = ["bench", "compress", "--task", name, "--method", typed(method), "--keep", _number(budget.keep)]
+    return [*words, "--resource", budget.resource, "--epochs", _number(budget.epochs), *seed]
+
+
+def _number(value: float) -> str:
+    """The shortest text that is read as this very number: ids hang on it."""
+    return short if float(short := f"{value:g}") == value else repr(value)
 
 
 def typed(spec: Any) -> str:

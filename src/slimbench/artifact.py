@@ -27,7 +27,7 @@ from slimbench.core import UserError
 from slimbench.files import whole_folder, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from slimbench.core import Record
@@ -50,6 +50,7 @@ def save(
     *,
     trained: nn.Module | None = None,
     dynamic_size: bool = False,
+    replacing: Callable[[], None] = lambda: None,
 ) -> str:
     """Store ``model`` whole or not at all and return the sha256 of its manifest.
 
@@ -57,6 +58,7 @@ def save(
         example: one input, (1, C, H, W).
         trained: the network with what only training needs, whose weights are stored; None: ``model``.
         dynamic_size: whether height and width vary as well as the batch.
+        replacing: called when all is written, before it takes the place of what was there.
 
     """
     import safetensors.torch
@@ -77,7 +79,9 @@ def save(
             "sha256": {name: sha256(part / name) for name in _FILES},
         }
         write_whole(part / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        return sha256(part / "manifest.json")
+        checksum = sha256(part / "manifest.json")
+        replacing()
+    return checksum
 
 
 def save_onnx(file: Path, shape: Sequence[int], folder: Path) -> None:
@@ -140,11 +144,17 @@ def verify(folder: Path) -> dict[str, Any]:
         for name in (ONNX,) if ONNX in manifest["sha256"] else _FILES:
             if sha256(folder / name) != manifest["sha256"][name]:
                 raise UserError(f"{folder / name} does not match its checksum: delete {folder} and run its cell again.")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"The artifact {folder} is missing or damaged ({error}): delete it and run its cell again."
         ) from error
     return manifest
+
+
+def refuse_other(folder: Path, checksum: str) -> None:
+    """Raises: UserError where a network is not the one of this checksum, which its record names."""
+    if sha256(folder / "manifest.json") != checksum:
+        raise UserError(f"{folder} is not the network that its record names: delete it and run its cell again.")
 
 
 def files(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from slimbench import discover, environment
+from slimbench import environment
 from slimbench.core import UserError
 from slimbench.files import whole_folder, write_whole
 from slimbench.identity import digest
@@ -65,7 +65,7 @@ class Kept:
 
 
 def kept(record: Record) -> Kept:
-    """What is compared of a record. Raises: UserError where its task is not at hand."""
+    """What is compared of a record."""
     described = Kept(
         record.id,
         record.label,
@@ -86,13 +86,8 @@ def kept(record: Record) -> Kept:
         outputs=digest(scores),
         metric=metric,
         value=headline.value,
-        higher_is_better=_higher_is_better(record),
+        higher_is_better=metric not in record.cell["task"].get("lower_is_better", ()),
     )
-
-
-def _higher_is_better(record: Record) -> bool:
-    task = discover.pick(discover.found("tasks"), record.cell["task"]["is"], "task")
-    return bool(task().metrics[0].higher_is_better)
 
 
 def newest(records: Iterable[Record]) -> list[Kept]:
@@ -166,7 +161,7 @@ def read(file: Path) -> Baseline:
         return Baseline(cells, apart=apart, **body)
     except FileNotFoundError as error:
         raise UserError(f"There is no baseline {file}: `bench baseline` makes one.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{file} is no baseline ({type(error).__name__}: {error}): `bench baseline` makes one."
         ) from error

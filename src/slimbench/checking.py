@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimbench import discover, environment, misfits
 from slimbench.core import MissingDataError, UserError, first_line
-from slimbench.store import Store
+from slimbench.store import Store, holds_records
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from slimbench.core import Task
 
 
@@ -24,7 +23,7 @@ class Finding:
     is_good: bool = True
 
 
-def check(tasks: tuple[Task, ...], store: Path) -> list[Finding]:
+def check(tasks: tuple[Task, ...], store: str) -> list[Finding]:
     """Everything that can be looked at without training. Named tasks must have their data; others may lack them."""
     return [*_installation(), *_plugins(), *_data(tasks), *_store(store)]
 
@@ -73,8 +72,8 @@ def _data(tasks: tuple[Task, ...]) -> list[Finding]:
     return findings
 
 
-def _store(root: Path) -> list[Finding]:
-    if not (root / "records").is_dir():
+def _store(root: str) -> list[Finding]:
+    if "://" not in root and not holds_records(Path(root)):
         return [Finding("store", f"none in {root} yet")]
     from slimbench import artifact
 
@@ -86,6 +85,7 @@ def _store(root: Path) -> list[Finding]:
         if record.artifact:
             try:
                 artifact.verify(store.artifact(record.id))
+                artifact.refuse_other(store.artifact(record.id), record.artifact)
             except UserError as error:
                 findings.append(Finding(f"network {record.id}", str(error), is_good=False))
     return findings

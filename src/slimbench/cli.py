@@ -113,7 +113,7 @@ def check(
         return
     if baseline:
         sys.exit(cli_nightly.compared(store, baseline, summary, junit))
-    findings = checking.check(tuple(discover.make("tasks", text) for text in task), Path(store))
+    findings = checking.check(tuple(discover.make("tasks", text) for text in task), store)
     for finding in findings:
         click.echo(f"{'ok     ' if finding.is_good else 'PROBLEM'}  {finding.what}: {finding.text}")
     sys.exit(0 if all(finding.is_good for finding in findings) else 1)

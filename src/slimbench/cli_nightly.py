@@ -12,6 +12,7 @@ from slimbench.cli_options import options, prepare
 from slimbench.cli_report import write
 from slimbench.cli_run import ends_in_order
 from slimbench.core import UserError
+from slimbench.files import writable
 
 _BASELINE = "baselines/nightly.json"
 
@@ -82,16 +83,20 @@ def baseline(*, store: str, plugin: Any, out: str, because: str, profile: tuple[
 
     prepare(None, plugin)
     opened, file = Store(store, create=False), Path(out).absolute()
-    old = baselines.read(file) if file.exists() else None
+    if 0 < looks < latency.ENOUGH_LOOKS:
+        raise UserError(f"--looks {looks} cannot tell anything: give at least {latency.ENOUGH_LOOKS}, or 0 for none.")
+    with writable(out, "--out"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        old = baselines.read(file) if file.exists() else None
     made = baselines.of(opened.records(), because)
     timed = baselines.timed_networks(made.cells, opened) if looks else []
     profiles = [discover.make("hardware_profiles", text) for text in profile] if looks else []
     apart = {identity.label(one): latency.calibrate(one, timed, looks, _aside) for one in profiles}
     made = replace(made, apart=apart)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if looks:
-        baselines.keep_networks(made.cells, opened, file)
-    made.write(file)
+    with writable(out, "--out"):
+        if looks:
+            baselines.keep_networks(made.cells, opened, file)
+        made.write(file)
     click.echo(_rolled(old, made, file))
 
 

@@ -13,6 +13,7 @@ from slimbench import discover, environment
 from slimbench.cli_options import options, prepare, warn
 from slimbench.core import Arm, Budget, Settings, Suite, UserError
 from slimbench.remote import open_store
+from slimbench.store import holds_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,7 +164,7 @@ def plan(
     prepare(data, plugin)
     if Path(store).is_file():
         raise UserError(f"The store {store} is a file: name a folder with --store.")
-    known = open_store(store, create=False) if "://" in store or (Path(store) / "records").is_dir() else None
+    known = open_store(store, create=False) if "://" in store or holds_records(Path(store)) else None
     settings = environment.resolve(precision, device, threads, elsewhere=True)
     suite = suite_of(**part)
     _refuse_networks(suite)

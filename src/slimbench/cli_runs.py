@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -60,10 +59,11 @@ def merge(stores: tuple[str, ...], into: str, *, records_only: bool, as_json: bo
     from slimbench.remote import open_store
 
     sources = [open_store(path, create=False, keeps_corrupt=True) for path in stores]
-    findings = merging.merge(sources, Store(into), records_only=records_only)
+    target = Store(into)
+    findings = merging.merge(sources, target, records_only=records_only)
     for finding in findings:
         click.echo(json.dumps(dataclasses.asdict(finding)) if as_json else finding.text)
-    for source in sources:
-        for warning in source.warnings:
-            click.echo(f"bench: {Path(source.root).name}: {warning}", err=True)
-    sys.exit(1 if any(finding.is_conflict for finding in findings) or any(s.warnings for s in sources) else 0)
+    warned = [(store.root.name, warning) for store in (*sources, target) for warning in store.warnings]
+    for name, warning in warned:
+        click.echo(f"bench: {name}: {warning}", err=True)
+    sys.exit(1 if any(finding.is_conflict for finding in findings) or warned else 0)

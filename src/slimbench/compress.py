@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
+import functools
 import shutil
 import time
 from dataclasses import asdict, fields, replace
@@ -55,9 +56,11 @@ def compress(
         fresh.apart(rehearse, cell, anew=False)  # what an export imports is no memory of a training
     with seeding.seeded(cell.seed, "cell"):
         model = start(cell, store)
+        if dense and dense.artifact:
+            artifact.refuse_other(store.artifact(dense.id), dense.artifact)
         dense_layers = layers(model, cell.task.example())
         sealed: Any = SealedTask(cell.task)
-        work, asked = store.work(blank.id), ending or Ending()
+        work, asked = store.work(blank.id) / (blank.reference_artifact[:16] or "fresh"), ending or Ending()
         loop = Loop(sealed, cell.seed, cell.settings, allowance(cell), work, say, teacher(cell, store), ending=asked)
         loop.watch_memory(*sources(cell.method))
         with strided_gradients():
@@ -76,7 +79,10 @@ def compress(
     if not cell.inner:
         say({"stage": "store"})
         example, folder = cell.task.example(), store.artifact(blank.id)
-        checksum = artifact.save(network, example, folder, trained=smaller, dynamic_size=cell.task.any_size)
+        forget = functools.partial(store.forget, blank.id)
+        checksum = artifact.save(
+            network, example, folder, trained=smaller, dynamic_size=cell.task.any_size, replacing=forget
+        )
     dense_cost = (dense and dense.cost) or cost
     own_cost = count(cell.task.deploy(loop.own), cell.task.example()) if loop.own else None
     status, reason = judge(cell, cost, own_cost or dense_cost, dense_layers)

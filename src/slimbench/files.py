@@ -8,22 +8,27 @@ import os
 import secrets
 import shutil
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimbench.core import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class StoreFullError(UserError):
     """The disk is full: nothing that was stored is lost, and nothing half-written is left."""
 
 
+def part_of(path: Path) -> Path:
+    """A name beside a file's or a folder's own, to fill first: two containers have the same process ids."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part. Raises: StoreFullError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # two containers have the same process ids
+    temporary = part_of(path)
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -32,6 +37,19 @@ def write_whole(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise full(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file, or nothing. Raises: StoreFullError."""
+    temporary = part_of(target)
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise full(error, target) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -59,8 +77,9 @@ def full(error: OSError, path: Path) -> OSError | StoreFullError:
 def whole_folder(final: Path) -> Iterator[Path]:
     """A folder to fill that takes its final name only when it is complete; an older one is replaced."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
+    part = part_of(final)
     try:
+        part.mkdir()  # as open to others as files are; what ``tempfile`` makes is not
         yield part
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)

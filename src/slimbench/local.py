@@ -16,6 +16,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING
 
 from slimbench import memory
+from slimbench.core import UserError
 from slimbench.execute import Event, Job, Queue
 from slimbench.process import Running, context_for, how_it_died, undisturbed
 
@@ -230,7 +231,11 @@ class _Pool:
         if self.claims is None or now - self.checked < self.claims.leases.beat_s:
             return
         self.checked = now
-        for job in self.claims.leases.lost() & set(self.running):
+        try:
+            lost = self.claims.leases.lost()
+        except (OSError, UserError):  # a store that is away for a moment takes nothing over
+            return
+        for job in lost & set(self.running):
             one = self.running.pop(job)
             one.bury()
             one.log.write("lost", reason="another runner took it over")

@@ -21,6 +21,7 @@ ENDS = ("done", "failed", "stop")
 _PROGRESS_S = 10.0  # a cell trains for days
 _LOOK_S = 0.3
 _TAIL_BYTES = 65536
+_LONGEST = 65536  # bytes of a line that has no end
 
 
 class Writer:
@@ -45,12 +46,18 @@ class Writer:
             self.write("progress", **message)
 
     def printed(self, chunk: bytes, *, last: bool = False) -> None:
-        """What a worker printed, by whole lines; the last one may lack its end."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if last and self._rest:
+        """What a worker printed, by whole lines as a terminal would show them; the last one may lack its end."""
+        *lines, rest = (self._rest + chunk).split(b"\n")
+        self._rest = _shown(rest)
+        if (last and self._rest) or len(self._rest) > _LONGEST:
             lines, self._rest = [*lines, self._rest], b""
         for line in lines:
-            self.write("printed", text=line.decode(errors="replace"))
+            self.write("printed", text=_shown(line).removesuffix(b"\r").decode(errors="replace"))
+
+
+def _shown(line: bytes) -> bytes:
+    """What carriage returns leave of a line, the last one's own too: progress bars write it over and over."""
+    return line[line.rfind(b"\r", 0, len(line) - 1) + 1 :]
 
 
 def find(store: Store, prefix: str) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from slimbench import artifact
 from slimbench.core import UserError
-from slimbench.files import whole_folder
+from slimbench.files import StoreFullError, copy_whole, whole_folder
 from slimbench.leases import Leases
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class _Merge:
             kind = "measurements" if hasattr(record, "cell_id") else "records"
             try:
                 is_new = self._take(record)
+            except StoreFullError:
+                raise
             except (_ConflictError, UserError) as why:
                 found.append(Finding(record.id, f"{_name(record)}: {why}", is_conflict=True))
             else:
@@ -119,7 +121,7 @@ class _Merge:
             self._network(record)
         log = self.source.log(record.id)
         if log.is_file() and not self.into.log(record.id).exists():
-            shutil.copyfile(log, self.into.log(record.id))
+            copy_whole(log, self.into.log(record.id))
 
     def _network(self, record: Record) -> None:
         """Copy a network, whole or not at all, once its files agree with their checksums and with the record."""
@@ -165,9 +167,7 @@ def _copy(source: Path, target: Path) -> None:
         with whole_folder(target) as part:
             shutil.copytree(source, part, dirs_exist_ok=True)
     else:
-        part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, part)
-        part.replace(target)
+        copy_whole(source, target)
 
 
 def _agree(one: Record, other: Record) -> bool:

@@ -93,7 +93,7 @@ def run(suite: Suite, settings: Settings, options: Options, store: Store, view: 
                 # a dense network that came out otherwise than before takes what started from the old one with it
                 others = {cell_id: cell for cell_id, cell in cells.items() if cell_id not in todo}
                 stale, claims = _claimed(others, store, leases)
-                if stale and not options.limit:
+                if stale and not options.limit and not (failed and options.fail_fast):
                     view.say(f"{len(stale)} cells started from a dense network that is no longer there: made again")
                     failed += _compress(stale, limit_s, options, store, view, claims=claims)
         if failed and options.fail_fast:

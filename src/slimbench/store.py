@@ -60,6 +60,19 @@ def shared(measurements: Sequence[MeasurementRecord], made: Mapping[str, Standin
     return found
 
 
+def holds_records(root: Path) -> bool:
+    """Whether there is a store in a folder. Raises: UserError where that cannot be seen."""
+    try:
+        with os.scandir(root / "records"):
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(
+            f"The store folder {root} cannot be read ({error.strerror}): mend that, or name another with --store."
+        ) from error
+
+
 class UnknownFieldError(TypeError):
     """A record has a field that this version does not know."""
 
@@ -80,7 +93,7 @@ class Store:
         self.root = Path(root).expanduser().absolute()
         self.warnings: list[str] = []
         if not create:
-            if not (self.root / "records").is_dir():
+            if not holds_records(self.root):
                 raise UserError(f"There is no store in {self.root}: run `bench run` first, or name it with --store.")
             return
         try:
@@ -139,6 +152,10 @@ class Store:
         body = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=False))
         document = {"schema": schema.SCHEMA, "body": body, "checksum": digest(body)}
         write_whole(self._file(_kind(record), record.id), json.dumps(document, indent=1) + "\n")
+
+    def forget(self, cell_id: str) -> None:
+        """Drop a cell's record: what replaces its network may be killed before it has another."""
+        self._file("records", cell_id).unlink(missing_ok=True)
 
     def record(self, cell_id: str) -> Record | None:
         """The record of a cell, or None where there is none that can be read."""
@@ -265,7 +282,7 @@ class Store:
             ) from error
         except UnknownFieldError as error:
             raise UserError(f"{path} was written by a newer SlimBench ({error}): update first.") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self._set_aside(path, str(error))
             return None
 
@@ -274,10 +291,15 @@ class Store:
             self.warnings.append(f"The record {path.name} is corrupt ({why}): left out.")
             return
         aside = self.root / "aside" / path.name
-        self.warnings.append(f"The record {path.name} is corrupt ({why}): set aside in {aside}, to be made again.")
-        with contextlib.suppress(OSError):  # a read-only store still reports the rest
+        try:
             aside.parent.mkdir(exist_ok=True)
             path.replace(aside)
+        except OSError as error:  # a read-only store still reports the rest
+            done = f"left out, and it cannot be set aside ({error.strerror})"
+        else:
+            done = f"set aside in {aside}, to be made again"
+        if (text := f"The record {path.name} is corrupt ({why}): {done}.") not in self.warnings:
+            self.warnings.append(text)
 
 
 def _of_folder(path: Path) -> schema.Kind:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import lzma
 import re
 import tempfile
 import zipfile
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 VERSION = 1
 MANIFEST = "submission.json"
 _NAME = re.compile(r"(?:(?:records|measurements)/[0-9a-z]{1,64}\.json|artifacts/[0-9a-z]{1,64}/[a-z]+\.[a-z0-9]+)")
+_DAMAGED = (  # what reading an archive raises where it is none, is damaged, encrypted, or packed in a way unknown here
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, KeyError, ValueError, TypeError,
+    AttributeError, OSError,
+)  # fmt: skip
 _LARGEST = 2**32  # bytes of what one archive may unpack to
 _STAMP = (1980, 1, 1, 0, 0, 0)  # the same records, the same bytes
 
@@ -114,7 +119,7 @@ def unpacked(file: Path) -> Iterator[Path]:
                 _refuse_newer(manifest, file)
                 (Path(folder) / "records").mkdir()
                 _extract(archive, manifest["sha256"], Path(folder), file)
-        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+        except _DAMAGED as error:
             raise UserError(f"{file} is no archive that `bench submit` wrote, or it is damaged ({error}).") from error
         yield Path(folder)
 

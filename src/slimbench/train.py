@@ -27,7 +27,7 @@ from torch import Generator, Tensor, nn
 from slimbench import seeding
 from slimbench.core import Batch, Recipe, Settings, Spent, Split, Step, Task, UserError
 from slimbench.ending import EndedError, Ending
-from slimbench.files import full
+from slimbench.files import full, part_of
 from slimbench.memory import Taken
 from slimbench.sealed import SealedTask
 
@@ -304,7 +304,7 @@ class Loop:
         }
         buffer = io.BytesIO()
         torch.save(document, buffer)
-        part = path.with_suffix(".part")
+        part = part_of(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(buffer.getvalue())

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from slimbench import submission
-from slimbench.core import UserError
+from slimbench.core import UserError, first_line
 from slimbench.identity import digest
 from slimbench.store import Store, shared
 
@@ -110,6 +110,9 @@ def _recounted(store: Store, record: Record) -> Iterator[str]:
         network = artifact.load(folder).module(check_guards=False)
     except UserError as error:
         yield f"{record.id}: {error}"
+        return
+    except Exception as error:  # noqa: BLE001  it may hold anything
+        yield f"{record.id}: its network cannot be loaded ({type(error).__name__}: {first_line(error)})"
         return
     if not record.cost:
         yield f"{record.id}: a network, and nothing was counted"
