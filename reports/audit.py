@@ -17,7 +17,7 @@ import numpy as np
 
 from slimbench.core import unpack
 from slimbench.identity import digest
-from slimbench.reports import audit_claims, audit_text, audit_tuned
+from slimbench.reports import audit_claims, audit_text, audit_tiers, audit_tuned
 from slimbench.reports.audit_records import gaps, half_width, headline, is_of, of_cells, once
 from slimbench.reports.audit_tuned import Tried
 from slimbench.reports.rows import FAMILIES
@@ -437,9 +437,7 @@ def _ranks(found: Sequence[Facts], known: Known) -> Iterator[tuple[Facts, str]]:
                 yield line, "is marked best, and is not, or of fewer than six seeds"
             if line["tier"] and line["n"] < ENOUGH_SEEDS:
                 yield line, f"stands in tier {line['tier']}, and is of fewer than six seeds"
-        tiers = [f["tier"][0] for f in scored if f["tier"]]
-        if tiers != sorted(tiers):
-            yield scored[0], f"tiers {' '.join(tiers)} do not follow the means"
+        yield from audit_tiers.problems([(f, known.counted(f["ids"])) for f in scored if f["tier"]])
 
 
 def _against_control(line: Facts, scored: Sequence[Facts], known: Known) -> Iterator[str]:
