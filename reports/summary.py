@@ -152,8 +152,10 @@ def _entry(line: Line | None) -> Entry:
 def markdown(suites: Sequence[str], one: Summary, picture: str, store: str = "reports") -> str:
     """The first screen: the tables, the picture, and folded away below them the reasons and the records."""
     metric = next(line.facts["metric"] for line in one.found if line.facts["metric"])
-    few = any(line.facts["difference_indicative"] for line in one.compressed)
-    said = "Fewer than six seeds: indicative; nothing is ranked, nothing is bold." if few else ""
+    few = [line.facts["difference_indicative"] for line in one.compressed if line.facts["difference_n"]]
+    said = "Fewer than six seeds: indicative; nothing is ranked, nothing is bold." if few and all(few) else ""
+    if any(few) and not said:
+        said = "Rows of fewer than six seeds are indicative: they are not ranked, and nothing beside them is bold."
     dense = f"Dense: {_dense(one.dense)}." if one.dense else ""
     above = f"{metric} on test, mean ± sd (seeds). {dense} {_rates(one)} {said}".replace("  ", " ").strip()
     grids = "\n\n".join(map(render.grid, tables(one)))

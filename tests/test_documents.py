@@ -87,6 +87,16 @@ def test_methods_down_and_points_across():
     assert not re.search(r"1[1234]\.00", text)
 
 
+def test_only_rows_of_few_seeds_are_called_indicative():
+    """Where others have six, which are ranked."""
+    many = [record(Dense(), seed=s, top1=90.0 + s / 9) for s in range(6)]
+    many += [record(DCSS(), seed=s, top1=88.0 + s / 7, macs=500, budget=HALF) for s in range(6)]
+    few = [record(L1Channels(), seed=s, top1=87.0 + s, macs=500, budget=HALF) for s in (0, 1)]
+    said = "Rows of fewer than six seeds are indicative: they are not ranked"
+    assert said in summary.markdown(["one"], shown(many + few), "x.svg")
+    assert "indicative" not in summary.markdown(["one"], shown(many), "x.svg")
+
+
 def test_a_cell_of_other_records_than_it_says_is_found():
     """A number that is not its row's, another row's records, and no records."""
     one = shown()
