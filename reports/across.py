@@ -55,7 +55,7 @@ def _timed(c: Column, found: Sequence[Line], name: str) -> Table:
         )
         for line in found
     ]
-    facts = tuple({**line.facts, **line.measured[c]} for line in found)
+    facts = tuple({**line.facts, "tier": "", **line.measured[c]} for line in found)  # a tier is among all of a budget
     return Table(f"Timed on {name}", heads, tuple(body), (f"Machine {c.machine}: {c.caption}.",), facts)
 
 

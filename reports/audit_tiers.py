@@ -1,4 +1,4 @@
-"""Rows of one budget with their records go in, best first; letters that say otherwise than paired tests come out."""
+"""All rows of a budget with their records go in, best first; letters that say otherwise than paired tests come out."""
 
 from __future__ import annotations
 

@@ -538,6 +538,18 @@ def test_what_is_gained_is_of_the_networks_that_were_timed():
     )
 
 
+def test_a_part_of_a_budgets_rows_has_no_tiers():
+    """They are among all: those that a profile timed could be told apart among themselves, being fewer."""
+    spread = [record(RandomChannels(), 0.5, s, 90.8 + 2 * x, 500) for s, x in enumerate((1, -1, 1, -1, 1, -1))]
+    found = [*SIX[:12], *SIX[12:18], *spread]
+    taken = [measured(found[0]), measured(found[6]), measured(found[12])]
+    whole, *rest = table.tables(found, taken)
+    assert {line["tier"] for line in whole.facts if line["tier"]}
+    timed = across.by_profile(found, taken)
+    assert not {line["tier"] for one in timed for line in one.facts if line["tier"]}
+    assert audit.tables([whole, *rest, *timed], found, taken) == []
+
+
 def test_one_table_over_all_tasks():
     """Differences to dense, not averaged over tasks; nothing where a method was not run."""
     found = every_kind()[0][-1]
