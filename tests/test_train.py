@@ -188,7 +188,7 @@ def test_two_that_save_one_checkpoint_do_not_meet(tmp_path, monkeypatch):
         names.append(part_of(path))
         return names[-1]
 
-    monkeypatch.setattr(train, "part_of", seen)
+    monkeypatch.setattr(files, "part_of", seen)
     loop(tmp_path).fit(network(), 1, name="dense")
     (tmp_path / "fit-0.pt").unlink()
     loop(tmp_path).fit(network(), 1, name="dense")

@@ -26,33 +26,26 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
+@contextlib.contextmanager
+def whole_file(final: Path) -> Iterator[Path]:
+    """A file to fill that takes its final name only when it is complete. Raises: StoreFullError."""
+    part = part_of(final)
+    try:
+        yield part
+        part.replace(final)
+    except OSError as error:
+        raise full(error, final) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part. Raises: StoreFullError."""
-    temporary = part_of(path)
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise full(error, path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file, or nothing. Raises: StoreFullError."""
-    temporary = part_of(target)
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise full(error, target) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from slimbench import artifact
 from slimbench.core import UserError
-from slimbench.files import StoreFullError, copy_whole, whole_folder
+from slimbench.files import StoreFullError, whole_file, whole_folder
 from slimbench.leases import Leases
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class _Merge:
             self._network(record)
         log = self.source.log(record.id)
         if log.is_file() and not self.into.log(record.id).exists():
-            copy_whole(log, self.into.log(record.id))
+            _copy(log, self.into.log(record.id))
 
     def _network(self, record: Record) -> None:
         """Copy a network, whole or not at all, once its files agree with their checksums and with the record."""
@@ -167,7 +167,8 @@ def _copy(source: Path, target: Path) -> None:
         with whole_folder(target) as part:
             shutil.copytree(source, part, dirs_exist_ok=True)
     else:
-        copy_whole(source, target)
+        with whole_file(target) as part:
+            shutil.copyfile(source, part)
 
 
 def _agree(one: Record, other: Record) -> bool:

@@ -27,7 +27,7 @@ from torch import Generator, Tensor, nn
 from slimbench import seeding
 from slimbench.core import Batch, Recipe, Settings, Spent, Split, Step, Task, UserError
 from slimbench.ending import EndedError, Ending
-from slimbench.files import full, part_of
+from slimbench.files import whole_file
 from slimbench.memory import Taken
 from slimbench.sealed import SealedTask
 
@@ -304,14 +304,9 @@ class Loop:
         }
         buffer = io.BytesIO()
         torch.save(document, buffer)
-        part = part_of(path)
-        try:
+        with whole_file(path) as part:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(buffer.getvalue())
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise full(error, path) from error
         self._saved[fit] = step
 
     def _resume(self, fit: int, kept: Sequence[Any]) -> int:
