@@ -396,14 +396,14 @@ def _speed(line: Facts, timed: Sequence[tuple[Record, Measurement]]) -> Iterator
         yield f"measured speed-up {line['measured_speedup']:g} is of no record"
         return
     taken = [m for _, m in timed]
-    shares = [max(1, r.cost.macs) / r.dense_cost.macs for r, _ in timed if r.cost and r.dense_cost]
+    counted = [r.dense_cost.macs / max(1, r.cost.macs) for r, _ in timed if r.cost and r.dense_cost]
     peaks = [float(m.peak_bytes) for m in taken if m.peak_bytes]
     right = {
         "measured_speedup": _mean([m.ratio for m in taken]),
         "measured_low": min(m.ratio_low for m in taken),
         "measured_high": max(m.ratio_high for m in taken),
         "measured_seeds": len(taken),
-        "timed_theoretical_speedup": _mean([1 / share for share in shares]),
+        "timed_theoretical_speedup": _mean(counted),
         **{f: _mean([getattr(m, f) for m in taken]) for f in ("p50_ms", "p90_ms", "dense_p50_ms")},
         "noise": max(m.noise for m in taken),
         "threads": taken[0].threads,

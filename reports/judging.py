@@ -232,9 +232,9 @@ def shortfall(claim: Claim, row: Row) -> str:
     """How a row's recipe falls short of the paper's, in words; empty where it does not."""
     cell = row.first.cell
     task, budget = cell["task"], cell["budget"]
-    here = next((place for place in claim.places if place.holds(task)), None)
     if not claim.places:
         return ""
+    here = next((place for place in claim.places if place.holds(task)), None)
     elsewhere = [] if here else [f"{task['label']} instead of {'; '.join(map(_named, claim.places))}"]
     dense, compression = (here or claim.places[0]).epochs
     spent = [

@@ -358,11 +358,12 @@ def _row(part: list[Record], by_id: Mapping[str, Record], timed: Mapping[str, An
     dense = {r.cell["seed"]: of_it for r in part if (of_it := by_id.get(r.reference))}
     why = dict.fromkeys(reason for record in part for reason in refused.get(record.id, ()))
     row = Row(tuple(part), dense, {}, tuple(why))
-    measured: dict[Column, dict[str, Measurement]] = defaultdict(dict)
+    measured: dict[Column, dict[str, Measurement]] = {}
     for record in row.counted:
         for c, measurement in timed.get(record.id, {}).items():
-            if not any(measurement is one for one in measured[c].values()):  # seeds of one network share its timing
-                measured[c][record.id] = measurement
+            known = measured.setdefault(c, {})
+            if not any(measurement is one for one in known.values()):  # seeds of one network share its timing
+                known[record.id] = measurement
     return replace(row, measured=measured)
 
 
